@@ -1,0 +1,18 @@
+//! Pure packet knowledge: addresses and flows, checked views, decoding of mirrored and of local frames, header building,
+//! checksums, sequence arithmetic, and the traits that packet I/O implements.
+//!
+//! Nothing here knows DPDK, a clock, a socket or randomness. No function panics on any input; a decoder either returns offsets
+//! that lie inside the bytes it was given, or names the reason why not.
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod head;
+pub mod io;
+pub mod seq;
+
+pub use addr::{Addr, Endpoint, Flow};
+pub use head::{Flags, Head, Options};
+pub use seq::Seq;
+
+/// Nanoseconds: an instant counted from an arbitrary start that all users of one process share, or a length of time.
+pub type Nanos = u64;
