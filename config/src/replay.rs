@@ -1,0 +1,187 @@
+//! `replay.toml`, the engine's configuration: its model and how the file is read.
+//!
+//! Holds always, in a [`Replay`] that [`parse`] or [`load`] returned: no target is a production address, every target can be
+//! reached over the replay port, no client pool contains an address that somebody else uses, and the mirror is not the replay
+//! port. An address is never an IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::shared::{Eal, Report};
+
+/// All of `replay.toml`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// `[mirror]`
+    pub mirror: Mirror,
+    /// `[replay]`
+    pub replay: ReplayPort,
+    /// `[[transfer]]`, in the order of the file; at least one.
+    pub transfers: Vec<Transfer>,
+    /// `[clients]`
+    pub clients: Clients,
+    /// `[traffic]`
+    pub traffic: Traffic,
+    /// `[intercept]`
+    pub intercept: Intercept,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[report]`
+    pub report: Report,
+    /// `[eal]`
+    pub eal: Eal,
+    /// What is allowed but unwise, a sentence each, for the log at start.
+    pub warnings: Vec<String>,
+}
+
+/// `[mirror]`: where production traffic comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Ports or a file.
+    pub source: Source,
+}
+
+/// A mirror's source: `mirror.ports` or `mirror.file`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// Live: DPDK devices (PCI addresses or vdev strings with their arguments), at least one, no two on the same interface.
+    Ports(Vec<String>),
+    /// Offline, from a pcap file.
+    File {
+        /// The capture. A relative path in the file starts at the configuration file's folder, and is already joined to it here.
+        path: PathBuf,
+        /// How fast it is played.
+        speed: Speed,
+        /// How many times it is played, at least 1.
+        loops: u32,
+    },
+}
+
+/// `mirror.speed`: the pace of an offline replay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// This many times the recorded pace; finite and above zero.
+    Factor(f64),
+    /// As fast as the target answers.
+    Max,
+}
+
+/// `[replay]`: the port towards the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayPort {
+    /// DPDK device: PCI address or vdev string with its arguments.
+    pub port: String,
+    /// Our addresses on that wire, each with the length of its on-link prefix. Empty only with `next_hop_mac`.
+    pub addresses: Vec<IpNet>,
+    /// Routers for targets that are not on the wire, at most one a family.
+    pub gateways: Vec<IpAddr>,
+    /// The next hop's Ethernet address, if it is not to be resolved by ARP or ND; unicast.
+    pub next_hop_mac: Option<[u8; 6]>,
+}
+
+/// One `[[transfer]]`: which production service is replayed to which target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The production service.
+    pub from: Origin,
+    /// The target.
+    pub to: SocketAddr,
+}
+
+/// `transfer.from`: a production service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The server's address; `None` (written `":80"`) is any address that is no target.
+    pub addr: Option<IpAddr>,
+    /// The server's TCP port, never 0.
+    pub port: u16,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr {
+            Some(addr) => SocketAddr::new(addr, self.port).fmt(f),
+            None => write!(f, ":{}", self.port),
+        }
+    }
+}
+
+/// `[clients]`: which addresses the target sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// Prefixes that client addresses are taken from, none overlapping another; empty: the client's own address.
+    pub pool: Vec<IpNet>,
+}
+
+/// `[traffic]`: how much is replayed, and how sessions behave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traffic {
+    /// Replicas a session, 1 to 1023.
+    pub copies: u16,
+    /// Share of the sessions that is replayed, in percent, above 0 and at most 100.
+    pub percent: f64,
+    /// Time over which the share grows from 0 to `percent`; zero: at once.
+    pub ramp: Duration,
+    /// Sessions first seen in the middle are refused instead of joined at the next turn.
+    pub full_sessions_only: bool,
+    /// A turn waits until the target has answered the one before.
+    pub wait_for_responses: bool,
+    /// The emulated client's RTT; `None`: as measured on the mirror.
+    pub rtt: Option<Duration>,
+    /// Longest time a turn waits for the answer before it.
+    pub gate_timeout: Duration,
+    /// A session without any packet for this long is closed.
+    pub session_timeout: Duration,
+    /// The same for a session that is idle between turns (kept alive).
+    pub keepalive_timeout: Duration,
+}
+
+/// `[intercept]`: who absorbs the target's responses.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Intercept {
+    /// The engine's own replay port.
+    Embedded,
+    /// Intercept processes, over the control link.
+    Remote {
+        /// Their listening addresses; at least one, no two the same.
+        servers: Vec<SocketAddr>,
+        /// The shared key of the link. Without one every server is on loopback, or `insecure` is set.
+        key: Option<[u8; 32]>,
+        /// A link without a key beyond loopback is wanted; to be logged at every start.
+        insecure: bool,
+    },
+}
+
+/// The key is left out, so that a log of the configuration does not give it away.
+impl fmt::Debug for Intercept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("Embedded"),
+            Self::Remote {
+                servers,
+                key,
+                insecure,
+            } => f
+                .debug_struct("Remote")
+                .field("servers", servers)
+                .field("key", &key.map(|_| "(hidden)"))
+                .field("insecure", insecure)
+                .finish(),
+        }
+    }
+}
+
+/// `[limits]`: what the engine may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at a time, over all cores.
+    pub sessions: usize,
+    /// Memory of the packet buffers in bytes, over all cores.
+    pub mbufs_bytes: u64,
+    /// Captured payload a session may hold, in bytes.
+    pub session_bytes: u64,
+}
