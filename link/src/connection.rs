@@ -1,0 +1,560 @@
+//! One connection of the link as a state machine: bytes and time in, messages and bytes out.
+//!
+//! Hello → (with a key: Noise handshake) → established → ended. After an error the connection has ended; what is left in
+//! [`Connection::output`] is the refusal that tells the peer why, and should still be written.
+
+use crate::frame::{self, HEADER_LEN, bad_version};
+use crate::message::{Kind, put_responses_head};
+use crate::noise::{Handshake, Sealer};
+use crate::{BATCH_RECORDS, Error, Features, Hello, MIN_VERSION, Message, Stats, VERSION};
+use std::collections::VecDeque;
+use wire::Nanos;
+
+/// How often an established end asks the other for a sign of life.
+pub const HEARTBEAT_EVERY: Nanos = 1_000_000_000;
+
+/// After this long without a byte from the peer the connection is dead; it also limits hello and handshake.
+pub const DEAD_AFTER: Nanos = 3_000_000_000;
+
+/// Bytes that may wait in the output before [`Connection::send`] says [`Error::Backlog`].
+pub const OUTPUT_LIMIT: usize = 1 << 20;
+
+/// Room above [`OUTPUT_LIMIT`] for heartbeats and refusals, so that a backlog does not look like death.
+const CONTROL_RESERVE: usize = 64 * 1024;
+
+/// How many echoes the clock comparison looks back on: the one with the shortest round trip counts.
+const CLOCK_SAMPLES: usize = 8;
+
+/// Which end of the link this is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The end that connects, claims, and reads responses. The initiator of the handshake.
+    Engine,
+    /// The end that listens and sends responses.
+    Intercept,
+}
+
+/// What one end brings to a connection.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which end this is.
+    pub role: Role,
+    /// What it calls itself in its hello.
+    pub name: String,
+    /// Tells apart two runs of the same program; see [`Hello::instance`].
+    pub instance: u64,
+    /// Bytes of payload that its records carry; 0 for an engine.
+    pub payload_prefix: u16,
+    /// The key both ends share, or none.
+    pub key: Option<[u8; 32]>,
+}
+
+enum State {
+    /// Waits for the peer's hello.
+    Hello,
+    /// Waits for the peer's handshake message.
+    Handshake(Handshake),
+    /// Messages pass, sealed if there is a key.
+    Open(Option<Sealer>),
+    Ended,
+}
+
+impl State {
+    const fn when(&self) -> &'static str {
+        match self {
+            Self::Hello => "before the hello",
+            Self::Handshake(_) => "during the handshake",
+            Self::Open(None) => "on an established link",
+            Self::Open(Some(_)) => "unsealed, on a link with a key",
+            Self::Ended => "after the end",
+        }
+    }
+}
+
+/// Bytes to be written, and how many records are among them.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    start: usize,
+    /// Bytes ever consumed.
+    consumed: u64,
+    /// For each batch that is not written yet: where in the stream it ends, and how many records it has.
+    batches: VecDeque<(u64, u32)>,
+}
+
+impl Output {
+    fn pending(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn end(&self) -> u64 {
+        self.consumed + (self.bytes.len() - self.start) as u64
+    }
+
+    fn consume(&mut self, n: usize) {
+        let n = n.min(self.bytes.len() - self.start);
+        self.start += n;
+        self.consumed += n as u64;
+        while self
+            .batches
+            .front()
+            .is_some_and(|(end, _)| *end <= self.consumed)
+        {
+            self.batches.pop_front();
+        }
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        } else if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+}
+
+/// One end of one link.
+pub struct Connection {
+    settings: Settings,
+    state: State,
+    /// The peer proved that it is there and, with a key, that it has it.
+    established: bool,
+    hello: Vec<u8>,
+    peer: Option<Hello>,
+    input: Vec<u8>,
+    output: Output,
+    messages: VecDeque<Message>,
+    plain: Vec<u8>,
+    heard_at: Nanos,
+    heartbeat_at: Nanos,
+    stats: Stats,
+    peer_stats: Stats,
+    /// Round trip and offset of the peer's clock to ours, of the last echoes.
+    clock: VecDeque<(Nanos, i64)>,
+}
+
+impl Connection {
+    /// A new connection at time `now`. Its hello is ready in [`Connection::output`].
+    pub fn new(settings: Settings, now: Nanos) -> Self {
+        let features = if settings.key.is_some() {
+            Features::KEYED
+        } else {
+            Features::default()
+        };
+        let hello = Message::Hello(Hello {
+            version: VERSION,
+            features,
+            payload_prefix: settings.payload_prefix,
+            instance: settings.instance,
+            name: settings.name.clone(),
+        });
+        let mut body = Vec::new();
+        hello.encode_body(&mut body);
+        let mut connection = Self {
+            settings,
+            state: State::Hello,
+            established: false,
+            hello: body,
+            peer: None,
+            input: Vec::new(),
+            output: Output::default(),
+            messages: VecDeque::new(),
+            plain: Vec::new(),
+            heard_at: now,
+            heartbeat_at: now,
+            stats: Stats::default(),
+            peer_stats: Stats::default(),
+            clock: VecDeque::new(),
+        };
+        // A hello is always shorter than a frame may be.
+        let _ = frame::encode_frame(&hello, &mut connection.output.bytes);
+        connection
+    }
+
+    /// True while messages can be sent: both ends said hello and, with a key, the peer proved that it has it.
+    pub const fn is_established(&self) -> bool {
+        self.established && matches!(self.state, State::Open(_))
+    }
+
+    /// True after an error, a goodbye or death.
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// The peer's hello, once it was heard. Only on an established connection is it known to be the peer's.
+    pub const fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    /// Takes bytes that arrived at time `now`: any number, cut anywhere.
+    ///
+    /// # Errors
+    /// What is wrong with the peer. The connection has ended then; a refusal for the peer may be in the output.
+    pub fn receive(&mut self, bytes: &[u8], now: Nanos) -> Result<(), Error> {
+        if self.has_ended() {
+            return Err(Error::Ended);
+        }
+        self.heard_at = now;
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
+        let mut used = 0;
+        let result = loop {
+            if self.has_ended() {
+                break Ok(());
+            }
+            match frame::split(input.get(used..).unwrap_or_default()) {
+                Ok(None) => break Ok(()),
+                Ok(Some(frame)) => {
+                    used += HEADER_LEN + frame.body.len();
+                    if let Err(e) = self.frame(frame.kind, frame.body, now) {
+                        break Err(e);
+                    }
+                }
+                Err(e) => break Err(e),
+            }
+        };
+        input.drain(..used);
+        self.input = input;
+        result.inspect_err(|e| self.fail(e))
+    }
+
+    /// The next message for the user: claims and releases at the intercept, responses at the engine, refusals and the goodbye at both.
+    pub fn next_message(&mut self) -> Option<Message> {
+        self.messages.pop_front()
+    }
+
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// [`Error::Backlog`] if the peer does not read fast enough; nothing was queued and the caller decides what to drop.
+    /// [`Error::NotEstablished`], [`Error::Ended`]. [`Error::TooLong`] or [`Error::Invalid`] for a batch that is too big,
+    /// [`Error::Unexpected`] for a message that this end does not send.
+    pub fn send(&mut self, message: &Message) -> Result<(), Error> {
+        let ours = match (message, self.settings.role) {
+            (Message::Claim(_) | Message::Release(_), Role::Engine) => true,
+            (Message::Responses { records, .. }, Role::Intercept) => {
+                check_batch(records.len())?;
+                true
+            }
+            (Message::Refuse { .. } | Message::Bye, _) => true,
+            _ => false,
+        };
+        if !ours {
+            return Err(Error::Unexpected {
+                what: message.name(),
+                when: "from the wrong end",
+            });
+        }
+        self.check_room(OUTPUT_LIMIT)?;
+        self.queue(message)?;
+        match message {
+            Message::Responses { records, .. } => self.mark(records.len()),
+            Message::Bye => self.state = State::Ended,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Queues a batch of `count` records that [`crate::encode_record`] has written into `encoded`.
+    ///
+    /// # Errors
+    /// As [`Connection::send`].
+    pub fn send_records(&mut self, owner: u16, count: usize, encoded: &[u8]) -> Result<(), Error> {
+        check_batch(count)?;
+        self.check_room(OUTPUT_LIMIT)?;
+        self.put(Kind::Responses, |out| {
+            put_responses_head(out, owner, count);
+            out.extend_from_slice(encoded);
+        })?;
+        self.mark(count);
+        Ok(())
+    }
+
+    /// Bytes that should be written to the stream now.
+    pub fn output(&self) -> &[u8] {
+        self.output.pending()
+    }
+
+    /// The first `n` bytes of the output were written.
+    pub fn consume(&mut self, n: usize) {
+        self.output.consume(n);
+    }
+
+    /// Records that were queued and whose bytes are not all written: lost if the connection is given up now.
+    pub fn unsent_records(&self) -> u64 {
+        self.output.batches.iter().map(|(_, n)| u64::from(*n)).sum()
+    }
+
+    /// Does what is due at `now`: heartbeats, and giving up a silent peer. To be called when everything readable was received, else a caller that
+    /// was held up takes its own delay for the peer's silence.
+    ///
+    /// # Errors
+    /// [`Error::Dead`] once nothing was heard for [`DEAD_AFTER`]; [`Error::Ended`] ever after.
+    pub fn poll(&mut self, now: Nanos) -> Result<(), Error> {
+        if self.has_ended() {
+            return Err(Error::Ended);
+        }
+        let silent = now.saturating_sub(self.heard_at);
+        if silent >= DEAD_AFTER {
+            self.state = State::Ended;
+            return Err(Error::Dead {
+                millis: silent / 1_000_000,
+            });
+        }
+        if matches!(self.state, State::Open(_)) && now >= self.heartbeat_at {
+            self.heartbeat_at = now + HEARTBEAT_EVERY;
+            self.control(&Message::Heartbeat {
+                token: now,
+                stats: self.stats,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// When [`Connection::poll`] has something to do next.
+    pub fn next_poll(&self) -> Nanos {
+        let dead = self.heard_at.saturating_add(DEAD_AFTER);
+        if matches!(self.state, State::Open(_)) {
+            dead.min(self.heartbeat_at)
+        } else {
+            dead
+        }
+    }
+
+    /// The counters that the next heartbeats tell the peer.
+    pub const fn set_stats(&mut self, stats: Stats) {
+        self.stats = stats;
+    }
+
+    /// What the peer's last heartbeat said.
+    pub const fn peer_stats(&self) -> Stats {
+        self.peer_stats
+    }
+
+    /// The shortest round trip among the last heartbeats.
+    pub fn round_trip(&self) -> Option<Nanos> {
+        self.clock.iter().map(|(rtt, _)| *rtt).min()
+    }
+
+    /// A time on the peer's clock as a time on ours, wrong by at most half of [`Connection::round_trip`]. `None` before the first echo.
+    pub fn to_local(&self, peer_time: Nanos) -> Option<Nanos> {
+        let (_, offset) = self.clock.iter().min_by_key(|(rtt, _)| *rtt)?;
+        Some(peer_time.saturating_add_signed(offset.saturating_neg()))
+    }
+
+    fn frame(&mut self, kind: Kind, body: &[u8], now: Nanos) -> Result<(), Error> {
+        match (&mut self.state, kind) {
+            (State::Hello, Kind::Hello) => self.hello(body, now),
+            (State::Hello | State::Handshake(_), Kind::Refuse) => {
+                match Message::decode_body(kind, body)? {
+                    Message::Refuse { reason } => Err(Error::Refused(reason)),
+                    other => Err(Error::Unexpected {
+                        what: other.name(),
+                        when: "in place of a refusal",
+                    }),
+                }
+            }
+            (State::Handshake(handshake), Kind::Handshake) => {
+                handshake.read(body)?;
+                self.handshake(now)
+            }
+            (State::Open(None), Kind::Handshake | Kind::Sealed) => Err(Error::Unexpected {
+                what: kind.name(),
+                when: "on a link without a key",
+            }),
+            (State::Open(None), _) => self.message(Message::decode_body(kind, body)?, now),
+            (State::Open(Some(sealer)), Kind::Sealed) => {
+                sealer.open(body, &mut self.plain)?;
+                // Only now is it sure that the peer has the key: a recorded handshake can be replayed, a sealed message cannot.
+                self.established = true;
+                let Some((kind, body)) = self.plain.split_first() else {
+                    return Err(Error::Truncated {
+                        what: kind.name(),
+                        needed: 1,
+                        left: 0,
+                    });
+                };
+                let message = Message::decode_body(Kind::parse(*kind)?, body)?;
+                self.message(message, now)
+            }
+            (state, _) => Err(Error::Unexpected {
+                what: kind.name(),
+                when: state.when(),
+            }),
+        }
+    }
+
+    fn hello(&mut self, body: &[u8], now: Nanos) -> Result<(), Error> {
+        let Message::Hello(peer) = Message::decode_body(Kind::Hello, body)? else {
+            return Err(Error::NotEstablished);
+        };
+        if !(MIN_VERSION..=VERSION).contains(&peer.version) {
+            return Err(bad_version(peer.version));
+        }
+        let keyed = peer.features.has(Features::KEYED);
+        self.peer = Some(peer);
+        let initiator = self.settings.role == Role::Engine;
+        match (&self.settings.key, keyed) {
+            (Some(_), false) => Err(Error::PeerHasNoKey),
+            (None, true) => Err(Error::PeerHasKey),
+            (None, false) => {
+                self.state = State::Open(None);
+                self.established = true;
+                self.poll(now)
+            }
+            (Some(key), true) => {
+                let (first, second) = if initiator {
+                    (self.hello.as_slice(), body)
+                } else {
+                    (body, self.hello.as_slice())
+                };
+                let mut handshake = Handshake::new(initiator, key, &[first, second].concat())?;
+                if initiator {
+                    let message = handshake.write()?;
+                    frame::put(&mut self.output.bytes, Kind::Handshake, |out| {
+                        out.extend_from_slice(&message)
+                    })?;
+                }
+                self.state = State::Handshake(handshake);
+                Ok(())
+            }
+        }
+    }
+
+    /// The peer's handshake message was right.
+    fn handshake(&mut self, now: Nanos) -> Result<(), Error> {
+        let State::Handshake(mut handshake) = std::mem::replace(&mut self.state, State::Ended)
+        else {
+            return Err(Error::Ended);
+        };
+        if self.settings.role == Role::Intercept {
+            let message = handshake.write()?;
+            frame::put(&mut self.output.bytes, Kind::Handshake, |out| {
+                out.extend_from_slice(&message)
+            })?;
+        } else {
+            self.established = true;
+        }
+        self.state = State::Open(Some(handshake.finish()?));
+        // The heartbeat that is due at once proves to the peer that this end has the key.
+        self.poll(now)
+    }
+
+    fn message(&mut self, message: Message, now: Nanos) -> Result<(), Error> {
+        match (message, self.settings.role) {
+            (Message::Heartbeat { token, stats }, _) => {
+                self.peer_stats = stats;
+                self.control(&Message::Echo { token, at: now })
+            }
+            (Message::Echo { token, at }, _) => {
+                // A token from the future is none of ours.
+                if let Some(rtt) = now.checked_sub(token) {
+                    if self.clock.len() == CLOCK_SAMPLES {
+                        self.clock.pop_front();
+                    }
+                    let middle = token + rtt / 2;
+                    self.clock.push_back((rtt, at.wrapping_sub(middle) as i64));
+                }
+                Ok(())
+            }
+            (Message::Bye, _) => {
+                self.messages.push_back(Message::Bye);
+                self.state = State::Ended;
+                Ok(())
+            }
+            (m @ Message::Refuse { .. }, _)
+            | (m @ (Message::Claim(_) | Message::Release(_)), Role::Intercept)
+            | (m @ Message::Responses { .. }, Role::Engine) => {
+                self.messages.push_back(m);
+                Ok(())
+            }
+            (m, _) => Err(Error::Unexpected {
+                what: m.name(),
+                when: "from the wrong end or out of order",
+            }),
+        }
+    }
+
+    /// Ends the connection and tells the peer why, if that can help it.
+    fn fail(&mut self, e: &Error) {
+        let tell = !matches!(
+            e,
+            Error::Magic { .. } | Error::Refused(_) | Error::Ended | Error::Noise(_)
+        );
+        if tell && self.output.pending().len() < OUTPUT_LIMIT + CONTROL_RESERVE {
+            // The connection ends whether or not the refusal can be said.
+            let _ = self.queue(&Message::Refuse {
+                reason: e.to_string(),
+            });
+        }
+        self.state = State::Ended;
+    }
+
+    /// Queues a heartbeat or an echo. A peer that does not even read these gets none, and dies of silence at its own end.
+    fn control(&mut self, message: &Message) -> Result<(), Error> {
+        if self.output.pending().len() < OUTPUT_LIMIT + CONTROL_RESERVE {
+            self.queue(message)?;
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, limit: usize) -> Result<(), Error> {
+        let queued = self.output.pending().len();
+        if self.has_ended() {
+            Err(Error::Ended)
+        } else if !self.is_established() {
+            Err(Error::NotEstablished)
+        } else if queued >= limit {
+            Err(Error::Backlog { queued })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn queue(&mut self, message: &Message) -> Result<(), Error> {
+        self.put(message.kind(), |out| message.encode_body(out))
+    }
+
+    fn put(&mut self, kind: Kind, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+        let State::Open(Some(sealer)) = &mut self.state else {
+            return frame::put(&mut self.output.bytes, kind, fill);
+        };
+        self.plain.clear();
+        self.plain.push(kind as u8);
+        fill(&mut self.plain);
+        let found = self.plain.len() - 1;
+        if found > frame::MAX_BODY {
+            return Err(Error::TooLong {
+                what: kind.name(),
+                found,
+                max: frame::MAX_BODY,
+            });
+        }
+        let plain = &self.plain;
+        let mut sealed = Ok(());
+        frame::put(&mut self.output.bytes, Kind::Sealed, |out| {
+            sealed = sealer.seal(plain, out)
+        })?;
+        sealed
+    }
+
+    /// Remembers that a batch of `count` records ends where the output ends now.
+    fn mark(&mut self, count: usize) {
+        let end = self.output.end();
+        self.output.batches.push_back((end, count as u32));
+    }
+}
+
+/// A batch can count its records.
+const fn check_batch(count: usize) -> Result<(), Error> {
+    if count > BATCH_RECORDS {
+        return Err(Error::Invalid {
+            what: "the number of records in a batch",
+            found: count as u64,
+            accepted: "0–256",
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

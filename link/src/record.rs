@@ -1,0 +1,152 @@
+//! Response records: what the intercept tells of one absorbed segment.
+//!
+//! The intercept's receive core encodes with [`encode_record`] straight into a batch's buffer, so a record costs no allocation there.
+
+use crate::Error;
+use crate::codec::{Reader, put_endpoint};
+use wire::{Flags, Flow, Head, Nanos, Options, Seq};
+
+/// Longest prefix of a payload that a record can carry, in bytes.
+pub const MAX_PREFIX: usize = 1024;
+
+/// Most bytes that one encoded record takes: IPv6, every option, the longest prefix.
+pub const MAX_RECORD: usize = 2 + 36 + 4 + 4 + 2 + 4 + 8 + (2 + 1 + 8 + 32) + 2 + MAX_PREFIX;
+
+/// Bytes of encoded records after which a batch is sent.
+pub const BATCH_BYTES: usize = 16 * 1024;
+
+/// Records after which a batch is sent.
+pub const BATCH_RECORDS: usize = 256;
+
+/// One response segment, without its payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The segment's header, from target to client.
+    pub head: Head,
+    /// When the intercept received it, on the intercept's clock.
+    pub received_at: Nanos,
+    /// The first bytes of the payload, as many as the intercept is configured to send and as were captured: 0–[`MAX_PREFIX`]. An empty one
+    /// owns no memory.
+    pub prefix: Box<[u8]>,
+}
+
+const V6: u8 = 1;
+const MSS: u8 = 2;
+const WINDOW_SCALE: u8 = 4;
+const SACK_PERMITTED: u8 = 8;
+const TIMESTAMPS: u8 = 16;
+const SACK_SHIFT: u8 = 5;
+
+/// Appends one record of at most [`MAX_RECORD`] bytes. A longer `prefix` is cut to [`MAX_PREFIX`].
+///
+/// Nothing is allocated if `out` has room for [`MAX_RECORD`] bytes.
+pub fn encode_record(head: &Head, received_at: Nanos, prefix: &[u8], out: &mut Vec<u8>) {
+    let v6 = !(head.flow.src.addr.is_v4() && head.flow.dst.addr.is_v4());
+    let o = &head.options;
+    let blocks = o.sack_blocks();
+    let mut what = (blocks.len() as u8) << SACK_SHIFT;
+    what |= if v6 { V6 } else { 0 };
+    what |= if o.mss.is_some() { MSS } else { 0 };
+    what |= if o.window_scale.is_some() {
+        WINDOW_SCALE
+    } else {
+        0
+    };
+    what |= if o.sack_permitted { SACK_PERMITTED } else { 0 };
+    what |= if o.timestamps.is_some() {
+        TIMESTAMPS
+    } else {
+        0
+    };
+    out.extend_from_slice(&[what, head.flags.0]);
+    put_endpoint(out, &head.flow.src, v6);
+    put_endpoint(out, &head.flow.dst, v6);
+    out.extend_from_slice(&head.seq.0.to_be_bytes());
+    out.extend_from_slice(&head.ack.0.to_be_bytes());
+    out.extend_from_slice(&head.window.to_be_bytes());
+    out.extend_from_slice(&head.payload_len.to_be_bytes());
+    out.extend_from_slice(&received_at.to_be_bytes());
+    if let Some(mss) = o.mss {
+        out.extend_from_slice(&mss.to_be_bytes());
+    }
+    if let Some(shift) = o.window_scale {
+        out.push(shift);
+    }
+    if let Some((value, echo)) = o.timestamps {
+        out.extend_from_slice(&value.to_be_bytes());
+        out.extend_from_slice(&echo.to_be_bytes());
+    }
+    for (left, right) in blocks {
+        out.extend_from_slice(&left.0.to_be_bytes());
+        out.extend_from_slice(&right.0.to_be_bytes());
+    }
+    let prefix = prefix.get(..MAX_PREFIX).unwrap_or(prefix);
+    out.extend_from_slice(&(prefix.len() as u16).to_be_bytes());
+    out.extend_from_slice(prefix);
+}
+
+impl Record {
+    /// Appends this record, as [`encode_record`] does.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        encode_record(&self.head, self.received_at, &self.prefix, out);
+    }
+
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, Error> {
+        let what = r.u8()?;
+        let flags = Flags(r.u8()?);
+        let v6 = what & V6 != 0;
+        let flow = Flow {
+            src: r.endpoint(v6)?,
+            dst: r.endpoint(v6)?,
+        };
+        let (seq, ack) = (Seq(r.u32()?), Seq(r.u32()?));
+        let window = r.u16()?;
+        let payload_len = r.u32()?;
+        let received_at = r.u64()?;
+        let mut options = Options {
+            sack_permitted: what & SACK_PERMITTED != 0,
+            ..Options::default()
+        };
+        if what & MSS != 0 {
+            options.mss = Some(r.u16()?);
+        }
+        if what & WINDOW_SCALE != 0 {
+            options.window_scale = Some(r.u8()?);
+        }
+        if what & TIMESTAMPS != 0 {
+            options.timestamps = Some((r.u32()?, r.u32()?));
+        }
+        let blocks = what >> SACK_SHIFT;
+        if blocks > 4 {
+            return Err(Error::Invalid {
+                what: "a record's number of SACK blocks",
+                found: blocks.into(),
+                accepted: "0–4",
+            });
+        }
+        for _ in 0..blocks {
+            options.push_sack(Seq(r.u32()?), Seq(r.u32()?));
+        }
+        let len = usize::from(r.u16()?);
+        if len > MAX_PREFIX {
+            return Err(Error::Invalid {
+                what: "a record's payload prefix length",
+                found: len as u64,
+                accepted: "0–1024",
+            });
+        }
+        Ok(Self {
+            head: Head {
+                flow,
+                seq,
+                ack,
+                flags,
+                window,
+                options,
+                payload_len,
+            },
+            received_at,
+            prefix: r.take(len)?.into(),
+        })
+    }
+}
