@@ -1,0 +1,102 @@
+/* What DPDK offers only inline, as macros or as thread-locals, in a form that can be called and read from outside C. */
+#ifndef DPDK_SHIM_H
+#define DPDK_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rte_bus_vdev.h>
+#include <rte_cycles.h>
+#include <rte_dev.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <rte_mbuf.h>
+#include <rte_mbuf_dyn.h>
+#include <rte_mempool.h>
+#include <rte_version.h>
+
+/* Offsets of the fields of struct rte_mbuf (rte_mbuf_core.h), in bytes. */
+enum shim_mbuf_offset {
+	SHIM_MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr),
+	SHIM_MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off),
+	SHIM_MBUF_NB_SEGS = offsetof(struct rte_mbuf, nb_segs),
+	SHIM_MBUF_PORT = offsetof(struct rte_mbuf, port),
+	SHIM_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags),
+	SHIM_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
+	SHIM_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
+	SHIM_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
+	SHIM_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
+	SHIM_MBUF_NEXT = offsetof(struct rte_mbuf, next),
+	SHIM_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),
+	SHIM_MBUF_SIZE = sizeof(struct rte_mbuf),
+};
+
+/* RTE_BIT64 macros, which bindgen cannot read. */
+static const uint64_t SHIM_MBUF_F_INDIRECT = RTE_MBUF_F_INDIRECT;
+static const uint64_t SHIM_MBUF_F_EXTERNAL = RTE_MBUF_F_EXTERNAL;
+static const uint64_t SHIM_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+static const uint64_t SHIM_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
+static const uint64_t SHIM_TX_OFFLOAD_TCP_CKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
+static const uint64_t SHIM_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
+static const uint64_t SHIM_RSS_IPV4 = RTE_ETH_RSS_IPV4;
+static const uint64_t SHIM_RSS_IPV6 = RTE_ETH_RSS_IPV6;
+static const uint64_t SHIM_RSS_TCP_V4 = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t SHIM_RSS_TCP_V6 = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+
+/* rte_eth_rx_burst(), and a prefetch of the first bytes of what arrived. */
+uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n);
+/* rte_eth_tx_burst() */
+uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n);
+
+/* rte_pktmbuf_alloc() */
+struct rte_mbuf *shim_pktmbuf_alloc(struct rte_mempool *pool);
+/* rte_pktmbuf_alloc_bulk(): 0, or negative with nothing allocated. */
+int shim_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
+/* rte_pktmbuf_free(): drops one reference of each segment of the chain. */
+void shim_pktmbuf_free(struct rte_mbuf *m);
+/* rte_pktmbuf_free_seg(): drops one reference of this segment alone. */
+void shim_pktmbuf_free_seg(struct rte_mbuf *m);
+/* The reference count, with acquire order: whoever sees 1 also sees all that earlier holders did. */
+uint16_t shim_refcnt_read(const struct rte_mbuf *m);
+/* rte_mbuf_refcnt_update(): the count after the change. */
+uint16_t shim_refcnt_update(struct rte_mbuf *m, int16_t by);
+/*
+ * Makes the fresh direct mbuf `mi` an indirect one for `len` bytes at `off` of the buffer that `m` uses, as rte_pktmbuf_attach() does, but
+ * reads no field of `m` that its other holders may be changing: buf_addr, buf_len, buf_iova and priv_size alone. `m` has no
+ * external buffer.
+ */
+void shim_attach(struct rte_mbuf *mi, const struct rte_mbuf *m, uint16_t off, uint16_t len);
+/* rte_mbuf_refcnt_read() of the mbuf whose buffer `m` uses (`m` itself if direct), with acquire order. */
+uint16_t shim_base_refcnt_read(const struct rte_mbuf *m);
+
+/* Objects in the cache that lcore `lcore` has of `pool`; 0 without a cache. */
+uint32_t shim_mempool_cached(struct rte_mempool *pool, unsigned int lcore);
+/* Objects in the common part of `pool`. */
+uint32_t shim_mempool_common(const struct rte_mempool *pool);
+/* How many objects `pool` was made with. */
+uint32_t shim_mempool_size(const struct rte_mempool *pool);
+
+/* rte_lcore_id(): LCORE_ID_ANY on threads that are no lcore. */
+unsigned int shim_lcore_id(void);
+/* rte_errno of this thread. */
+int shim_errno(void);
+/* rte_rdtsc() */
+uint64_t shim_rdtsc(void);
+
+/*
+ * Sends every line that DPDK logs to `sink` instead of to stderr and syslog. Call it once. 0, or a negative errno.
+ */
+int shim_log_to(void (*sink)(const char *text, size_t len));
+
+/* Index of a network interface in the caller's network namespace, 0 if there is none of this name. */
+unsigned int shim_interface_index(const char *name);
+/* MTU of that interface; a negative errno on failure. */
+int shim_interface_mtu(const char *name);
+/* 1 if the interface is administratively up, 0 if not; a negative errno on failure. */
+int shim_interface_up(const char *name);
+
+#endif
