@@ -7,8 +7,17 @@
 //! names the key, the value and what is accepted, in one line.
 #![forbid(unsafe_code)]
 
+mod doc;
+mod error;
 pub mod intercept;
+mod key;
 pub mod replay;
 mod shared;
+mod value;
 
+pub use error::Error;
+pub use key::{KeyFile, KeyReader, read_key_file};
 pub use shared::{Eal, Idle, Memory, Report};
+
+/// The control link's port where none is configured.
+pub const DEFAULT_LINK_PORT: u16 = 36524;

@@ -4,14 +4,21 @@
 //! reached over the replay port, no client pool contains an address that somebody else uses, and the mirror is not the replay
 //! port. An address is never an IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
 
+mod check;
+mod read;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::shared::{Eal, Report};
+use crate::key::KeyReader;
+use crate::shared::{self, Eal, Report};
+use crate::{Error, read_key_file};
 
 /// All of `replay.toml`.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,4 +191,61 @@ pub struct Limits {
     pub mbufs_bytes: u64,
     /// Captured payload a session may hold, in bytes.
     pub session_bytes: u64,
+}
+
+impl Replay {
+    /// The transfer that a mirrored packet to (or from) this server belongs to, as an index into `transfers`.
+    ///
+    /// An exact `from` wins over a `":port"` one, the order of the file does not matter. A target is never production: with
+    /// `from = ":80"` and `to = "10.20.0.2:80"` a mirror that also sees the replay would otherwise replay it again, forever. Without a
+    /// pool a `":port"` transfer takes sessions of its target's family alone, since the client keeps its address.
+    pub fn transfer_for(&self, server: SocketAddr) -> Option<usize> {
+        let (addr, port) = (server.ip(), server.port());
+        if self
+            .transfers
+            .iter()
+            .any(|t| t.to.ip() == addr && t.to.port() == port)
+        {
+            return None;
+        }
+        let family =
+            |t: &Transfer| !self.clients.pool.is_empty() || t.to.is_ipv4() == server.is_ipv4();
+        let exact = self.transfers.iter().position(|t| {
+            t.from
+                == Origin {
+                    addr: Some(addr),
+                    port,
+                }
+        });
+        exact.or_else(|| {
+            self.transfers
+                .iter()
+                .position(|t| t.from == Origin { addr: None, port } && family(t))
+        })
+    }
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// The first thing that is wrong, as [`Error`] has it.
+pub fn load(path: &Path) -> Result<Replay, Error> {
+    parse(&shared::read_config(path)?, &path.display().to_string())
+}
+
+/// Reads and checks `text`. `path` is what errors call it; relative `mirror.file` and `intercept.key_file` start at its folder, and the
+/// key file is read from disk.
+///
+/// # Errors
+/// The first thing that is wrong, as [`Error`] has it.
+pub fn parse(text: &str, path: &str) -> Result<Replay, Error> {
+    parse_with(text, path, &read_key_file)
+}
+
+/// [`parse`] with another way to read the key file.
+///
+/// # Errors
+/// The first thing that is wrong, as [`Error`] has it.
+pub fn parse_with(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay, Error> {
+    read::read(text, path, keys)
 }

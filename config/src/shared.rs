@@ -3,8 +3,15 @@
 //! Holds always, in a value that `parse` or `load` returned: `lcores` is neither empty nor repeats a core, and the report's
 //! interval is at least 100 ms.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::doc::{Found, Section};
+use crate::key::KeyReader;
+use crate::value::{self, duration};
+use crate::{Error, key};
 
 /// `[eal]`: how DPDK's environment abstraction layer is brought up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,4 +49,166 @@ pub struct Report {
     pub interval: Duration,
     /// The file the report is written to, as given: a relative path starts at the working directory.
     pub json: PathBuf,
+}
+
+/// The keys of `[eal]`.
+pub(crate) const EAL_KEYS: &[&str] = &["lcores", "memory", "idle"];
+/// The keys of `[report]`.
+pub(crate) const REPORT_KEYS: &[&str] = &["interval", "json"];
+
+/// The longest time any key accepts.
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Eal {
+    pub(crate) fn read(section: &Section<'_>) -> Result<Self, Error> {
+        const LCORES: &str =
+            "give a list of CPU numbers from 0 to 1023, none twice, such as [1, 2]";
+        let mut lcores = vec![1];
+        if let Some(item) = section.get("lcores") {
+            lcores.clear();
+            for core in item.items(LCORES)? {
+                let number = core.integer(0..=1023)?;
+                if lcores.contains(&number) {
+                    return Err(core.fail(format_args!("is listed twice; {LCORES}")));
+                }
+                lcores.push(number);
+            }
+            if lcores.is_empty() {
+                return Err(item.fail(LCORES));
+            }
+        }
+        let memory = match section.get("memory") {
+            Some(item) => item.choice(&[
+                ("hugepages", Memory::Hugepages),
+                ("no-huge", Memory::NoHuge),
+            ])?,
+            None => Memory::Hugepages,
+        };
+        let idle = match section.get("idle") {
+            Some(item) => Some(item.choice(&[("spin", Idle::Spin), ("sleep", Idle::Sleep)])?),
+            None => None,
+        };
+        Ok(Self {
+            lcores,
+            memory,
+            idle,
+        })
+    }
+}
+
+impl Report {
+    pub(crate) fn read(section: &Section<'_>) -> Result<Self, Error> {
+        let interval = match section.get("interval") {
+            Some(item) => item.parsed("a duration", |s| {
+                duration(s, Duration::from_millis(100), DAY)
+            })?,
+            None => Duration::from_secs(10),
+        };
+        let json = match section.get("json") {
+            Some(item) => item.parsed("a file name", |s| file_name(s, "report.json"))?,
+            None => PathBuf::from("report.json"),
+        };
+        Ok(Self { interval, json })
+    }
+}
+
+/// The path of a file, as given.
+pub(crate) fn file_name(text: &str, example: &str) -> Result<PathBuf, String> {
+    let last = text.rsplit('/').next().unwrap_or("");
+    if matches!(last, "" | "." | "..") || text.contains('\0') {
+        return Err(format!(
+            "names no file; give a file name such as \"{example}\""
+        ));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// A path of the configuration, which starts at the configuration's folder.
+pub(crate) fn beside(config: &str, file: PathBuf) -> PathBuf {
+    Path::new(config)
+        .parent()
+        .map_or_else(|| file.clone(), |folder| folder.join(&file))
+}
+
+/// `address = […]` of a port: our addresses on its wire.
+pub(crate) fn own_addresses<'a>(section: &Section<'a>) -> Result<Vec<Found<'a, IpNet>>, Error> {
+    let Some(item) = section.get("address") else {
+        return Ok(Vec::new());
+    };
+    let found = item.list(value::OWN, value::own_address)?;
+    for (i, one) in found.iter().enumerate() {
+        if let Some(other) = found[..i]
+            .iter()
+            .find(|o| o.value.addr() == one.value.addr())
+        {
+            return Err(one.item.fail(format_args!(
+                "is the address of {} too; give each once",
+                other.item.key
+            )));
+        }
+    }
+    Ok(found)
+}
+
+/// The key that `key_file` names, and a warning if too many may read it.
+pub(crate) fn link_key(
+    config: &str,
+    section: &Section<'_>,
+    reader: KeyReader<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<[u8; 32]>, Error> {
+    let Some(item) = section.get("key_file") else {
+        return Ok(None);
+    };
+    let path = beside(
+        config,
+        item.parsed("a file name", |s| file_name(s, "link.key"))?,
+    );
+    let file = reader(&path).map_err(|e| {
+        item.fail(format_args!(
+            "{} cannot be read: {e}; give {}",
+            path.display(),
+            key::KEY
+        ))
+    })?;
+    let key = key::decode(&file.bytes)
+        .map_err(|reason| item.fail(format_args!("{} {reason}", path.display())))?;
+    if file.world_readable {
+        warnings.push(format!(
+            "{}: {} is readable by every user of this machine; chmod 600 it",
+            item.key,
+            path.display()
+        ));
+    }
+    Ok(Some(key))
+}
+
+/// `insecure`, which with a key would contradict it.
+pub(crate) fn insecure(section: &Section<'_>, key: &Option<[u8; 32]>) -> Result<bool, Error> {
+    let Some(item) = section.get("insecure") else {
+        return Ok(false);
+    };
+    let insecure = item.bool()?;
+    if insecure && key.is_some() {
+        return Err(
+            item.fail("contradicts key_file, which makes the link secure; give one of the two")
+        );
+    }
+    Ok(insecure)
+}
+
+/// Reads the text of a configuration.
+pub(crate) fn read_config(path: &Path) -> Result<String, Error> {
+    const LARGEST: u64 = 1 << 20;
+    let name = path.display().to_string();
+    let (bytes, _) = key::read_regular(path, LARGEST + 1).map_err(|e| {
+        Error::file(
+            &name,
+            format_args!("cannot be read: {e}; give the path of a TOML file"),
+        )
+    })?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Error::file(&name, "is larger than 1 MiB; give a TOML file"));
+    }
+    String::from_utf8(bytes).map_err(|_| Error::file(&name, "is not UTF-8; give a TOML file"))
 }

@@ -1,0 +1,241 @@
+//! What must hold between keys: nothing goes to production, every target can be reached, and no address has two owners.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::read::FoundTransfer;
+use crate::Error;
+use crate::doc::Found;
+use crate::value::{Device, link_local};
+
+fn family(addr: IpAddr) -> &'static str {
+    if addr.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+fn on_link(addr: IpAddr, addresses: &[Found<'_, IpNet>]) -> bool {
+    let same = |own: &Found<'_, IpNet>| own.value.addr().is_ipv4() == addr.is_ipv4();
+    addresses
+        .iter()
+        .any(|own| own.value.contains(&addr) || (link_local(addr) && same(own)))
+}
+
+/// Ports are distinct: no mirror twice, and the mirror is not the replay port.
+pub(super) fn devices(
+    mirrors: &[Found<'_, Device>],
+    replay: &Found<'_, Device>,
+) -> Result<(), Error> {
+    for (i, one) in mirrors.iter().enumerate() {
+        for other in &mirrors[..i] {
+            if let Some(shared) = one.value.shared(&other.value) {
+                let reason = format_args!(
+                    "uses {shared}, as {} does; give each port once",
+                    other.item.key
+                );
+                return Err(one.item.fail(reason));
+            }
+        }
+    }
+    for mirror in mirrors {
+        if let Some(shared) = replay.value.shared(&mirror.value) {
+            let reason = format_args!(
+                "uses {shared}, as {} does; give a port that is no mirror",
+                mirror.item.key
+            );
+            return Err(replay.item.fail(reason));
+        }
+    }
+    Ok(())
+}
+
+/// A gateway is on the wire, is not ourselves, and is the only one of its family.
+pub(super) fn gateways(
+    gateways: &[Found<'_, IpAddr>],
+    addresses: &[Found<'_, IpNet>],
+) -> Result<(), Error> {
+    for (i, one) in gateways.iter().enumerate() {
+        let addr = one.value;
+        if let Some(own) = addresses.iter().find(|own| own.value.addr() == addr) {
+            return Err(one.item.fail(format_args!(
+                "is our own address ({}); give the router's",
+                own.item.key
+            )));
+        }
+        if !on_link(addr, addresses) {
+            let reason =
+                "is not on the wire; give a router within the prefix of one of replay.address";
+            return Err(one.item.fail(reason));
+        }
+        if let Some(other) = gateways[..i]
+            .iter()
+            .find(|o| o.value.is_ipv4() == addr.is_ipv4())
+        {
+            let reason = format_args!(
+                "is a second {} gateway beside {}; give one a family",
+                family(addr),
+                other.item.key
+            );
+            return Err(one.item.fail(reason));
+        }
+    }
+    Ok(())
+}
+
+/// No target is production or the box itself, no origin is given twice or is the box itself.
+///
+/// An origin without address (`":80"`) names no production address, so it forbids none; that a target is never taken for production
+/// is then upheld by [`super::Replay::transfer_for`].
+pub(super) fn transfers(
+    transfers: &[FoundTransfer<'_>],
+    addresses: &[Found<'_, IpNet>],
+    gateways: &[Found<'_, IpAddr>],
+) -> Result<(), Error> {
+    for (i, one) in transfers.iter().enumerate() {
+        if let Some(other) = transfers[..i]
+            .iter()
+            .find(|o| o.from.value == one.from.value)
+        {
+            let reason = format_args!("is {} already; give each origin once", other.from.item.key);
+            return Err(one.from.item.fail(reason));
+        }
+        let to = one.to.value.ip();
+        if let Some(from) = transfers.iter().find(|t| t.from.value.addr == Some(to)) {
+            let reason = format_args!(
+                "is a production address ({}); replaying to production is refused, give the server under test",
+                from.from.item.key
+            );
+            return Err(one.to.item.fail(reason));
+        }
+        for (end, item) in [
+            (Some(to), &one.to.item),
+            (one.from.value.addr, &one.from.item),
+        ] {
+            if let Some(own) = addresses.iter().find(|own| Some(own.value.addr()) == end) {
+                return Err(item.fail(format_args!(
+                    "is our own address ({}); give a server's",
+                    own.item.key
+                )));
+            }
+        }
+        if let Some(gateway) = gateways
+            .iter()
+            .find(|g| Some(g.value) == one.from.value.addr)
+        {
+            let reason = format_args!(
+                "is the replay port's gateway ({}); give the production server",
+                gateway.item.key
+            );
+            return Err(one.from.item.fail(reason));
+        }
+    }
+    Ok(())
+}
+
+/// Frames to every target have a next hop, and a source of its family.
+pub(super) fn reachable(
+    transfers: &[FoundTransfer<'_>],
+    addresses: &[Found<'_, IpNet>],
+    gateways: &[Found<'_, IpAddr>],
+    next_hop_given: bool,
+) -> Result<(), Error> {
+    if next_hop_given {
+        return Ok(());
+    }
+    for FoundTransfer { to, .. } in transfers {
+        let (addr, family) = (to.value.ip(), family(to.value.ip()));
+        if !addresses
+            .iter()
+            .any(|own| own.value.addr().is_ipv4() == addr.is_ipv4())
+        {
+            let reason = format_args!(
+                "is {family}; give an {family} address in replay.address too, or replay.next_hop_mac"
+            );
+            return Err(to.item.fail(reason));
+        }
+        if addresses.iter().any(|own| edge(&own.value, addr)) {
+            let reason = "is the network's or the broadcast address of a prefix of replay.address; give a host's own address";
+            return Err(to.item.fail(reason));
+        }
+        if !on_link(addr, addresses)
+            && !gateways.iter().any(|g| g.value.is_ipv4() == addr.is_ipv4())
+        {
+            let reason = format_args!(
+                "is not within any prefix of replay.address; give an {family} replay.gateway, or replay.next_hop_mac"
+            );
+            return Err(to.item.fail(reason));
+        }
+    }
+    Ok(())
+}
+
+/// True for an IPv4 prefix's network and broadcast address.
+fn edge(net: &IpNet, addr: IpAddr) -> bool {
+    addr.is_ipv4() && net.prefix_len() < 31 && (net.network() == addr || net.broadcast() == addr)
+}
+
+/// Pools have every target's family, contain nobody else's address, and don't overlap. Without a pool the client keeps its
+/// address, so production and target must be of one family.
+pub(super) fn pool(
+    pool: &[Found<'_, IpNet>],
+    transfers: &[FoundTransfer<'_>],
+    addresses: &[Found<'_, IpNet>],
+    gateways: &[Found<'_, IpAddr>],
+) -> Result<(), Error> {
+    for FoundTransfer { from, to } in transfers {
+        let (addr, family) = (to.value.ip(), family(to.value.ip()));
+        if pool.is_empty() {
+            if from
+                .value
+                .addr
+                .is_some_and(|from| from.is_ipv4() != addr.is_ipv4())
+            {
+                let reason = format_args!(
+                    "is {family}, but {} is not; give a target of the same family, or {family} addresses in clients.pool",
+                    from.item.key
+                );
+                return Err(to.item.fail(reason));
+            }
+        } else if !pool
+            .iter()
+            .any(|p| p.value.addr().is_ipv4() == addr.is_ipv4())
+        {
+            let reason = format_args!(
+                "is {family}, but clients.pool has no {family} prefix; give one there"
+            );
+            return Err(to.item.fail(reason));
+        }
+    }
+    for (i, one) in pool.iter().enumerate() {
+        if let Some(other) = pool[..i]
+            .iter()
+            .find(|o| o.value.contains(&one.value) || one.value.contains(&o.value))
+        {
+            return Err(one.item.fail(format_args!(
+                "overlaps {}; give prefixes without common addresses",
+                other.item.key
+            )));
+        }
+        let targets = transfers
+            .iter()
+            .map(|t| (t.to.value.ip(), &t.to.item.key, "a target"));
+        let origins = transfers
+            .iter()
+            .filter_map(|t| Some((t.from.value.addr?, &t.from.item.key, "production")));
+        let own = addresses
+            .iter()
+            .map(|a| (a.value.addr(), &a.item.key, "our own address"));
+        let routers = gateways.iter().map(|g| (g.value, &g.item.key, "a gateway"));
+        if let Some((addr, key, what)) = targets
+            .chain(origins)
+            .chain(own)
+            .chain(routers)
+            .find(|(addr, ..)| one.value.contains(addr))
+        {
+            let reason = format_args!(
+                "contains {addr}, which is {what} ({key}); give a prefix that nobody else uses"
+            );
+            return Err(one.item.fail(reason));
+        }
+    }
+    Ok(())
+}

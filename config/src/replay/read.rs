@@ -1,0 +1,302 @@
+//! From TOML to the model, key by key. What concerns several keys is in `check`.
+
+use std::time::Duration;
+
+use super::{
+    Clients, Intercept, Limits, Mirror, Replay, ReplayPort, Source, Speed, Traffic, Transfer, check,
+};
+use crate::doc::{Doc, Found, Schema, Section};
+use crate::key::KeyReader;
+use crate::shared::{self, DAY, EAL_KEYS, Eal, REPORT_KEYS, Report, beside, file_name};
+use crate::value::{self, Device, duration, size};
+use crate::{Error, replay::Origin};
+
+pub(super) const SCHEMA: Schema = &[
+    ("mirror", &["ports", "file", "speed", "loops"]),
+    ("replay", &["port", "address", "gateway", "next_hop_mac"]),
+    ("transfer", &["from", "to"]),
+    ("clients", &["pool"]),
+    (
+        "traffic",
+        &[
+            "copies",
+            "percent",
+            "ramp",
+            "full_sessions_only",
+            "wait_for_responses",
+            "rtt",
+            "gate_timeout",
+            "session_timeout",
+            "keepalive_timeout",
+        ],
+    ),
+    ("intercept", &["mode", "servers", "key_file", "insecure"]),
+    ("limits", &["sessions", "mbufs", "session_bytes"]),
+    ("report", REPORT_KEYS),
+    ("eal", EAL_KEYS),
+];
+
+/// A transfer with the places of its two ends.
+pub(super) struct FoundTransfer<'a> {
+    pub from: Found<'a, Origin>,
+    pub to: Found<'a, std::net::SocketAddr>,
+}
+
+pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay, Error> {
+    let doc = Doc {
+        path,
+        text,
+        schema: SCHEMA,
+    };
+    let root = doc.table()?;
+    let root = root.get_ref();
+    doc.check_tables(root)?;
+    let mut warnings = Vec::new();
+
+    let (source, mirrors) = mirror(path, &doc.section(root, "mirror")?)?;
+    let section = doc.section(root, "replay")?;
+    let item = section.need("port", format_args!("give {}", value::DEVICE))?;
+    let device = Found {
+        value: item.parsed(value::DEVICE, value::device)?,
+        item,
+    };
+    check::devices(&mirrors, &device)?;
+
+    let addresses = shared::own_addresses(&section)?;
+    let gateways = match section.get("gateway") {
+        Some(item) => item.list(value::GATEWAY, value::gateway)?,
+        None => Vec::new(),
+    };
+    let next_hop_mac = section
+        .get("next_hop_mac")
+        .map(|item| item.parsed(value::MAC, value::mac))
+        .transpose()?;
+    if addresses.is_empty() && next_hop_mac.is_none() {
+        return Err(section.missing(
+            "address",
+            format_args!("is missing or empty; give a list, each {}", value::OWN),
+        ));
+    }
+
+    let mut transfers = Vec::new();
+    for section in doc.sections(root, "transfer")? {
+        let item = section.need("from", format_args!("give {}", value::ORIGIN))?;
+        let from = Found {
+            value: item.parsed(value::ORIGIN, value::origin)?,
+            item,
+        };
+        let item = section.need("to", format_args!("give {}", value::TARGET))?;
+        let to = Found {
+            value: item.parsed(value::TARGET, value::target)?,
+            item,
+        };
+        transfers.push(FoundTransfer { from, to });
+    }
+    if transfers.is_empty() {
+        let reason = "is missing; give at least one [[transfer]] with from and to";
+        return Err(Error::missing(path, None, "transfer", reason));
+    }
+    let pool = match doc.section(root, "clients")?.get("pool") {
+        Some(item) => item.list(value::PREFIX, value::prefix)?,
+        None => Vec::new(),
+    };
+
+    check::gateways(&gateways, &addresses)?;
+    check::transfers(&transfers, &addresses, &gateways)?;
+    check::reachable(&transfers, &addresses, &gateways, next_hop_mac.is_some())?;
+    check::pool(&pool, &transfers, &addresses, &gateways)?;
+
+    let intercept = intercept(path, &doc.section(root, "intercept")?, keys, &mut warnings)?;
+    Ok(Replay {
+        mirror: Mirror { source },
+        replay: ReplayPort {
+            port: device.value.text,
+            addresses: values(addresses),
+            gateways: values(gateways),
+            next_hop_mac,
+        },
+        transfers: transfers
+            .into_iter()
+            .map(|t| Transfer {
+                from: t.from.value,
+                to: t.to.value,
+            })
+            .collect(),
+        clients: Clients { pool: values(pool) },
+        traffic: traffic(&doc.section(root, "traffic")?)?,
+        intercept,
+        limits: limits(&doc.section(root, "limits")?)?,
+        report: Report::read(&doc.section(root, "report")?)?,
+        eal: Eal::read(&doc.section(root, "eal")?)?,
+        warnings,
+    })
+}
+
+fn values<T>(found: Vec<Found<'_, T>>) -> Vec<T> {
+    found.into_iter().map(|f| f.value).collect()
+}
+
+fn mirror<'a>(
+    path: &str,
+    section: &Section<'a>,
+) -> Result<(Source, Vec<Found<'a, Device>>), Error> {
+    match (section.get("ports"), section.get("file")) {
+        (Some(_), Some(file)) => Err(file.fail("cannot be given together with mirror.ports; give one of the two")),
+        (None, None) => {
+            Err(section.missing("ports", "is missing, and so is mirror.file; give one of the two, such as ports = [\"0000:01:00.0\"]"))
+        }
+        (Some(item), None) => {
+            for key in ["speed", "loops"] {
+                if let Some(item) = section.get(key) {
+                    return Err(item.fail("is for offline replay; give it with mirror.file, not with mirror.ports"));
+                }
+            }
+            let devices = item.list(value::DEVICE, value::device)?;
+            if devices.is_empty() {
+                return Err(item.fail(format_args!("give at least one, each {}", value::DEVICE)));
+            }
+            Ok((Source::Ports(devices.iter().map(|d| d.value.text.clone()).collect()), devices))
+        }
+        (None, Some(item)) => {
+            let file = item.parsed("the name of a pcap file", |s| file_name(s, "online.pcap"))?;
+            // The name becomes an argument of the pcap driver, where a comma would start the next one.
+            if item.str("")?.contains(',') {
+                return Err(item.fail("contains a comma, which the pcap driver cannot take; give a name without"));
+            }
+            let speed = match section.get("speed") {
+                None => Speed::Factor(1.0),
+                Some(item) if item.str("").is_ok_and(|s| s == "max") => Speed::Max,
+                Some(item) => match item.number() {
+                    Some(factor) if (0.001..=1000.0).contains(&factor) => Speed::Factor(factor),
+                    _ => return Err(item.fail("give a number from 0.001 to 1000, or \"max\"")),
+                },
+            };
+            let loops = section.get("loops").map_or(Ok(1), |item| item.integer(1..=u32::MAX))?;
+            Ok((Source::File { path: beside(path, file), speed, loops }, Vec::new()))
+        }
+    }
+}
+
+fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {
+    let time = |key: &str, default: Duration, least: Duration| match section.get(key) {
+        Some(item) => item.parsed("a duration", |s| duration(s, least, DAY)),
+        None => Ok(default),
+    };
+    let flag = |key: &str, default: bool| section.get(key).map_or(Ok(default), |item| item.bool());
+    let (millisecond, second) = (Duration::from_millis(1), Duration::from_secs(1));
+    let percent = match section.get("percent") {
+        None => 100.0,
+        Some(item) => match item.number() {
+            Some(percent) if percent > 0.0 && percent <= 100.0 => percent,
+            _ => return Err(item.fail("give a number above 0 and at most 100")),
+        },
+    };
+    let rtt = |s: &str| duration(s, Duration::from_micros(1), Duration::from_secs(60));
+    Ok(Traffic {
+        copies: section
+            .get("copies")
+            .map_or(Ok(1), |item| item.integer(1..=1023))?,
+        percent,
+        ramp: time("ramp", Duration::ZERO, Duration::ZERO)?,
+        full_sessions_only: flag("full_sessions_only", false)?,
+        wait_for_responses: flag("wait_for_responses", true)?,
+        rtt: section
+            .get("rtt")
+            .map(|item| item.parsed("a duration", rtt))
+            .transpose()?,
+        gate_timeout: time("gate_timeout", 5 * second, millisecond)?,
+        session_timeout: time("session_timeout", 600 * second, millisecond)?,
+        keepalive_timeout: time("keepalive_timeout", 720 * second, millisecond)?,
+    })
+}
+
+fn intercept(
+    path: &str,
+    section: &Section<'_>,
+    keys: KeyReader<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Intercept, Error> {
+    let remote = section.get("mode").map_or(Ok(false), |i| {
+        i.choice(&[("embedded", false), ("remote", true)])
+    })?;
+    if !remote {
+        return match ["servers", "key_file", "insecure"]
+            .iter()
+            .find_map(|key| section.get(key))
+        {
+            Some(item) => {
+                Err(item
+                    .fail("is for intercept.mode = \"remote\"; an embedded intercept has no link"))
+            }
+            None => Ok(Intercept::Embedded),
+        };
+    }
+    let item = section.need(
+        "servers",
+        format_args!(
+            "intercept.mode = \"remote\" needs a list, each {}",
+            value::SERVER
+        ),
+    )?;
+    let servers = item.list(value::SERVER, value::server)?;
+    if servers.is_empty() {
+        return Err(item.fail(format_args!("give at least one, each {}", value::SERVER)));
+    }
+    for (i, one) in servers.iter().enumerate() {
+        if let Some(other) = servers[..i].iter().find(|o| o.value == one.value) {
+            return Err(one.item.fail(format_args!(
+                "is {} already; give each once",
+                other.item.key
+            )));
+        }
+    }
+    let key = shared::link_key(path, section, keys, warnings)?;
+    let insecure = shared::insecure(section, &key)?;
+    if let Some(far) = servers
+        .iter()
+        .find(|s| key.is_none() && !s.value.ip().is_loopback())
+    {
+        if !insecure {
+            let reason = "is on another machine; give intercept.key_file, a loopback address, or intercept.insecure = true";
+            return Err(far.item.fail(reason));
+        }
+        warnings.push(format!(
+            "intercept.insecure = true: everyone on the way to {} can read and send responses",
+            far.value
+        ));
+    }
+    Ok(Intercept::Remote {
+        servers: values(servers),
+        key,
+        insecure,
+    })
+}
+
+fn limits(section: &Section<'_>) -> Result<Limits, Error> {
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+    let bytes = |key: &str, default: u64, least: u64| match section.get(key) {
+        Some(item) => item.parsed("a size", |s| size(s, least, MIB * MIB)),
+        None => Ok(default),
+    };
+    let mbufs_bytes = bytes("mbufs", 512 * MIB, 8 * MIB)?;
+    // A virtual port's frame can be as long as an IP datagram: less would shed every session that sends one.
+    let session_bytes = bytes("session_bytes", MIB, 64 * KIB)?;
+    if let Some(item) = section
+        .get("session_bytes")
+        .filter(|_| session_bytes > mbufs_bytes)
+    {
+        let mbufs = bytesize::ByteSize(mbufs_bytes).display().iec();
+        return Err(item.fail(format_args!(
+            "is more than all buffers together; give at most limits.mbufs, {mbufs}"
+        )));
+    }
+    let sessions = section
+        .get("sessions")
+        .map_or(Ok(1_000_000), |item| item.integer(1..=100_000_000))?;
+    Ok(Limits {
+        sessions,
+        mbufs_bytes,
+        session_bytes,
+    })
+}

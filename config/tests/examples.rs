@@ -1,0 +1,99 @@
+//! The examples are what users start from: each must be accepted, and say what the documentation says of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::replay::{Intercept, Source, Speed};
+use config::{Idle, Memory};
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples")
+        .join(name)
+}
+
+#[test]
+fn replay_toml_is_accepted() {
+    let replay = config::replay::load(&example("replay.toml")).unwrap();
+    assert!(matches!(&replay.mirror.source, Source::Ports(ports) if ports.len() == 1));
+    assert!(matches!(
+        &replay.intercept,
+        Intercept::Remote {
+            key: None,
+            insecure: false,
+            ..
+        }
+    ));
+    assert_eq!(replay.clients.pool[0].to_string(), "62.135.200.0/24");
+    assert!(replay.warnings.is_empty(), "{:?}", replay.warnings);
+}
+
+/// What the example shows as defaults are the defaults.
+#[test]
+fn replay_toml_shows_the_defaults() {
+    let replay = config::replay::load(&example("replay.toml")).unwrap();
+    let text = "[mirror]\nports = [\"net_ring0\"]\n[replay]\nport = \"net_ring1\"\naddress = [\"10.20.0.9/24\"]\n\
+                [[transfer]]\nfrom = \":80\"\nto = \"10.20.0.2:80\"\n";
+    let minimal = config::replay::parse(text, "replay.toml").unwrap();
+    assert_eq!(replay.traffic, minimal.traffic);
+    assert_eq!(replay.limits, minimal.limits);
+    assert_eq!(replay.report, minimal.report);
+    assert_eq!(replay.eal, minimal.eal);
+}
+
+#[test]
+fn offline_toml_is_accepted() {
+    let replay = config::replay::load(&example("offline.toml")).unwrap();
+    let source = Source::File {
+        path: example("online.pcap"),
+        speed: Speed::Factor(1.0),
+        loops: 1,
+    };
+    assert_eq!(replay.mirror.source, source);
+    assert_eq!(replay.intercept, Intercept::Embedded);
+    assert_eq!(
+        (replay.eal.memory, replay.eal.idle),
+        (Memory::NoHuge, Some(Idle::Sleep))
+    );
+}
+
+#[test]
+fn intercept_toml_is_accepted() {
+    let intercept = config::intercept::load(&example("intercept.toml")).unwrap();
+    assert_eq!(intercept.link.listen.port(), config::DEFAULT_LINK_PORT);
+    assert_eq!(intercept.report.interval, Duration::from_secs(10));
+    assert!(intercept.warnings.is_empty(), "{:?}", intercept.warnings);
+}
+
+/// Uncommenting any of the alternatives shown gives keys that exist.
+#[test]
+fn commented_out_keys_are_known() {
+    for name in ["replay.toml", "offline.toml", "intercept.toml"] {
+        let text = std::fs::read_to_string(example(name)).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let Some(shown) = line
+                .strip_prefix("# ")
+                .filter(|l| l.contains(" = ") && !l.contains(". "))
+            else {
+                continue;
+            };
+            // Each alone, in place of its own line; only that the key is known is asked here.
+            let changed: Vec<&str> = text
+                .lines()
+                .enumerate()
+                .map(|(i, l)| if i == number { shown } else { l })
+                .collect();
+            let result = match name {
+                "intercept.toml" => config::intercept::parse(&changed.join("\n"), name).err(),
+                _ => config::replay::parse(&changed.join("\n"), name).err(),
+            };
+            if let Some(error) = result {
+                assert!(
+                    !error.to_string().contains("unknown key"),
+                    "{name}:{}: {error}",
+                    number + 1
+                );
+            }
+        }
+    }
+}
