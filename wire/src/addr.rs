@@ -20,7 +20,8 @@ impl Addr {
     pub const fn v4(b: [u8; 4]) -> Self {
         let p = V4_PREFIX;
         Self([
-            p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], b[0], b[1], b[2], b[3],
+            p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], b[0], b[1],
+            b[2], b[3],
         ])
     }
 
@@ -50,7 +51,11 @@ impl Addr {
 
     /// The address as the standard library writes it.
     pub fn to_ip(self) -> IpAddr {
-        if self.is_v4() { IpAddr::V4(Ipv4Addr::from(self.v4_bytes())) } else { IpAddr::V6(Ipv6Addr::from(self.0)) }
+        if self.is_v4() {
+            IpAddr::V4(Ipv4Addr::from(self.v4_bytes()))
+        } else {
+            IpAddr::V6(Ipv6Addr::from(self.0))
+        }
     }
 }
 
@@ -94,7 +99,10 @@ impl Endpoint {
 
 impl From<SocketAddr> for Endpoint {
     fn from(s: SocketAddr) -> Self {
-        Self { addr: s.ip().into(), port: s.port() }
+        Self {
+            addr: s.ip().into(),
+            port: s.port(),
+        }
     }
 }
 
@@ -123,7 +131,10 @@ impl Flow {
     /// The same connection seen from the other side.
     #[inline]
     pub const fn reversed(self) -> Self {
-        Self { src: self.dst, dst: self.src }
+        Self {
+            src: self.dst,
+            dst: self.src,
+        }
     }
 }
 

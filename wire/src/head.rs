@@ -45,7 +45,14 @@ impl Flags {
 
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [(b'F', 1u8), (b'S', 2), (b'R', 4), (b'P', 8), (b'.', 16), (b'U', 32)];
+        let names = [
+            (b'F', 1u8),
+            (b'S', 2),
+            (b'R', 4),
+            (b'P', 8),
+            (b'.', 16),
+            (b'U', 32),
+        ];
         for (c, bit) in names {
             if self.0 & bit != 0 {
                 write!(f, "{}", c as char)?;

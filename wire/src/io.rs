@@ -75,7 +75,11 @@ pub trait Tx {
 
     /// Queues one frame: `headers` (Ethernet to TCP options, checksums complete) and behind them `range` of the payload's bytes. The payload
     /// stays with the caller and may be sent again. On an error nothing was queued.
-    fn send(&mut self, headers: &[u8], payload: Option<(&mut Self::Payload, Range<usize>)>) -> Result<(), TxError>;
+    fn send(
+        &mut self,
+        headers: &[u8],
+        payload: Option<(&mut Self::Payload, Range<usize>)>,
+    ) -> Result<(), TxError>;
 
     /// Hands everything queued to the driver. What the driver does not take stays queued. Returns how many frames it took.
     fn flush(&mut self) -> usize;

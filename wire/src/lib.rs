@@ -6,13 +6,25 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod build;
+pub mod checksum;
+pub mod decode;
+pub mod ethernet;
 pub mod head;
 pub mod io;
+pub mod ipv4;
+pub mod ipv6;
+pub mod rss;
 pub mod seq;
+pub mod skip;
+pub mod tcp;
+pub mod tunnel;
+pub mod vlan;
 
 pub use addr::{Addr, Endpoint, Flow};
 pub use head::{Flags, Head, Options};
 pub use seq::Seq;
+pub use skip::Skip;
 
 /// Nanoseconds: an instant counted from an arbitrary start that all users of one process share, or a length of time.
 pub type Nanos = u64;
