@@ -132,6 +132,9 @@ fn read_link(
     keys: KeyReader<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Link, Error> {
+    let payload_prefix = section
+        .get("payload_prefix")
+        .map_or(Ok(0), |item| item.integer(0..=1024))?;
     let item = section.get("listen");
     let listen = match &item {
         Some(item) => item.parsed(value::LISTEN, value::listen)?,
@@ -151,9 +154,6 @@ fn read_link(
             "link.insecure = true: everyone who reaches {listen} can read and send responses"
         ));
     }
-    let payload_prefix = section
-        .get("payload_prefix")
-        .map_or(Ok(0), |item| item.integer(0..=1024))?;
     Ok(Link {
         listen,
         key,
