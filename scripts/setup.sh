@@ -1,0 +1,170 @@
+#!/bin/bash
+# Installs what it takes to build and run the replay appliance on Debian 12 (or a derivative with DPDK 22.11).
+#
+# Run it as root; it changes nothing when everything is there. No service that a package brings is started: this machine's
+# ports and memory are not ours to take.
+set -euo pipefail
+
+# Oldest versions that the sources build with.
+RUST_MIN=1.88
+DPDK_MIN=22.11
+
+BUILD=(build-essential clang dpdk libclang-dev libdpdk-dev pkg-config)
+# curl and its certificates fetch Rust.
+RUN=(ca-certificates curl iproute2)
+LAB=(apache2-utils dpdk-dev ethtool exim4-daemon-light nftables nginx-light redis-server redis-tools tcpdump wrk)
+
+# Tests put a folder of their own here.
+POLICY=${SETUP_POLICY_RC:-/usr/sbin/policy-rc.d}
+
+usage() {
+    cat <<'TEXT'
+usage: setup.sh [--lab] [--check]
+
+--lab     also what the end-to-end tests and the demo need: real servers, load generators, capture tools
+--check   install nothing, say what is missing (exit code 1 if anything is)
+TEXT
+}
+
+die() {
+    echo "setup.sh: $*" >&2
+    exit 1
+}
+
+# True if the first version is at least the second.
+at_least() {
+    [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
+}
+
+# Names of the packages that are not installed.
+missing_packages() {
+    local package
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || echo "$package"
+    done
+}
+
+# Installs packages while a policy denies that any service starts. A policy that is there already comes back afterwards.
+install() {
+    local saved=''
+    if [[ -e $POLICY || -L $POLICY ]]; then
+        saved=$(mktemp -u "$POLICY.before-setup.XXXXXX")
+        mv "$POLICY" "$saved"
+    fi
+    # shellcheck disable=SC2064 # the names of now are meant
+    trap "rm -f '$POLICY'; [[ -z '$saved' ]] || mv '$saved' '$POLICY'" EXIT
+    # A signal ends the script by exit, so that the line above is run.
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+    chmod 755 "$POLICY"
+
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q || die "apt-get update failed; check the network and /etc/apt/sources.list"
+    apt-get install -q -y --no-install-recommends "$@" ||
+        die "apt-get could not install $*; its messages above say why"
+
+    rm -f "$POLICY"
+    [[ -z $saved ]] || mv "$saved" "$POLICY"
+    trap - EXIT INT TERM HUP
+}
+
+# The cargo to build with: on the path, or of the user that called sudo, or root's own.
+find_cargo() {
+    local home cargo
+    if command -v cargo; then
+        return
+    fi
+    for home in "$(getent passwd "${SUDO_USER:-}" 2>/dev/null | cut -d: -f6)" "${HOME:-/root}"; do
+        cargo=$home/.cargo/bin/cargo
+        if [[ -n $home && -x $cargo ]]; then
+            echo "$cargo"
+            return
+        fi
+    done
+    return 1
+}
+
+# rustup's cargo looks for its toolchains in the home of whoever runs it, so ask as that user.
+cargo_version() { # path
+    local owner
+    owner=$(stat -c %U "$1")
+    if [[ $(id -u) == 0 && $owner != root && $owner != UNKNOWN ]]; then
+        runuser -u "$owner" -- env HOME="$(getent passwd "$owner" | cut -d: -f6)" "$1" --version
+    else
+        "$1" --version
+    fi
+}
+
+check_rust() {
+    local cargo version how
+    how="curl --proto =https --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt"
+    if ! cargo=$(find_cargo); then
+        echo "Rust is missing ($RUST_MIN or newer); as the user who builds: $how" >&2
+        return 1
+    fi
+    version=$(cargo_version "$cargo" 2>/dev/null | cut -d' ' -f2) || version=
+    if [[ -z $version ]]; then
+        echo "$cargo does not run; as the user who builds: rustup default stable" >&2
+        return 1
+    fi
+    # A nightly's or a beta's suffix says nothing about its age.
+    if ! at_least "${version%%-*}" "$RUST_MIN"; then
+        echo "$cargo is $version, and $RUST_MIN or newer is needed; as the user who builds: rustup update stable" >&2
+        return 1
+    fi
+    echo "Rust $version ($cargo)"
+}
+
+check_dpdk() {
+    local version
+    if ! command -v pkg-config >/dev/null || ! version=$(pkg-config --modversion libdpdk 2>/dev/null); then
+        echo "DPDK's development files are missing: pkg-config finds no libdpdk (package libdpdk-dev)" >&2
+        return 1
+    fi
+    if ! at_least "$version" "$DPDK_MIN"; then
+        echo "DPDK is $version, and $DPDK_MIN or newer is needed" >&2
+        return 1
+    fi
+    echo "DPDK $version"
+}
+
+lab='' check=''
+while (($# > 0)); do
+    case $1 in
+        --lab) lab=yes ;;
+        --check) check=yes ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        *)
+            echo "setup.sh: $1: not an option that is known; see setup.sh --help" >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
+
+command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
+    die "this system has no apt; install the packages named in this script by hand"
+
+packages=("${BUILD[@]}" "${RUN[@]}")
+[[ -z $lab ]] || packages+=("${LAB[@]}")
+mapfile -t missing < <(missing_packages "${packages[@]}")
+
+failed=
+if ((${#missing[@]} == 0)); then
+    echo "all ${#packages[@]} packages are installed"
+elif [[ -n $check ]]; then
+    echo "packages missing: ${missing[*]}" >&2
+    failed=yes
+elif [[ $(id -u) != 0 ]]; then
+    die "packages missing: ${missing[*]}; run as root to install them"
+else
+    install "${missing[@]}"
+    echo "installed ${missing[*]}"
+fi
+check_dpdk || failed=yes
+check_rust || failed=yes
+[[ -z $failed ]] || die "something is missing, see above"
