@@ -1,5 +1,6 @@
 //! `scripts/hugepages.sh` against a sysfs tree in a temporary folder. The files there are ordinary ones, so the "kernel" gives
 //! what was asked for, unless a test makes it a stingy one.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! `scripts/setup.sh` on a machine made of stand-ins: a folder of small programs is all of its path beyond the basic tools.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

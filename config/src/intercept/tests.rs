@@ -194,7 +194,7 @@ fn keys_are_read_raw_in_hex_and_in_base64() {
         b"secret-word",
         &[7; 32],
         &[1, 2, 3],
-        hex[1..].as_bytes(),
+        &hex.as_bytes()[1..],
         &[9; 5000],
     ] {
         std::fs::write(&file, bad).unwrap();

@@ -1,0 +1,356 @@
+//! Each key refuses what it cannot take.
+
+use super::*;
+
+#[test]
+fn bad_values_are_refused_with_key_value_and_what_is_accepted() {
+    let cases: &[(String, &str, &[&str])] = &[
+        (
+            and("[traffic]\npercent = 0"),
+            "traffic.percent",
+            &["= 0", "above 0 and at most 100"],
+        ),
+        (
+            and("[traffic]\npercent = 100.5"),
+            "traffic.percent",
+            &["100.5", "at most 100"],
+        ),
+        (
+            and("[traffic]\npercent = nan"),
+            "traffic.percent",
+            &["nan", "at most 100"],
+        ),
+        (
+            and("[traffic]\npercent = \"50\""),
+            "traffic.percent",
+            &["\"50\"", "number"],
+        ),
+        (
+            and("[traffic]\ncopies = 0"),
+            "traffic.copies",
+            &["= 0", "1 to 1023"],
+        ),
+        (
+            and("[traffic]\ncopies = 1024"),
+            "traffic.copies",
+            &["1024", "1 to 1023"],
+        ),
+        (
+            and("[traffic]\ncopies = -1"),
+            "traffic.copies",
+            &["-1", "1 to 1023"],
+        ),
+        (
+            and("[traffic]\ncopies = 99999999999999999999999"),
+            "traffic.copies",
+            &["1 to 1023"],
+        ),
+        (
+            and("[traffic]\nrtt = \"0s\""),
+            "traffic.rtt",
+            &["\"0s\"", "1us", "1m"],
+        ),
+        (
+            and("[traffic]\nrtt = \"20\""),
+            "traffic.rtt",
+            &["\"20\"", "250ms"],
+        ),
+        (
+            and("[traffic]\nrtt = 20"),
+            "traffic.rtt",
+            &["= 20", "in quotes"],
+        ),
+        (
+            and("[traffic]\ngate_timeout = \"0s\""),
+            "traffic.gate_timeout",
+            &["\"0s\"", "1ms"],
+        ),
+        (
+            and("[traffic]\nsession_timeout = \"2days\""),
+            "traffic.session_timeout",
+            &["2days", "1day"],
+        ),
+        (
+            and("[traffic]\nkeepalive_timeout = \"-1s\""),
+            "traffic.keepalive_timeout",
+            &["-1s", "5s"],
+        ),
+        (
+            and("[traffic]\nfull_sessions_only = 1"),
+            "traffic.full_sessions_only",
+            &["= 1", "true or false"],
+        ),
+        (
+            and("[limits]\nsessions = 0"),
+            "limits.sessions",
+            &["= 0", "1 to 100000000"],
+        ),
+        (
+            and("[limits]\nmbufs = \"1MiB\""),
+            "limits.mbufs",
+            &["\"1MiB\"", "8.0 MiB"],
+        ),
+        (
+            and("[limits]\nmbufs = 64"),
+            "limits.mbufs",
+            &["= 64", "in quotes"],
+        ),
+        (
+            and("[limits]\nmbufs = \"64 bananas\""),
+            "limits.mbufs",
+            &["64 bananas", "64MiB"],
+        ),
+        (
+            and("[limits]\nsession_bytes = \"1KiB\""),
+            "limits.session_bytes",
+            &["1KiB", "64.0 KiB"],
+        ),
+        (
+            and("[limits]\nmbufs = \"8MiB\"\nsession_bytes = \"9MiB\""),
+            "limits.session_bytes",
+            &["9MiB", "limits.mbufs", "8.0 MiB"],
+        ),
+        (
+            and("[report]\ninterval = \"0s\""),
+            "report.interval",
+            &["0s", "100ms"],
+        ),
+        (
+            and("[report]\njson = \"\""),
+            "report.json",
+            &["\"\"", "file name"],
+        ),
+        (
+            and("[report]\njson = \"out/\""),
+            "report.json",
+            &["out/", "report.json"],
+        ),
+        (and("[eal]\nlcores = []"), "eal.lcores", &["[]", "[1, 2]"]),
+        (
+            and("[eal]\nlcores = 1"),
+            "eal.lcores",
+            &["= 1", "list of CPU numbers"],
+        ),
+        (
+            and("[eal]\nlcores = [1, 2, 1]"),
+            "eal.lcores[2]",
+            &["= 1", "twice"],
+        ),
+        (
+            and("[eal]\nlcores = [1024]"),
+            "eal.lcores[0]",
+            &["1024", "0 to 1023"],
+        ),
+        (
+            and("[eal]\nmemory = \"huge\""),
+            "eal.memory",
+            &["\"huge\"", "\"hugepages\" or \"no-huge\""],
+        ),
+        (
+            and("[eal]\nidle = \"nap\""),
+            "eal.idle",
+            &["\"nap\"", "\"spin\" or \"sleep\""],
+        ),
+        (
+            and("[clients]\npool = [\"62.135.200.5/24\"]"),
+            "clients.pool[0]",
+            &["62.135.200.5/24", "\"62.135.200.0/24\""],
+        ),
+        (
+            and("[clients]\npool = [\"62.135.200.0\"]"),
+            "clients.pool[0]",
+            &["62.135.200.0", "prefix"],
+        ),
+        (
+            and("[clients]\npool = [\"0.0.0.0/0\"]"),
+            "clients.pool[0]",
+            &["0.0.0.0/0", "host addresses"],
+        ),
+        (
+            and("[clients]\npool = [\"224.1.0.0/16\"]"),
+            "clients.pool[0]",
+            &["224.1.0.0/16", "224.0.0.0/4"],
+        ),
+        (
+            and("[clients]\npool = \"62.135.200.0/24\""),
+            "clients.pool",
+            &["62.135.200.0/24", "list"],
+        ),
+        (
+            with(PORTS, "ports = []"),
+            "mirror.ports",
+            &["[]", "at least one", "0000:01:00.0"],
+        ),
+        (
+            with(PORTS, "ports = [\"eth1\"]"),
+            "mirror.ports[0]",
+            &["\"eth1\"", "PCI address", "vdev"],
+        ),
+        (
+            with(PORTS, "ports = [\"net_af_packet0\"]"),
+            "mirror.ports[0]",
+            &["net_af_packet0,iface=NAME"],
+        ),
+        (
+            with(PORTS, "ports = [\"net_af_packet0,iface=a-name-too-long0\"]"),
+            "mirror.ports[0]",
+            &["a-name-too-long0", "15"],
+        ),
+        (
+            with(PORTS, "ports = [\"net_ring0, x\"]"),
+            "mirror.ports[0]",
+            &["blanks"],
+        ),
+        (with(PORTS, ""), "mirror.ports", &["missing", "mirror.file"]),
+        (
+            with(PORTS, &format!("{PORTS}\nfile = \"a.pcap\"")),
+            "mirror.file",
+            &["a.pcap", "mirror.ports"],
+        ),
+        (
+            with(PORTS, &format!("{PORTS}\nspeed = 2.0")),
+            "mirror.speed",
+            &["2.0", "mirror.file"],
+        ),
+        (
+            with(PORTS, &format!("{PORTS}\nloops = 2")),
+            "mirror.loops",
+            &["= 2", "mirror.file"],
+        ),
+        (
+            with(PORTS, "file = \"a,b.pcap\""),
+            "mirror.file",
+            &["a,b.pcap", "comma"],
+        ),
+        (
+            with(PORTS, "file = \"a.pcap\"\nspeed = 0"),
+            "mirror.speed",
+            &["= 0", "0.001 to 1000", "\"max\""],
+        ),
+        (
+            with(PORTS, "file = \"a.pcap\"\nspeed = \"fast\""),
+            "mirror.speed",
+            &["\"fast\"", "\"max\""],
+        ),
+        (
+            with(PORTS, "file = \"a.pcap\"\nspeed = inf"),
+            "mirror.speed",
+            &["inf", "\"max\""],
+        ),
+        (
+            with(PORTS, "file = \"a.pcap\"\nloops = 0"),
+            "mirror.loops",
+            &["= 0", "1 to 4294967295"],
+        ),
+        (with(PORT, ""), "replay.port", &["missing", "0000:01:00.0"]),
+        (
+            with(ADDRESS, ""),
+            "replay.address",
+            &["missing", "10.20.0.9/24"],
+        ),
+        (
+            with(ADDRESS, "address = []"),
+            "replay.address",
+            &["empty", "10.20.0.9/24"],
+        ),
+        (
+            with(ADDRESS, "address = [\"10.20.0.9\"]"),
+            "replay.address[0]",
+            &["10.20.0.9", "prefix length"],
+        ),
+        (
+            with(ADDRESS, "address = [\"10.20.0.0/24\"]"),
+            "replay.address[0]",
+            &["10.20.0.0/24", "host's own"],
+        ),
+        (
+            with(ADDRESS, "address = [\"10.20.0.9/0\"]"),
+            "replay.address[0]",
+            &["10.20.0.9/0", "1 to 32"],
+        ),
+        (
+            with(ADDRESS, "address = [\"127.0.0.1/8\"]"),
+            "replay.address[0]",
+            &["127.0.0.1/8", "loopback"],
+        ),
+        (
+            with(ADDRESS, "address = [\"10.20.0.9/24\", \"10.20.0.9/16\"]"),
+            "replay.address[1]",
+            &["10.20.0.9/16", "replay.address[0]"],
+        ),
+        (
+            with(
+                ADDRESS,
+                &format!("{ADDRESS}\nnext_hop_mac = \"02:00:00:00:00\""),
+            ),
+            "replay.next_hop_mac",
+            &["02:00:00:00:00:01"],
+        ),
+        (
+            with(
+                ADDRESS,
+                &format!("{ADDRESS}\nnext_hop_mac = \"01:00:5e:00:00:01\""),
+            ),
+            "replay.next_hop_mac",
+            &["01:00:5e:00:00:01", "unicast"],
+        ),
+        (
+            with(FROM, ""),
+            "transfer[0].from",
+            &["missing", "10.10.0.2:80"],
+        ),
+        (
+            with(TO, ""),
+            "transfer[0].to",
+            &["missing", "10.20.0.2:8080"],
+        ),
+        (
+            with(FROM, "from = \"10.10.0.2\""),
+            "transfer[0].from",
+            &["\"10.10.0.2\"", "\":port\""],
+        ),
+        (
+            with(FROM, "from = \":+80\""),
+            "transfer[0].from",
+            &["\":+80\"", "\":port\""],
+        ),
+        (
+            with(FROM, "from = \":0\""),
+            "transfer[0].from",
+            &["\":0\"", "1 to 65535"],
+        ),
+        (
+            with(TO, "to = \":80\""),
+            "transfer[0].to",
+            &["\":80\"", "address:port"],
+        ),
+        (
+            with(TO, "to = \"target.example:80\""),
+            "transfer[0].to",
+            &["target.example:80", "names are not resolved"],
+        ),
+        (
+            with(TO, "to = \"10.20.0.2:0\""),
+            "transfer[0].to",
+            &["10.20.0.2:0", "1 to 65535"],
+        ),
+        (
+            with(TO, "to = \"224.0.0.1:80\""),
+            "transfer[0].to",
+            &["224.0.0.1:80", "multicast"],
+        ),
+        (
+            with(TO, "to = \"[fe80::1%2]:80\""),
+            "transfer[0].to",
+            &["fe80::1%2", "scope"],
+        ),
+        (
+            with(TO, "to = [\"10.20.0.2:80\"]"),
+            "transfer[0].to",
+            &["[\"10.20.0.2:80\"]", "in quotes"],
+        ),
+    ];
+    for (text, key, parts) in cases {
+        refused(text, key, parts);
+    }
+}
