@@ -6,11 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod arp;
 pub mod build;
 pub mod checksum;
 pub mod decode;
 pub mod ethernet;
 pub mod head;
+pub mod host;
+pub mod icmp;
 pub mod io;
 pub mod ipv4;
 pub mod ipv6;
