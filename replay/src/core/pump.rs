@@ -1,0 +1,393 @@
+//! What a replica sends, and when: connection requests, turns the gate lets through, FIN and RST as the client's, retransmissions.
+
+use super::{Core, Egress, Refused};
+use crate::counters::Loss;
+use crate::gate::{self, Answer, Verdict};
+use crate::session::End;
+use crate::slab::NIL;
+use crate::tcp::connect::mss_for;
+use crate::tcp::{State, Tcb};
+use std::ops::Range;
+use wire::io::Payload;
+use wire::{Flags, Head, Nanos, Seq};
+
+/// When to try again what the transmit queue or the next hop refused.
+const RETRY: Nanos = 1_000_000;
+
+/// What to do with the turn at the head of the queue.
+enum Next {
+    Send,
+    Again,
+    Stop,
+}
+
+impl<P: Payload> Core<P> {
+    /// Hands one segment without payload to the transmit queue.
+    pub(super) fn transmit(&mut self, transfer: u16, head: &Head, tx: &mut impl Egress<P>) -> bool {
+        let sent = tx.send(transfer, head, None);
+        self.count_sent(sent)
+    }
+
+    fn count_sent(&mut self, sent: Result<(), Refused>) -> bool {
+        match sent {
+            Ok(()) => self.counters.segments_sent += 1,
+            Err(_) => self.counters.tx_full += 1,
+        }
+        sent.is_ok()
+    }
+
+    /// The largest payload the replay port can carry to that target.
+    pub(super) fn mss_limit(&self, transfer: u16) -> u16 {
+        mss_for(self.params.mtu, self.target(transfer).addr.is_v4())
+    }
+
+    /// Opens a connection for the replica, so that the next thing it sends has the sequence number it had in production.
+    pub(super) fn connect(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let first = if r.nxt == NIL {
+            self.sessions[r.session].rcv_nxt
+        } else {
+            self.segs[r.nxt].seq
+        };
+        self.replicas[rid].tcb = Tcb::opening(first - 1);
+        self.counters.connects += 1;
+        self.send_syn(now, rid, tx);
+        self.rearm(rid);
+    }
+
+    /// Sends the SYN, first or again.
+    pub(super) fn send_syn(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let transfer = r.transfer;
+        let mss = self.sessions[r.session].mss.min(self.mss_limit(transfer));
+        let head = r.tcb.syn(now, r.flow(self.target(transfer)), mss);
+        let sent = self.transmit(transfer, &head, tx);
+        let r = &mut self.replicas[rid];
+        if sent {
+            if r.tcb.rto.backoff == 0 {
+                r.tcb.timed = Some((r.tcb.snd_nxt, now));
+            }
+            r.retry_at = 0;
+            r.rto_at = now + r.tcb.rto.timeout();
+        } else {
+            r.retry_at = now + RETRY;
+        }
+    }
+
+    /// Sends all that may be sent now, and notes when to look again.
+    pub(super) fn pump(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        if self.replicas[rid].abort_pending {
+            self.abort(now, rid, tx);
+        }
+        loop {
+            let r = &self.replicas[rid];
+            if r.done {
+                return;
+            }
+            let again = match r.tcb.state {
+                State::SynSent => false,
+                State::Closed => self.pump_closed(now, rid, tx),
+                State::TimeWait => {
+                    self.finish(now, rid, true, tx);
+                    return;
+                }
+                _ if r.nxt != NIL => self.pump_data(now, rid, tx),
+                _ => self.pump_end(now, rid, tx),
+            };
+            if !again {
+                break;
+            }
+        }
+        self.rearm(rid);
+    }
+
+    /// No connection: open one if there is a turn to carry, finish if the session is over. True to go on.
+    fn pump_closed(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
+        let r = &self.replicas[rid];
+        if r.nxt != NIL {
+            let seg = &self.segs[r.nxt];
+            let number = seg.turn_number;
+            if let Some(reason) = self.turns[seg.turn].broken {
+                self.lose_through(rid, number, reason);
+                return true;
+            }
+            self.connect(now, rid, tx);
+        } else if self.sessions[r.session].end.is_some() {
+            self.finish(now, rid, false, tx);
+        }
+        false
+    }
+
+    /// A connection and bytes to send. True to go on.
+    fn pump_data(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
+        match self.release(now, rid, tx) {
+            Next::Send => {}
+            Next::Again => return true,
+            Next::Stop => return false,
+        }
+        let r = &self.replicas[rid];
+        let id = r.nxt;
+        let seg = &self.segs[id];
+        let at = r.tcb.snd_nxt.since(seg.seq);
+        let n = r.tcb.sendable(seg.len - at);
+        if n == 0 {
+            if r.tcb.window_closed() && r.rto_at == 0 {
+                let due = now + r.tcb.rto.timeout();
+                self.replicas[rid].rto_at = due;
+            }
+            return false;
+        }
+        if !self.send_piece(now, rid, id, at..at + n, tx) {
+            self.replicas[rid].retry_at = now + RETRY;
+            return false;
+        }
+        let next = self.segs[id].next;
+        let finished = at + n == self.segs[id].len;
+        let r = &mut self.replicas[rid];
+        let again = r.tcb.snd_nxt.lt(r.tcb.snd_max);
+        r.tcb.sent(now, n);
+        r.rcv_all_acknowledged();
+        if again {
+            self.counters.retransmitted_bytes += u64::from(n);
+            self.counters.retransmitted_segments += 1;
+        } else {
+            r.sent_at = now;
+        }
+        if r.rto_at == 0 {
+            r.rto_at = now + r.tcb.rto.timeout();
+        }
+        if finished {
+            r.nxt = next;
+        }
+        true
+    }
+
+    /// At a turn's first byte: may the turn go, and over this connection?
+    fn release(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> Next {
+        let r = &self.replicas[rid];
+        let seg = &self.segs[r.nxt];
+        let number = seg.turn_number;
+        if number < r.released {
+            return Next::Send;
+        }
+        let (turn, seq) = (self.turns[seg.turn], seg.seq);
+        if let Some(reason) = turn.broken {
+            self.lose_through(rid, number, reason);
+            return Next::Again;
+        }
+        if !self.gate_lets(now, rid, turn.after) {
+            return Next::Stop;
+        }
+        let r = &self.replicas[rid];
+        // The target has closed, or turns between this and the last one were lost: the session goes on over a new connection.
+        if seq != r.tcb.snd_nxt || !r.tcb.state.may_send() {
+            self.counters.target_closed_early += u64::from(r.tcb.peer_closed());
+            self.abort(now, rid, tx);
+            self.replicas[rid].gate_free = true;
+            return Next::Again;
+        }
+        let r = &mut self.replicas[rid];
+        r.released = number + 1;
+        r.released_at = r.tcb.rcv.nxt;
+        r.answer = Answer::default();
+        r.answered = false;
+        r.gate_free = false;
+        r.waiting_since = 0;
+        Next::Send
+    }
+
+    /// Asks the gate; if it says wait, the timer is set.
+    fn gate_lets(&mut self, now: Nanos, rid: u32, after: u32) -> bool {
+        let r = &mut self.replicas[rid];
+        if r.gate_free || !self.params.wait_for_responses {
+            return true;
+        }
+        if r.waiting_since == 0 {
+            r.waiting_since = now;
+        }
+        let quiet = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
+        match gate::ask(
+            now,
+            after,
+            &r.answer,
+            r.waiting_since,
+            quiet,
+            self.params.gate_timeout,
+        ) {
+            Verdict::Open => {}
+            Verdict::TimedOut => self.counters.gate_timeouts += 1,
+            Verdict::Wait(until) => {
+                r.gate_at = until;
+                return false;
+            }
+        }
+        r.gate_at = 0;
+        true
+    }
+
+    /// Sends `range` of a captured segment under the sequence number it had in production.
+    fn send_piece(
+        &mut self,
+        now: Nanos,
+        rid: u32,
+        id: u32,
+        range: Range<u32>,
+        tx: &mut impl Egress<P>,
+    ) -> bool {
+        let r = &self.replicas[rid];
+        let target = self.target(r.transfer);
+        let seg = &mut self.segs[id];
+        let push = seg.push && range.end == seg.len;
+        let flags = if push { Flags::PSH } else { Flags::default() };
+        let head = r.tcb.head(
+            now,
+            r.flow(target),
+            seg.seq + range.start,
+            flags,
+            range.end - range.start,
+        );
+        let Some(payload) = seg.payload.as_mut() else {
+            return false;
+        };
+        let sent = tx.send(
+            r.transfer,
+            &head,
+            Some((payload, range.start as usize..range.end as usize)),
+        );
+        self.count_sent(sent)
+    }
+
+    /// A connection and nothing left to send: FIN or RST when the client's comes and the gate lets it. True to go on.
+    fn pump_end(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
+        let r = &self.replicas[rid];
+        if r.tcb.fin_sent {
+            if r.tcb.snd_nxt.lt(r.tcb.snd_max) {
+                self.send_fin(now, rid, tx);
+            }
+            return false;
+        }
+        let s = &self.sessions[r.session];
+        let (Some(end), after) = (s.end, s.end_after) else {
+            return false;
+        };
+        if !r.tcb.state.may_send() {
+            return false;
+        }
+        if !r.end_released {
+            if !self.gate_lets(now, rid, after) {
+                return false;
+            }
+            self.replicas[rid].end_released = true;
+        }
+        match end {
+            End::Fin => {
+                self.send_fin(now, rid, tx);
+                false
+            }
+            End::Reset => {
+                // What the client said arrived in production before it reset: so it does at the target.
+                if self.replicas[rid].tcb.outstanding() {
+                    return false;
+                }
+                self.abort(now, rid, tx);
+                self.finish(now, rid, true, tx);
+                false
+            }
+        }
+    }
+
+    fn send_fin(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let transfer = r.transfer;
+        let head = r.tcb.head(
+            now,
+            r.flow(self.target(transfer)),
+            r.tcb.snd_nxt,
+            Flags::FIN,
+            0,
+        );
+        let sent = self.transmit(transfer, &head, tx);
+        let r = &mut self.replicas[rid];
+        if !sent {
+            r.retry_at = now + RETRY;
+            return;
+        }
+        if r.tcb.fin_sent {
+            r.tcb.sent(now, 1);
+        } else {
+            r.tcb.sent_fin(now);
+        }
+        r.rcv_all_acknowledged();
+        if r.rto_at == 0 {
+            r.rto_at = now + r.tcb.rto.timeout();
+        }
+    }
+
+    /// Sends the oldest unacknowledged segment again, without moving `snd_nxt` (RFC 5681 section 3.2 step 3).
+    pub(super) fn retransmit_first(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let id = r.una;
+        if id == NIL {
+            if r.tcb.fin_seq() == Some(r.tcb.snd_una) {
+                let target = self.target(r.transfer);
+                let (transfer, head) = (
+                    r.transfer,
+                    r.tcb
+                        .head(now, r.flow(target), r.tcb.snd_una, Flags::FIN, 0),
+                );
+                self.transmit(transfer, &head, tx);
+            }
+            return;
+        }
+        let seg = &self.segs[id];
+        let at = r.tcb.snd_una.since(seg.seq);
+        let sent_end = r.tcb.snd_max.min(seg.end()).since(seg.seq);
+        let n = sent_end.saturating_sub(at).min(u32::from(r.tcb.mss()));
+        if n > 0 && self.send_piece(now, rid, id, at..at + n, tx) {
+            self.counters.retransmitted_bytes += u64::from(n);
+            self.counters.retransmitted_segments += 1;
+            let r = &mut self.replicas[rid];
+            r.rto_at = now + r.tcb.rto.timeout();
+        }
+    }
+
+    /// One byte beyond a closed window: the answer tells whether it has opened (RFC 9293 section 3.8.6.1).
+    pub(super) fn probe_window(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let id = r.nxt;
+        if id == NIL {
+            return;
+        }
+        let at = r.tcb.snd_nxt.since(self.segs[id].seq);
+        if self.send_piece(now, rid, id, at..at + 1, tx) {
+            self.replicas[rid].tcb.probed();
+        }
+    }
+
+    /// Acknowledges what has come, up to `upto`.
+    pub(super) fn send_ack(&mut self, now: Nanos, rid: u32, upto: Seq, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let transfer = r.transfer;
+        let mut head = r.tcb.head(
+            now,
+            r.flow(self.target(transfer)),
+            r.tcb.snd_nxt.max(r.tcb.snd_max),
+            Flags::ACK,
+            0,
+        );
+        head.ack = upto;
+        if !self.transmit(transfer, &head, tx) {
+            let r = &mut self.replicas[rid];
+            r.ack_refused = true;
+            r.retry_at = now + RETRY;
+        }
+    }
+
+    /// Turns that were on the way are lost with the connection.
+    pub(super) fn lose_released(&mut self, rid: u32, reason: Loss) {
+        let released = self.replicas[rid].released;
+        if released > 0 {
+            self.lose_through(rid, released - 1, reason);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a segment of the target brings about.
+
+use super::{Core, Egress};
+use crate::counters::Loss;
+use crate::slab::NIL;
+use crate::tcp::{Outcome, State};
+use wire::io::Payload;
+use wire::{Flags, Head, Nanos, Options, Seq};
+
+/// How long a target may keep its side open after ours was closed: Linux's `tcp_fin_timeout`.
+const FIN_WAIT_2: Nanos = 60_000_000_000;
+
+impl<P: Payload> Core<P> {
+    /// Takes the header of one segment that the target sent to one of our connections.
+    pub fn response(&mut self, now: Nanos, head: &Head, tx: &mut impl Egress<P>) {
+        self.counters.response_segments += 1;
+        let Some(rid) = self.replica_by_flow(&head.flow.reversed()) else {
+            self.counters.responses_unknown += 1;
+            self.refuse(head, tx);
+            return;
+        };
+        let r = &mut self.replicas[rid];
+        let limit = crate::tcp::connect::mss_for(self.params.mtu, head.flow.src.addr.is_v4());
+        let outcome = r.tcb.on_segment(now, head, limit);
+        if outcome.reset_peer {
+            self.refuse(head, tx);
+        }
+        if outcome.refused || outcome.reset {
+            self.connection_lost(now, rid, outcome.refused, tx);
+            return;
+        }
+        if outcome.established {
+            self.established(rid);
+        }
+        if outcome.acked {
+            self.acknowledged(now, rid);
+        }
+        self.note_answer(now, rid, head, &outcome);
+        if outcome.retransmit {
+            self.retransmit_first(now, rid, tx);
+        }
+        if outcome.ack_now {
+            let r = &mut self.replicas[rid];
+            r.rcv_all_acknowledged();
+            let upto = r.tcb.rcv.nxt;
+            self.send_ack(now, rid, upto, tx);
+        } else if outcome.established || outcome.received > 0 {
+            self.acknowledge_later(now, rid, tx);
+        }
+        self.pump(now, rid, tx);
+    }
+
+    /// A segment for no connection of ours: RST, as any host would say (RFC 9293 section 3.10.7.1). It ends what the target still holds of
+    /// an old connection.
+    fn refuse(&mut self, head: &Head, tx: &mut impl Egress<P>) {
+        if head.flags.has(Flags::RST) {
+            return;
+        }
+        let Some(transfer) = self
+            .params
+            .transfers
+            .iter()
+            .position(|t| t.to == head.flow.src)
+        else {
+            return;
+        };
+        let with_ack = head.flags.has(Flags::ACK);
+        let rst = Head {
+            flow: head.flow.reversed(),
+            seq: if with_ack { head.ack } else { Seq(0) },
+            ack: if with_ack { Seq(0) } else { head.end() },
+            flags: if with_ack {
+                Flags::RST
+            } else {
+                Flags::RST.with(Flags::ACK)
+            },
+            window: 0,
+            options: Options::default(),
+            payload_len: 0,
+        };
+        self.transmit(transfer as u16, &rst, tx);
+    }
+
+    /// The target refused or reset the connection: what was on the way is lost, the session goes on with its next turn.
+    fn connection_lost(&mut self, now: Nanos, rid: u32, refused: bool, tx: &mut impl Egress<P>) {
+        if refused {
+            self.counters.connect_failures += 1;
+            self.lose_connecting(rid, Loss::ConnectRefused);
+        } else {
+            self.counters.target_resets += 1;
+            self.lose_released(rid, Loss::TargetReset);
+        }
+        self.disconnected(rid);
+        self.pump(now, rid, tx);
+    }
+
+    /// The turn that the connection was opened for is lost.
+    pub(super) fn lose_connecting(&mut self, rid: u32, reason: Loss) {
+        let nxt = self.replicas[rid].nxt;
+        if nxt != NIL {
+            let number = self.segs[nxt].turn_number;
+            self.lose_through(rid, number, reason);
+        }
+    }
+
+    fn established(&mut self, rid: u32) {
+        let r = &mut self.replicas[rid];
+        r.rto_at = 0;
+        r.released_at = r.tcb.rcv.nxt;
+        r.answer = Default::default();
+    }
+
+    fn acknowledged(&mut self, now: Nanos, rid: u32) {
+        let upto = self.replicas[rid].tcb.snd_una;
+        self.release_acknowledged(rid, upto);
+        self.settle_bytes(rid, upto);
+        let r = &mut self.replicas[rid];
+        r.rto_at = match r.tcb.state {
+            State::FinWait2 => now + FIN_WAIT_2,
+            _ if r.tcb.outstanding() => now + r.tcb.rto.timeout(),
+            _ => 0,
+        };
+    }
+
+    /// Notes for the gate and for the latency what the target has answered.
+    fn note_answer(&mut self, now: Nanos, rid: u32, head: &Head, outcome: &Outcome) {
+        self.counters.response_bytes += u64::from(outcome.received);
+        if !outcome.payload && !outcome.fin {
+            return;
+        }
+        let r = &mut self.replicas[rid];
+        r.answer.bytes = r.tcb.received_since(r.released_at);
+        r.answer.last_at = now;
+        r.answer.ended = head.flags.has(Flags::PSH) || head.flags.has(Flags::FIN);
+        if outcome.payload && !r.answered && r.released > 0 {
+            r.answered = true;
+            self.counters.responses += 1;
+            // An answer before the turn's last byte went out (100 Continue, an early error) says nothing about the latency.
+            if r.nxt == NIL || self.segs[r.nxt].turn_number >= r.released {
+                self.counters
+                    .target_latency
+                    .record(now.saturating_sub(r.sent_at));
+            }
+        }
+    }
+
+    /// The client would have acknowledged this after its round-trip time.
+    fn acknowledge_later(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &mut self.replicas[rid];
+        let delay = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
+        r.tcb.rcv.acknowledge_at(now + delay);
+        if delay < crate::wheel::TICK {
+            self.acknowledge_due(now + delay, rid, tx);
+        }
+    }
+
+    /// Sends the acknowledgment that is due, if one is.
+    pub(super) fn acknowledge_due(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &mut self.replicas[rid];
+        if r.tcb.state == State::Closed {
+            return;
+        }
+        let due = r.tcb.rcv.take_due(now);
+        if due || std::mem::take(&mut r.ack_refused) {
+            let upto = r.tcb.rcv.acked;
+            self.send_ack(now, rid, upto, tx);
+        }
+    }
+}

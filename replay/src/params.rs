@@ -1,0 +1,90 @@
+//! The session core's parameters, as plain values.
+
+use crate::owner::Ownership;
+use crate::slots::Slice;
+use wire::{Addr, Endpoint, Flow, Nanos};
+
+/// Where production listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// Its address; `None` is any address.
+    pub addr: Option<Addr>,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Origin {
+    /// True if `e` is this place.
+    #[inline]
+    pub fn matches(&self, e: &Endpoint) -> bool {
+        e.port == self.port && self.addr.is_none_or(|a| a == e.addr)
+    }
+}
+
+/// One `[[transfer]]`: what is sent to `from` in production is replayed to `to`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transfer {
+    /// Production.
+    pub from: Origin,
+    /// The target.
+    pub to: Endpoint,
+}
+
+/// Everything one core needs to know. Times in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// At least one.
+    pub transfers: Vec<Transfer>,
+    /// Replicas per session.
+    pub copies: u16,
+    /// Percent of the sessions that are replayed, above 0 to 100.
+    pub percent: f64,
+    /// Time from the start in which the share grows from 0 to `percent`.
+    pub ramp: Nanos,
+    /// Leave out sessions that were running before the start.
+    pub full_sessions_only: bool,
+    /// Hold a turn until the target has answered the one before.
+    pub wait_for_responses: bool,
+    /// The clients' round-trip time; `None`: as measured on the mirror.
+    pub rtt: Option<Nanos>,
+    /// How long a turn waits for the target's answer at most.
+    pub gate_timeout: Nanos,
+    /// A session with data outstanding is given up when nothing happens for this long.
+    pub session_timeout: Nanos,
+    /// An idle session is forgotten after this long.
+    pub keepalive_timeout: Nanos,
+    /// Sessions this core holds at most.
+    pub max_sessions: usize,
+    /// Captured segments this core holds at most.
+    pub max_segments: usize,
+    /// Captured bytes a session holds at most.
+    pub session_bytes: u64,
+    /// The largest IP packet the replay port sends, in bytes.
+    pub mtu: u16,
+    /// This core's client addresses; empty: clients keep their own.
+    pub pool: Vec<Slice>,
+    /// Which client endpoints belong to this core.
+    pub ownership: Ownership,
+    /// Makes hashes and starting points unpredictable.
+    pub seed: u64,
+    /// When the engine started.
+    pub start: Nanos,
+}
+
+impl Params {
+    /// The transfer and the direction that a mirrored segment belongs to: `true` is client to server.
+    #[inline]
+    pub fn transfer_of(&self, flow: &Flow) -> Option<(u16, bool)> {
+        for (i, t) in self.transfers.iter().enumerate() {
+            if t.from.matches(&flow.dst) {
+                return Some((i as u16, true));
+            }
+        }
+        for (i, t) in self.transfers.iter().enumerate() {
+            if t.from.matches(&flow.src) {
+                return Some((i as u16, false));
+            }
+        }
+        None
+    }
+}

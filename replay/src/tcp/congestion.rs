@@ -1,0 +1,148 @@
+//! Congestion control: slow start, congestion avoidance, fast retransmit and fast recovery (RFC 5681, RFC 6582), appropriate byte
+//! counting (RFC 3465), initial window of ten segments (RFC 6928).
+
+use wire::Seq;
+
+/// Duplicate acknowledgments that mean a loss (RFC 5681 section 3.2).
+const DUP_THRESHOLD: u8 = 3;
+
+/// State of the sender's congestion control, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Congestion {
+    cwnd: u32,
+    ssthresh: u32,
+    /// Bytes acknowledged since the last growth in congestion avoidance.
+    acked: u32,
+    duplicates: u8,
+    /// While recovering: the recovery ends when this is acknowledged (RFC 6582 section 3.2).
+    recover: Option<Seq>,
+}
+
+impl Congestion {
+    /// At the start of a connection.
+    pub fn new(mss: u16) -> Self {
+        Self {
+            cwnd: 10 * u32::from(mss),
+            ssthresh: u32::MAX,
+            ..Self::default()
+        }
+    }
+
+    /// How many bytes may be in flight.
+    #[inline]
+    pub fn window(&self) -> u32 {
+        self.cwnd
+    }
+
+    /// True between a fast retransmit and the acknowledgment of everything sent before it.
+    #[inline]
+    pub fn recovering(&self) -> bool {
+        self.recover.is_some()
+    }
+
+    /// `ack` acknowledged `n` new bytes. True if the next hole must be sent again at once (a partial acknowledgment).
+    #[inline]
+    pub fn on_ack(&mut self, ack: Seq, n: u32, mss: u16) -> bool {
+        let mss = u32::from(mss);
+        self.duplicates = 0;
+        if let Some(recover) = self.recover {
+            if ack.ge(recover) {
+                self.cwnd = self.ssthresh;
+                self.recover = None;
+                return false;
+            }
+            // Partial acknowledgment: deflate by what left the network, let one segment go (RFC 6582 section 3.2 step 3).
+            self.cwnd = self.cwnd.saturating_sub(n).saturating_add(mss).max(mss);
+            return true;
+        }
+        if self.cwnd < self.ssthresh {
+            self.cwnd = self.cwnd.saturating_add(n.min(2 * mss));
+        } else {
+            self.acked = self.acked.saturating_add(n);
+            if self.acked >= self.cwnd {
+                self.acked -= self.cwnd;
+                self.cwnd = self.cwnd.saturating_add(mss);
+            }
+        }
+        false
+    }
+
+    /// A duplicate acknowledgment came while `flight` bytes were out and `max` was the highest sequence number sent. True at the
+    /// one that asks for a fast retransmit.
+    #[inline]
+    pub fn on_duplicate(&mut self, flight: u32, max: Seq, mss: u16) -> bool {
+        if self.recovering() {
+            self.cwnd = self.cwnd.saturating_add(u32::from(mss));
+            return false;
+        }
+        self.duplicates += 1;
+        if self.duplicates < DUP_THRESHOLD {
+            return false;
+        }
+        self.ssthresh = (flight / 2).max(2 * u32::from(mss));
+        self.cwnd = self.ssthresh.saturating_add(3 * u32::from(mss));
+        self.recover = Some(max);
+        true
+    }
+
+    /// The retransmission timer fired with `flight` bytes out (RFC 5681 section 3.1, equation 4).
+    pub fn on_timeout(&mut self, flight: u32, mss: u16, first: bool) {
+        if first {
+            self.ssthresh = (flight / 2).max(2 * u32::from(mss));
+        }
+        self.cwnd = u32::from(mss);
+        self.duplicates = 0;
+        self.acked = 0;
+        self.recover = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_start_doubles_and_avoidance_adds_one_segment_a_window() {
+        let mut c = Congestion::new(1_000);
+        assert_eq!(c.window(), 10_000);
+        for _ in 0..10 {
+            c.on_ack(Seq(0), 1_000, 1_000);
+        }
+        assert_eq!(c.window(), 20_000);
+        c.on_timeout(20_000, 1_000, true);
+        assert_eq!(c.window(), 1_000);
+        for _ in 0..9 {
+            c.on_ack(Seq(0), 1_000, 1_000);
+        }
+        assert_eq!(c.window(), 10_000, "slow start ends at half the flight");
+        for _ in 0..10 {
+            c.on_ack(Seq(0), 1_000, 1_000);
+        }
+        assert_eq!(c.window(), 11_000);
+    }
+
+    #[test]
+    fn third_duplicate_starts_recovery_and_partial_acks_keep_it() {
+        let mut c = Congestion::new(1_000);
+        let flight = 10_000;
+        let max = Seq(10_000);
+        assert!(!c.on_duplicate(flight, max, 1_000));
+        assert!(!c.on_duplicate(flight, max, 1_000));
+        assert!(c.on_duplicate(flight, max, 1_000));
+        assert_eq!(
+            c.window(),
+            8_000,
+            "half the flight and the three segments that left"
+        );
+        assert!(!c.on_duplicate(flight, max, 1_000));
+        assert_eq!(c.window(), 9_000);
+        assert!(
+            c.on_ack(Seq(3_000), 3_000, 1_000),
+            "a partial acknowledgment asks for the next hole"
+        );
+        assert!(c.recovering());
+        assert!(!c.on_ack(max, 7_000, 1_000));
+        assert_eq!(c.window(), 5_000);
+        assert!(!c.recovering());
+    }
+}

@@ -1,0 +1,88 @@
+//! The retransmission timeout (RFC 6298). Samples come from segments sent once (Karn's rule is the caller's part).
+
+use wire::Nanos;
+
+/// Before any sample (RFC 6298 section 2.1).
+const INITIAL_US: u32 = 1_000_000;
+/// The standard says one second; every large stack uses 200 ms, and a replay on a LAN needs it.
+const MIN_US: u32 = 200_000;
+const MAX_US: u32 = 60_000_000;
+
+/// Smoothed round-trip time and its variation, in µs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rto {
+    srtt: u32,
+    rttvar: u32,
+    /// How often the timer has fired since the last new acknowledgment.
+    pub(crate) backoff: u8,
+}
+
+impl Rto {
+    /// A measured round trip (sections 2.2 and 2.3); it ends the back-off.
+    #[inline]
+    pub fn sample(&mut self, rtt: Nanos) {
+        let r = (rtt / 1_000).clamp(1, u64::from(MAX_US)) as u32;
+        if self.srtt == 0 {
+            self.srtt = r;
+            self.rttvar = r / 2;
+        } else {
+            self.rttvar = self.rttvar - self.rttvar / 4 + self.srtt.abs_diff(r) / 4;
+            self.srtt = (self.srtt - self.srtt / 8 + r / 8).max(1);
+        }
+        self.backoff = 0;
+    }
+
+    /// How long to wait now, back-off included (section 2.4, 5.5).
+    #[inline]
+    pub fn timeout(&self) -> Nanos {
+        let base = if self.srtt == 0 {
+            INITIAL_US
+        } else {
+            self.srtt
+                .saturating_add(self.rttvar.saturating_mul(4))
+                .max(MIN_US)
+        };
+        let us = (u64::from(base) << self.backoff.min(16)).min(u64::from(MAX_US));
+        us * 1_000
+    }
+
+    /// The smoothed round-trip time, if there is one.
+    pub fn srtt(&self) -> Option<Nanos> {
+        (self.srtt != 0).then_some(u64::from(self.srtt) * 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Nanos = 1_000_000;
+
+    #[test]
+    fn first_timeout_is_a_second_and_backs_off_to_a_minute() {
+        let mut r = Rto::default();
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            waits.push(r.timeout() / 1_000 / MS);
+            r.backoff += 1;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn follows_the_standard_s_arithmetic() {
+        let mut r = Rto::default();
+        r.sample(400 * MS);
+        assert_eq!(
+            r.timeout(),
+            1_200 * MS,
+            "SRTT + 4 x RTTVAR with RTTVAR = R/2"
+        );
+        r.sample(400 * MS);
+        assert_eq!(r.timeout(), 1_000 * MS, "RTTVAR falls by a quarter");
+        for _ in 0..50 {
+            r.sample(MS);
+        }
+        assert_eq!(r.timeout(), 200 * MS, "the floor");
+    }
+}

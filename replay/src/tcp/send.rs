@@ -1,0 +1,88 @@
+//! What may be sent, and what is noted when it was.
+
+use super::{State, Tcb};
+use wire::{Nanos, Seq};
+
+/// Retransmissions of a SYN before the target counts as unreachable: with back-off about a minute, as Linux does.
+pub const SYN_RETRIES: u8 = 5;
+/// Retransmissions of data before the connection is given up (R2 of RFC 9293 section 3.8.3): with back-off more than 100 s.
+pub const DATA_RETRIES: u8 = 12;
+
+impl Tcb {
+    /// How many of `waiting` payload bytes may go in one segment now; 0 if none. Honours the target's window, the congestion
+    /// window, the MSS, and avoids silly windows (RFC 9293 section 3.8.6.2.1).
+    #[inline]
+    pub fn sendable(&self, waiting: u32) -> u32 {
+        let flight = self.in_flight();
+        let usable = self.snd_wnd.min(self.cc.window()).saturating_sub(flight);
+        let n = waiting.min(u32::from(self.mss)).min(usable);
+        if n == 0 || n == waiting || n == u32::from(self.mss) || flight == 0 {
+            n
+        } else {
+            0
+        }
+    }
+
+    /// True if the target's window is what keeps data back while nothing but a probe is out: it must be probed (section 3.8.6.1).
+    #[inline]
+    pub fn window_closed(&self) -> bool {
+        self.snd_wnd == 0 && self.in_flight() == 0
+    }
+
+    /// One byte from `snd_nxt` was sent as a probe: it may be acknowledged, but it does not count as sent.
+    pub fn probed(&mut self) {
+        self.snd_max = self.snd_max.max(self.snd_nxt + 1);
+    }
+
+    /// `n` sequence numbers from `snd_nxt` were sent. Times the segment if it is new and none is being timed.
+    #[inline]
+    pub fn sent(&mut self, now: Nanos, n: u32) {
+        let end = self.snd_nxt + n;
+        if self.snd_nxt == self.snd_max && self.timed.is_none() {
+            self.timed = Some((end, now));
+        }
+        self.snd_nxt = end;
+        self.snd_max = self.snd_max.max(end);
+    }
+
+    /// Our FIN was sent.
+    pub fn sent_fin(&mut self, now: Nanos) {
+        self.sent(now, 1);
+        self.fin_sent = true;
+        self.state = match self.state {
+            State::Established => State::FinWait1,
+            State::CloseWait => State::LastAck,
+            other => other,
+        };
+    }
+
+    /// The retransmission timer fired: everything unacknowledged is to be sent again from `snd_una` (RFC 6298 section 5.4 to 5.6).
+    /// Returns `false` when it has fired too often.
+    pub fn on_timeout(&mut self) -> bool {
+        let limit = if self.state == State::SynSent {
+            SYN_RETRIES
+        } else {
+            DATA_RETRIES
+        };
+        if self.rto.backoff >= limit {
+            return false;
+        }
+        self.cc.on_timeout(
+            self.snd_max.since(self.snd_una),
+            self.mss,
+            self.rto.backoff == 0,
+        );
+        self.rto.backoff += 1;
+        self.timed = None;
+        if self.state != State::SynSent {
+            self.snd_nxt = self.snd_una;
+        }
+        true
+    }
+
+    /// Sequence number of our FIN, if it was sent.
+    #[inline]
+    pub fn fin_seq(&self) -> Option<Seq> {
+        self.fin_sent.then(|| self.snd_max - 1)
+    }
+}
