@@ -405,6 +405,11 @@ fn long_and_strange_values_stay_one_short_line() {
     assert!(!error.to_string().contains('\n'), "{error}");
     let deep = format!("[eal]\nmemory = {}{}", "[".repeat(50), "]".repeat(50));
     refused(&and(&deep), "eal.memory", &["\"hugepages\""]);
+    // Nesting without end must not exhaust the stack.
+    for deeper in ["[".repeat(100_000), "{a=".repeat(100_000)] {
+        let error = parse_with(&format!("x = {deeper}"), "replay.toml", &no_keys).unwrap_err();
+        assert!(error.to_string().len() < 300, "{error}");
+    }
 }
 
 proptest::proptest! {
