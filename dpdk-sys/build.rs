@@ -26,6 +26,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eal_cleanup",
     "rte_eal_remote_launch",
     "rte_eal_wait_lcore",
+    "rte_lcore_count",
     "rte_eal_get_lcore_state",
     "rte_strerror",
     "rte_version",
@@ -68,6 +69,7 @@ const TYPES: &[&str] = &[
     "rte_ether_addr",
     "rte_lcore_state_t",
     "shim_mbuf_offset",
+    "shim_interface_flag",
 ];
 const VARIABLES: &[&str] = &[
     "SHIM_.*",

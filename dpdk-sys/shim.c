@@ -97,6 +97,11 @@ uint32_t shim_mempool_size(const struct rte_mempool *pool)
 	return pool->size;
 }
 
+int shim_link_is_up(const struct rte_eth_link *link)
+{
+	return link->link_status == RTE_ETH_LINK_UP;
+}
+
 unsigned int shim_lcore_id(void)
 {
 	return rte_lcore_id();
@@ -163,10 +168,13 @@ int shim_interface_mtu(const char *name)
 	return result < 0 ? result : ifr.ifr_mtu;
 }
 
-int shim_interface_up(const char *name)
+int shim_interface_flags(const char *name)
 {
 	struct ifreq ifr;
 	int result = interface_ioctl(name, SIOCGIFFLAGS, &ifr);
 
-	return result < 0 ? result : (ifr.ifr_flags & IFF_UP) != 0;
+	return result < 0 ? result : (unsigned short)ifr.ifr_flags;
 }
+
+_Static_assert((int)SHIM_IFF_UP == (int)IFF_UP, "IFF_UP");
+_Static_assert((int)SHIM_IFF_PROMISC == (int)IFF_PROMISC, "IFF_PROMISC");

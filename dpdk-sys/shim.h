@@ -47,6 +47,12 @@ static const uint64_t SHIM_RSS_IPV6 = RTE_ETH_RSS_IPV6;
 static const uint64_t SHIM_RSS_TCP_V4 = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
 static const uint64_t SHIM_RSS_TCP_V6 = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
 
+/* Interface flags (netdevice(7)). */
+enum shim_interface_flag {
+	SHIM_IFF_UP = 0x1,
+	SHIM_IFF_PROMISC = 0x100,
+};
+
 /* rte_eth_rx_burst(), and a prefetch of the first bytes of what arrived. */
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n);
 /* rte_eth_tx_burst() */
@@ -80,6 +86,9 @@ uint32_t shim_mempool_common(const struct rte_mempool *pool);
 /* How many objects `pool` was made with. */
 uint32_t shim_mempool_size(const struct rte_mempool *pool);
 
+/* 1 if the link is up. */
+int shim_link_is_up(const struct rte_eth_link *link);
+
 /* rte_lcore_id(): LCORE_ID_ANY on threads that are no lcore. */
 unsigned int shim_lcore_id(void);
 /* rte_errno of this thread. */
@@ -96,7 +105,7 @@ int shim_log_to(void (*sink)(const char *text, size_t len));
 unsigned int shim_interface_index(const char *name);
 /* MTU of that interface; a negative errno on failure. */
 int shim_interface_mtu(const char *name);
-/* 1 if the interface is administratively up, 0 if not; a negative errno on failure. */
-int shim_interface_up(const char *name);
+/* Flags of that interface (netdevice(7)); a negative errno on failure. */
+int shim_interface_flags(const char *name);
 
 #endif

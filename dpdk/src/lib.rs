@@ -1,1 +1,37 @@
-//! placeholder
+//! A safe layer over DPDK: the EAL and its lcores, mempools, mbufs, ports and their queues.
+//!
+//! What always holds:
+//! - Every mbuf has one owner, an [`Mbuf`], a queue or a driver; what is shared are counted [`Payload`]s of it, whose bytes nobody changes.
+//! - Every queue has one handle, which moves between threads and cannot be copied or shared.
+//! - Nothing outlives what it points into: queues keep their port open, ports keep their pools, and pools with mbufs still out are never freed.
+//! - A [`MirrorPort`] cannot send.
+//!
+//! [`RxQueue`] and [`TxQueue`] implement the traits of [`wire::io`]; receiving and sending allocate nothing but mbufs, take no
+//! lock, log nothing and cannot panic.
+
+mod clock;
+mod eal;
+mod error;
+mod lcore;
+mod logging;
+mod mbuf;
+mod mempool;
+mod payload;
+mod port;
+mod raw;
+mod rx;
+mod tx;
+
+pub use clock::Clock;
+pub use eal::{Eal, EalOptions, Hugepages, LogLevel, Memory};
+pub use error::Error;
+pub use lcore::LcoreHandle;
+pub use mbuf::Mbuf;
+pub use mempool::{DATA_ROOM, HEADER_ROOM, HEADROOM, Mempool};
+pub use payload::Payload;
+pub use port::{MirrorPort, Port, PortInfo, PortOptions, PortStats};
+pub use rx::RxQueue;
+pub use tx::{TxCounters, TxQueue};
+
+/// Version of the DPDK that this was built against, for example `22.11.11`.
+pub const VERSION: &str = dpdk_sys::VERSION;

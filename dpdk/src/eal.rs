@@ -1,0 +1,431 @@
+//! The environment abstraction layer: options, start, and the end of it.
+//!
+//! There is one EAL per process. [`Eal`] is a handle that may be cloned; whatever uses DPDK's memory holds one, so the memory is
+//! unmapped only when nothing can point into it any more. Lcore 0 is the main one, the thread that called [`Eal::init`]; worker `i` is
+//! lcore `i + 1`. Lcore numbers are not CPU numbers, so several workers may share a CPU.
+
+use crate::clock::{Calibration, Clock};
+use crate::error::{Error, errno, reason};
+use crate::logging;
+use std::ffi::{CString, c_char, c_int};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+
+/// Where packet memory comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// Hugepages, taken as needed, with nothing left behind in a file system (`--in-memory`).
+    Hugepages,
+    /// Ordinary pages, all taken at start; for machines without hugepages and for tests.
+    NoHuge {
+        /// How much, in MiB.
+        mib: usize,
+    },
+}
+
+/// From which severity on DPDK's own log lines are passed to the `log` crate (rte_log.h).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogLevel {
+    /// Errors.
+    Error,
+    /// Warnings and errors.
+    #[default]
+    Warning,
+    /// What is worth knowing, as well.
+    Notice,
+    /// Everything but debugging.
+    Info,
+    /// Everything.
+    Debug,
+}
+
+impl LogLevel {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// How to start the EAL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EalOptions {
+    /// CPU of each worker; the same CPU may stand here more than once.
+    pub workers: Vec<usize>,
+    /// CPU of the main lcore. The thread that starts the EAL is pinned to it.
+    pub main_cpu: usize,
+    /// Where memory comes from.
+    pub memory: Memory,
+    /// Keeps this process apart from other DPDK processes; empty: one is made of the process id.
+    pub file_prefix: String,
+    /// Whether to look for NICs on the PCI bus.
+    pub pci: bool,
+    /// Which of DPDK's log lines are passed on.
+    pub log_level: LogLevel,
+    /// Arguments passed on as they are, such as `--allow 0000:03:00.0`.
+    pub extra: Vec<String>,
+}
+
+impl Default for EalOptions {
+    fn default() -> Self {
+        Self {
+            workers: vec![],
+            main_cpu: 0,
+            memory: Memory::Hugepages,
+            file_prefix: String::new(),
+            pci: true,
+            log_level: LogLevel::default(),
+            extra: vec![],
+        }
+    }
+}
+
+impl EalOptions {
+    /// The arguments for [`Eal::init`], program name first.
+    pub fn args(&self) -> Vec<String> {
+        let mut args = vec![env!("CARGO_PKG_NAME").to_owned()];
+        let mut lcores = format!("0@{}", self.main_cpu);
+        for (i, cpu) in self.workers.iter().enumerate() {
+            lcores.push_str(&format!(",{}@{cpu}", i + 1));
+        }
+        args.extend([
+            "--lcores".to_owned(),
+            lcores,
+            "--main-lcore".to_owned(),
+            "0".to_owned(),
+        ]);
+        match self.memory {
+            Memory::Hugepages => args.push("--in-memory".to_owned()),
+            Memory::NoHuge { mib } => {
+                args.extend([
+                    "--no-huge".to_owned(),
+                    "-m".to_owned(),
+                    mib.to_string(),
+                    "--no-shconf".to_owned(),
+                ]);
+            }
+        }
+        let prefix = match self.file_prefix.as_str() {
+            "" => format!("{}-{}", env!("CARGO_PKG_NAME"), std::process::id()),
+            given => given.to_owned(),
+        };
+        args.extend([
+            "--file-prefix".to_owned(),
+            prefix,
+            "--no-telemetry".to_owned(),
+        ]);
+        if !self.pci {
+            args.push("--no-pci".to_owned());
+        }
+        args.push(format!("--log-level={}", self.log_level.name()));
+        args.extend(self.extra.iter().cloned());
+        args
+    }
+
+    /// Checks the machine against these options without starting anything: CPUs and hugepages.
+    pub fn check(&self) -> Result<(), Error> {
+        let most = dpdk_sys::RTE_MAX_LCORE as usize - 1;
+        if self.workers.len() > most {
+            return Err(Error::TooManyWorkers {
+                asked: self.workers.len(),
+                most,
+            });
+        }
+        if let Some(allowed) = allowed_cpus() {
+            let main = ("the main lcore".to_owned(), self.main_cpu);
+            let workers = self
+                .workers
+                .iter()
+                .enumerate()
+                .map(|(i, cpu)| (format!("worker {i}"), *cpu));
+            for (role, cpu) in std::iter::once(main).chain(workers) {
+                if !in_cpu_list(&allowed, cpu) {
+                    return Err(Error::Cpu { role, cpu, allowed });
+                }
+            }
+        }
+        if self.memory == Memory::Hugepages {
+            let pages = Hugepages::of_machine();
+            if pages.free == 0 {
+                return Err(Error::NoHugepages { total: pages.total });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the machine, then starts the EAL.
+    pub fn start(&self) -> Result<Eal, Error> {
+        self.check()?;
+        Eal::init(&self.args())
+    }
+}
+
+/// Hugepages of the machine, all sizes together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Hugepages {
+    /// Pages reserved.
+    pub total: u64,
+    /// Pages reserved and not in use.
+    pub free: u64,
+    /// Bytes in the free pages.
+    pub free_bytes: u64,
+}
+
+impl Hugepages {
+    /// What the kernel reports now. A machine without hugepage support has none.
+    pub fn of_machine() -> Self {
+        Self::read(Path::new("/sys/kernel/mm/hugepages"))
+    }
+
+    /// Reads a folder with one `hugepages-<size>kB` folder per size.
+    fn read(folder: &Path) -> Self {
+        let mut sum = Self::default();
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let size = name.to_str().and_then(|n| {
+                n.strip_prefix("hugepages-")?
+                    .strip_suffix("kB")?
+                    .parse::<u64>()
+                    .ok()
+            });
+            let count = |file: &str| -> u64 {
+                std::fs::read_to_string(entry.path().join(file))
+                    .ok()
+                    .and_then(|t| t.trim().parse().ok())
+                    .unwrap_or(0)
+            };
+            if let Some(kib) = size {
+                let free = count("free_hugepages");
+                sum.total += count("nr_hugepages");
+                sum.free += free;
+                sum.free_bytes += free.saturating_mul(kib).saturating_mul(1024);
+            }
+        }
+        sum
+    }
+}
+
+/// The CPUs this process may run on, as the kernel writes them ("0-3,8"). The EAL aborts the process when it cannot pin a worker, so
+/// the list is looked at before.
+fn allowed_cpus() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
+        .map(|l| l.trim().to_owned())
+}
+
+fn in_cpu_list(list: &str, cpu: usize) -> bool {
+    list.split(',').any(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        matches!((first.trim().parse::<usize>(), last.trim().parse::<usize>()), (Ok(a), Ok(b)) if (a..=b).contains(&cpu))
+    })
+}
+
+/// The running EAL.
+#[derive(Clone)]
+pub struct Eal {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) clock: Clock,
+    /// How many workers there are: lcores 1 to `workers`.
+    pub(crate) workers: usize,
+    /// Serialises launches, which talk to a worker over a pipe, and the making and removing of ports.
+    pub(crate) control: Mutex<()>,
+    main_thread: ThreadId,
+    /// The EAL parses its arguments in place and keeps pointers to them.
+    _argv: Argv,
+}
+
+struct Argv {
+    _strings: Vec<CString>,
+    pointers: Vec<*mut c_char>,
+}
+
+// SAFETY: the pointers lead into `_strings`, which nothing but the EAL's own start touches.
+unsafe impl Send for Argv {}
+// SAFETY: as above; no method gives access to them.
+unsafe impl Sync for Argv {}
+
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+impl Eal {
+    /// Starts the EAL with these arguments, program name first (rte_eal.h, `rte_eal_init`). The calling thread becomes the main
+    /// lcore and is pinned to its CPU. [`EalOptions::start`] makes the arguments and checks the machine before.
+    ///
+    /// Once per process: a second call is refused, even after the first one failed, since DPDK leaves a failed start half done.
+    pub fn init(args: &[String]) -> Result<Self, Error> {
+        let strings = args
+            .iter()
+            .map(|a| CString::new(a.as_str()).map_err(|_| Error::Argument(a.clone())))
+            .collect::<Result<Vec<_>, _>>()?;
+        if STARTED.swap(true, Ordering::AcqRel) {
+            return Err(Error::AlreadyStarted);
+        }
+        logging::open();
+        logging::clear();
+        let mut pointers: Vec<*mut c_char> =
+            strings.iter().map(|s| s.as_ptr().cast_mut()).collect();
+        pointers.push(std::ptr::null_mut());
+        let mut argv = Argv {
+            _strings: strings,
+            pointers,
+        };
+        let calibration = Calibration::begin();
+        // SAFETY: `pointers` has `args.len()` NUL-terminated strings and a null behind them; both it and the strings are kept as long
+        // as the EAL lives. The EAL permutes the pointers and writes to no string.
+        let parsed =
+            unsafe { dpdk_sys::rte_eal_init(args.len() as c_int, argv.pointers.as_mut_ptr()) };
+        if parsed < 0 {
+            let error = Error::Eal {
+                arguments: args.get(1..).unwrap_or(&[]).join(" "),
+                reason: reason(errno()),
+            };
+            // What was started half may still point at the arguments.
+            std::mem::forget(argv);
+            return Err(error);
+        }
+        let clock = calibration.finish();
+        let workers = crate::lcore::count_workers();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                clock,
+                workers,
+                control: Mutex::new(()),
+                main_thread: std::thread::current().id(),
+                _argv: argv,
+            }),
+        })
+    }
+
+    /// The clock that all cores share.
+    pub fn clock(&self) -> Clock {
+        self.inner.clock
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.inner.workers
+    }
+
+    /// Version of the DPDK that runs.
+    pub fn version(&self) -> String {
+        // SAFETY: returns a static NUL-terminated string.
+        unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) }
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+impl std::fmt::Debug for Eal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Eal")
+            .field("workers", &self.inner.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// True if no thread but the caller can be in the middle of handing an mbuf back through the cache of `lcore`.
+    pub(crate) fn is_quiet(&self, lcore: u32) -> bool {
+        // SAFETY: reads a thread-local of DPDK.
+        if lcore == unsafe { dpdk_sys::shim_lcore_id() } {
+            return true;
+        }
+        // Lcore 0 is whatever the main thread does, which is not ours to know.
+        lcore != 0 && !crate::lcore::is_running(lcore)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nothing of DPDK's memory is in use any more: pools, ports, queues and running closures each hold an `Eal`, and a pool that could
+        // not be freed keeps one for good. The EAL must be ended by the thread that started it, with all workers waiting.
+        let idle = (1..=self.workers as u32).all(|l| !crate::lcore::is_running(l));
+        if idle && std::thread::current().id() == self.main_thread {
+            // SAFETY: called once, on the main lcore, with no worker running and no object of DPDK alive.
+            unsafe { dpdk_sys::rte_eal_cleanup() };
+        } else {
+            log::debug!(
+                "the EAL is left to the end of the process: its last user was not its main thread"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_give_each_worker_its_own_lcore() {
+        let options = EalOptions {
+            workers: vec![1, 1],
+            memory: Memory::NoHuge { mib: 64 },
+            file_prefix: "x".into(),
+            pci: false,
+            ..EalOptions::default()
+        };
+        let args = options.args().join(" ");
+        assert!(
+            args.contains("--lcores 0@0,1@1,2@1 --main-lcore 0"),
+            "{args}"
+        );
+        assert!(
+            args.contains("--no-huge -m 64")
+                && args.contains("--no-pci")
+                && !args.contains("--in-memory"),
+            "{args}"
+        );
+        let huge = EalOptions::default().args();
+        assert!(
+            huge.contains(&"--in-memory".to_owned()) && !huge.contains(&"--no-huge".to_owned())
+        );
+        assert!(
+            huge.iter()
+                .any(|a| a.contains(&std::process::id().to_string()))
+        );
+    }
+
+    #[test]
+    fn cpu_lists_are_read_as_the_kernel_writes_them() {
+        assert!(in_cpu_list("0-3,8", 0) && in_cpu_list("0-3,8", 3) && in_cpu_list("0-3,8", 8));
+        assert!(!in_cpu_list("0-3,8", 4) && !in_cpu_list("", 0));
+        let options = EalOptions {
+            workers: vec![0, 99_999],
+            ..EalOptions::default()
+        };
+        let text = options.check().unwrap_err().to_string();
+        assert!(text.starts_with("worker 1 is set to CPU 99999"), "{text}");
+    }
+
+    #[test]
+    fn hugepages_of_all_sizes_are_summed() {
+        let dir = std::env::temp_dir().join(format!("hugepages-test-{}", std::process::id()));
+        for (size, total, free) in [("2048", "4", "3"), ("1048576", "2", "1")] {
+            let folder = dir.join(format!("hugepages-{size}kB"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("nr_hugepages"), format!("{total}\n")).unwrap();
+            std::fs::write(folder.join("free_hugepages"), format!("{free}\n")).unwrap();
+        }
+        let pages = Hugepages::read(&dir);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(
+            pages,
+            Hugepages {
+                total: 6,
+                free: 4,
+                free_bytes: 3 * (2 << 20) + (1 << 30)
+            }
+        );
+        assert_eq!(Hugepages::read(&dir), Hugepages::default());
+    }
+}

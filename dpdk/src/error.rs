@@ -1,0 +1,166 @@
+//! What can go wrong while the machine, memory and ports are set up. Each error is one sentence: what, where, and what would be right.
+
+use std::ffi::CStr;
+
+/// Why the EAL, a pool, a port or an lcore could not be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The EAL lives once per process and cannot be started again (rte_eal.h, `rte_eal_init`).
+    #[error("the EAL was already started in this process and can be started only once")]
+    AlreadyStarted,
+    /// `rte_eal_init` failed.
+    #[error("the EAL could not be started with \"{arguments}\": {reason}")]
+    Eal {
+        /// The arguments it was given.
+        arguments: String,
+        /// DPDK's words.
+        reason: String,
+    },
+    /// An EAL argument has a NUL byte inside.
+    #[error("the EAL argument {0:?} contains a NUL byte; remove it")]
+    Argument(String),
+    /// A CPU is named that this process cannot run on.
+    #[error("{role} is set to CPU {cpu}, but this process may run on CPUs {allowed} only")]
+    Cpu {
+        /// Which lcore asked for it: "the main lcore" or "worker 0".
+        role: String,
+        /// The CPU.
+        cpu: usize,
+        /// The CPUs that may be used, as the kernel lists them.
+        allowed: String,
+    },
+    /// More workers than the EAL has lcores.
+    #[error("{asked} workers are configured, but DPDK was built for at most {most}")]
+    TooManyWorkers {
+        /// Workers asked for.
+        asked: usize,
+        /// Workers possible.
+        most: usize,
+    },
+    /// Memory should come from hugepages and there are none free.
+    #[error(
+        "no free hugepages ({total} reserved, all in use or none at all): run scripts/hugepages.sh to reserve some, or set eal.memory = \"no-huge\""
+    )]
+    NoHugepages {
+        /// Hugepages reserved on the machine, of all sizes.
+        total: u64,
+    },
+    /// A mempool could not be made.
+    #[error(
+        "the mempool {name} of {count} mbufs with {data_room} bytes each could not be made: {reason}"
+    )]
+    Pool {
+        /// Its name.
+        name: String,
+        /// Mbufs asked for.
+        count: u32,
+        /// Bytes of each buffer, headroom included.
+        data_room: u16,
+        /// Why.
+        reason: String,
+    },
+    /// The kernel has no interface of this name in this network namespace.
+    #[error(
+        "{port}: no interface {interface:?} in this network namespace; `ip link` lists those there are"
+    )]
+    NoInterface {
+        /// The port, with its role, such as "mirror port net_af_packet0".
+        port: String,
+        /// The missing interface.
+        interface: String,
+    },
+    /// A file that a port should read, or the folder of one that it should write, is not there.
+    #[error("{port}: {path:?} cannot be opened: {reason}")]
+    File {
+        /// The port, with its role.
+        port: String,
+        /// The path.
+        path: String,
+        /// The operating system's words.
+        reason: String,
+    },
+    /// The device string cannot be read.
+    #[error("{port}: {what}")]
+    Device {
+        /// The port, with its role.
+        port: String,
+        /// What is wrong and what would be right.
+        what: String,
+    },
+    /// A port of this name exists already.
+    #[error(
+        "{port}: a port of this name is open already; give each device its own number, for example net_af_packet0 and net_af_packet1"
+    )]
+    Duplicate {
+        /// The port, with its role.
+        port: String,
+    },
+    /// No port has this name and no driver makes one.
+    #[error(
+        "{port}: there is no such port ({present}); bind the NIC with dpdk-devbind.py and set eal.pci, or name a virtual device such as net_af_packet0,iface=eth1"
+    )]
+    NoPort {
+        /// The port, with its role.
+        port: String,
+        /// The ports that exist.
+        present: String,
+    },
+    /// DPDK refused a step of a port's set-up.
+    #[error("{port}: {step} failed: {reason}")]
+    Port {
+        /// The port, with its role.
+        port: String,
+        /// The step.
+        step: &'static str,
+        /// DPDK's words.
+        reason: String,
+    },
+    /// An option is outside of what the port can do.
+    #[error("{port}: {option} is {value}, but this device takes {accepted}")]
+    Option {
+        /// The port, with its role.
+        port: String,
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// What would be accepted.
+        accepted: String,
+    },
+    /// There is no worker with this index.
+    #[error("there is no worker {index}: the EAL was started with {workers}")]
+    NoWorker {
+        /// The index asked for.
+        index: usize,
+        /// How many there are.
+        workers: usize,
+    },
+    /// The worker runs something already.
+    #[error("worker {0} is busy: join what it runs before launching more")]
+    Busy(usize),
+    /// What ran on the worker panicked.
+    #[error("worker {index} stopped with a panic: {message}")]
+    Panicked {
+        /// The worker.
+        index: usize,
+        /// The panic's message.
+        message: String,
+    },
+}
+
+/// DPDK's text for an errno value, positive or negative, together with what its log said.
+pub(crate) fn reason(errno: i32) -> String {
+    // SAFETY: rte_strerror returns a NUL-terminated string that stays valid for this thread until its next call.
+    let text = unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno.saturating_abs())) };
+    let text = text.to_string_lossy();
+    match crate::logging::said() {
+        Some(said) => format!("{text} ({said})"),
+        None => text.into_owned(),
+    }
+}
+
+/// The `rte_errno` of the calling thread.
+pub(crate) fn errno() -> i32 {
+    // SAFETY: reads a thread-local of DPDK, no precondition.
+    unsafe { dpdk_sys::shim_errno() }
+}

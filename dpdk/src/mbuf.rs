@@ -1,0 +1,281 @@
+//! Owned packet buffers (rte_mbuf.h).
+//!
+//! An [`Mbuf`] is the one owner of a chain's metadata and frees the chain when dropped. It cannot be cloned. What is held beyond it are
+//! [`Payload`]s, which count as references and are never written while there is more than one: so [`Mbuf::bytes_mut`] and its sisters
+//! say `None` where the buffer is shared.
+
+use crate::payload::Payload;
+use crate::raw;
+use dpdk_sys::rte_mbuf;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use wire::Nanos;
+
+/// One frame, in one segment or a chain of them.
+///
+/// ```compile_fail
+/// fn twice(m: dpdk::Mbuf) -> (dpdk::Mbuf, dpdk::Mbuf) {
+///     (m.clone(), m)
+/// }
+/// ```
+#[repr(transparent)]
+pub struct Mbuf {
+    raw: NonNull<rte_mbuf>,
+}
+
+// SAFETY: an mbuf belongs to no thread; its pool takes it back from any. Reference counts are atomic.
+unsafe impl Send for Mbuf {}
+
+impl Mbuf {
+    /// Takes over an mbuf.
+    ///
+    /// # Safety
+    /// `raw` is the head of a well-formed chain; the caller owns its metadata and one reference of each segment, and gives them up.
+    #[inline]
+    pub(crate) unsafe fn from_raw(raw: NonNull<rte_mbuf>) -> Self {
+        Self { raw }
+    }
+
+    /// Gives up ownership: the caller owes the chain a free.
+    #[inline]
+    pub(crate) fn into_raw(self) -> NonNull<rte_mbuf> {
+        let raw = self.raw;
+        std::mem::forget(self);
+        raw
+    }
+
+    #[inline]
+    fn ptr(&self) -> *mut rte_mbuf {
+        self.raw.as_ptr()
+    }
+
+    /// The bytes of the first segment.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        let m = self.ptr();
+        // SAFETY: we own the metadata, which describes initialised bytes inside the buffer. Nobody writes them while `self` is borrowed: a
+        // write needs `&mut` to the one holder of a buffer with a single reference.
+        unsafe {
+            std::slice::from_raw_parts(
+                raw::buf_addr(m).add(raw::data_off(m).into()),
+                raw::data_len(m).into(),
+            )
+        }
+    }
+
+    /// Whether nobody else refers to the first segment's buffer.
+    #[inline]
+    pub fn is_unique(&self) -> bool {
+        let m = self.ptr();
+        // SAFETY: we hold a reference and own the metadata.
+        unsafe { raw::kind(m) == raw::Kind::Direct && dpdk_sys::shim_refcnt_read(m) == 1 }
+    }
+
+    /// The bytes of the first segment, to be changed; `None` if a [`Payload`] or another frame shares the buffer.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        if !self.is_unique() {
+            return None;
+        }
+        let m = self.ptr();
+        // SAFETY: the buffer is the mbuf's own, ours is the one reference to it, and `self` is borrowed mutably.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(
+                raw::buf_addr(m).add(raw::data_off(m).into()),
+                raw::data_len(m).into(),
+            )
+        })
+    }
+
+    /// Bytes that [`Mbuf::append`] has room for.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        let m = self.ptr();
+        // SAFETY: we own the metadata.
+        unsafe {
+            usize::from(raw::buf_len(m))
+                .saturating_sub(usize::from(raw::data_off(m)) + usize::from(raw::data_len(m)))
+        }
+    }
+
+    /// Puts bytes behind those of a frame of one segment. False, and nothing changed, if they do not fit, the frame is chained, or
+    /// the buffer is shared.
+    #[inline]
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        let m = self.ptr();
+        if bytes.len() > self.tailroom() || !self.is_unique() || self.segments() != 1 {
+            return false;
+        }
+        // SAFETY: the buffer is ours alone, and `tailroom` bytes behind the data are inside it. `bytes` cannot overlap them: it would be
+        // a borrow of this buffer. The lengths stay within 16 bits, as the buffer's own does.
+        unsafe {
+            let len = raw::data_len(m);
+            let end = raw::buf_addr(m).add(usize::from(raw::data_off(m)) + usize::from(len));
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, bytes.len());
+            let len = len + bytes.len() as u16;
+            raw::set_data_len(m, len);
+            raw::set_pkt_len(m, len.into());
+        }
+        true
+    }
+
+    /// Drops `n` bytes at the front of the first segment (all of its bytes, if there are fewer).
+    #[inline]
+    pub fn trim_front(&mut self, n: usize) {
+        let m = self.ptr();
+        // SAFETY: we own the metadata; the data shrinks towards its end.
+        unsafe {
+            let n = n.min(raw::data_len(m).into()) as u16;
+            raw::set_data_off(m, raw::data_off(m) + n);
+            raw::set_data_len(m, raw::data_len(m) - n);
+            raw::set_pkt_len(m, raw::pkt_len(m) - u32::from(n));
+        }
+    }
+
+    /// Length of the frame in bytes, all segments counted.
+    #[inline]
+    pub fn frame_len(&self) -> usize {
+        // SAFETY: we own the metadata.
+        unsafe { raw::pkt_len(self.ptr()) as usize }
+    }
+
+    /// Segments of the chain, at least 1.
+    #[inline]
+    pub fn segments(&self) -> usize {
+        // SAFETY: we own the metadata.
+        unsafe { raw::nb_segs(self.ptr()).into() }
+    }
+
+    /// Number of the port that received the frame; 65535 for one made here.
+    #[inline]
+    pub fn port(&self) -> u16 {
+        // SAFETY: we own the metadata.
+        unsafe { raw::port(self.ptr()) }
+    }
+
+    /// See [`wire::io::Frame::split_rest`].
+    #[inline]
+    pub fn split_rest(&mut self) -> Option<Self> {
+        let m = self.ptr();
+        // SAFETY: we own the chain. After the cut both parts are well-formed chains with one owner each: segment counts and lengths add
+        // up to what they were.
+        unsafe {
+            let rest = NonNull::new(raw::next(m))?;
+            let len = raw::data_len(m).into();
+            raw::set_pkt_len(rest.as_ptr(), raw::pkt_len(m).saturating_sub(len));
+            raw::set_nb_segs(rest.as_ptr(), raw::nb_segs(m).saturating_sub(1).max(1));
+            raw::set_port(rest.as_ptr(), raw::port(m));
+            raw::set_next(m, std::ptr::null_mut());
+            raw::set_nb_segs(m, 1);
+            raw::set_pkt_len(m, len);
+            Some(Self::from_raw(rest))
+        }
+    }
+
+    /// See [`wire::io::Frame::captured_at`]. The field is the one that net_pcap fills, in microseconds since the epoch; other drivers
+    /// leave it alone, since their timestamps are never asked for.
+    #[inline]
+    pub fn captured_at(&self) -> Option<Nanos> {
+        let flag = TIMESTAMP_FLAG.load(Ordering::Relaxed);
+        let offset = TIMESTAMP_OFFSET.load(Ordering::Relaxed);
+        let m = self.ptr();
+        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which is aligned and inside the mbuf.
+        unsafe {
+            if flag == 0 || raw::ol_flags(m) & flag == 0 {
+                return None;
+            }
+            Some(
+                m.byte_add(offset as usize)
+                    .cast::<u64>()
+                    .read()
+                    .saturating_mul(1_000),
+            )
+        }
+    }
+
+    /// See [`wire::io::Frame::into_payload`].
+    #[inline]
+    pub fn into_payload(mut self, range: Range<usize>) -> Payload {
+        drop(self.split_rest());
+        let m = self.ptr();
+        // SAFETY: we own the metadata; nobody can change these fields.
+        let (off, len, kind) = unsafe { (raw::data_off(m), raw::data_len(m), raw::kind(m)) };
+        let start = range.start.min(len.into()) as u16;
+        let end = range.end.min(len.into()).max(start.into()) as u16;
+        // SAFETY: the reference is handed on, and the mbuf is a single segment now. The range lies inside of the data.
+        unsafe { Payload::from_raw(self.into_raw(), off + start, end - start, kind) }
+    }
+}
+
+impl Drop for Mbuf {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: we own one reference of each segment.
+        unsafe { dpdk_sys::shim_pktmbuf_free(self.ptr()) }
+    }
+}
+
+impl std::fmt::Debug for Mbuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mbuf")
+            .field("frame_len", &self.frame_len())
+            .field("segments", &self.segments())
+            .finish()
+    }
+}
+
+impl wire::io::Frame for Mbuf {
+    type Payload = Payload;
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    #[inline]
+    fn frame_len(&self) -> usize {
+        self.frame_len()
+    }
+
+    #[inline]
+    fn split_rest(&mut self) -> Option<Self> {
+        self.split_rest()
+    }
+
+    #[inline]
+    fn captured_at(&self) -> Option<Nanos> {
+        self.captured_at()
+    }
+
+    #[inline]
+    fn into_payload(self, range: Range<usize>) -> Payload {
+        self.into_payload(range)
+    }
+}
+
+static TIMESTAMP_OFFSET: AtomicI32 = AtomicI32::new(0);
+static TIMESTAMP_FLAG: AtomicU64 = AtomicU64::new(0);
+
+/// Looks up the receive timestamp (rte_mbuf_dyn.h), which a driver registers when its first port starts.
+pub(crate) fn find_timestamp() {
+    // SAFETY: plain look-ups by C string; a null parameter pointer is allowed.
+    let (offset, bit) = unsafe {
+        (
+            dpdk_sys::rte_mbuf_dynfield_lookup(
+                c"rte_dynfield_timestamp".as_ptr(),
+                std::ptr::null_mut(),
+            ),
+            dpdk_sys::rte_mbuf_dynflag_lookup(
+                c"rte_dynflag_rx_timestamp".as_ptr(),
+                std::ptr::null_mut(),
+            ),
+        )
+    };
+    let fits =
+        offset >= 0 && offset as usize + size_of::<u64>() <= dpdk_sys::SHIM_MBUF_SIZE as usize;
+    if fits && (0..64).contains(&bit) {
+        TIMESTAMP_OFFSET.store(offset, Ordering::Relaxed);
+        TIMESTAMP_FLAG.store(1 << bit, Ordering::Relaxed);
+    }
+}

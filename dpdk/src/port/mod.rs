@@ -1,0 +1,547 @@
+//! Ports (rte_ethdev.h): opening, what they say of themselves, and closing.
+//!
+//! Opening a port yields its control handle and one handle per queue. Each queue handle exists once, so no queue is ever used by
+//! two threads. The port is stopped, closed and, if its driver made it, removed when the last of these handles is dropped. A port that
+//! is opened as a [`MirrorPort`] has no transmit queue handle at all.
+
+mod device;
+mod options;
+mod setup;
+
+pub use options::{PortInfo, PortOptions, PortStats};
+
+use crate::eal::Eal;
+use crate::error::{Error, reason};
+use crate::mbuf::{Mbuf, find_timestamp};
+use crate::mempool::{HEADROOM, Mempool};
+use crate::rx::RxQueue;
+use crate::tx::TxQueue;
+use device::Device;
+use dpdk_sys as sys;
+use setup::Setup;
+use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Drivers that end in the kernel, a file or memory. All of them send chained frames, whether they say so or not.
+const SOFTWARE: [&str; 6] = [
+    "net_af_packet",
+    "net_pcap",
+    "net_ring",
+    "net_null",
+    "net_tap",
+    "net_af_xdp",
+];
+/// Of these, the ones whose transmit function follows a chain.
+const SENDS_CHAINS: [&str; 4] = ["net_af_packet", "net_pcap", "net_ring", "net_null"];
+/// Ethernet header, two VLAN tags and nothing more: what comes on top of the MTU.
+const LINK_HEADERS: u32 = 14 + 8;
+const DEFAULT_MTU: u16 = 1500;
+
+/// Ports that have been opened here, so that none is opened twice.
+static OPEN: Mutex<[bool; sys::RTE_MAX_ETHPORTS as usize]> =
+    Mutex::new([false; sys::RTE_MAX_ETHPORTS as usize]);
+
+/// A port that receives and sends.
+#[derive(Debug)]
+pub struct Port {
+    inner: Arc<Inner>,
+    /// Control calls of a port must not run at the same time (rte_ethdev.h): not `Sync`.
+    _unsync: PhantomData<std::cell::Cell<()>>,
+}
+
+/// A port that can only receive: there is no way to send through it.
+///
+/// ```compile_fail
+/// fn send(p: &dpdk::MirrorPort, q: &mut dpdk::RxQueue) {
+///     wire::io::Tx::flush(q);
+/// }
+/// ```
+///
+/// ```compile_fail
+/// fn open(eal: &dpdk::Eal, pool: &dpdk::Mempool) -> Vec<dpdk::TxQueue> {
+///     let (_port, _rx, tx) = dpdk::MirrorPort::open(eal, "net_null0", &Default::default(), pool).unwrap();
+///     tx
+/// }
+/// ```
+#[derive(Debug)]
+pub struct MirrorPort {
+    inner: Arc<Inner>,
+    _unsync: PhantomData<std::cell::Cell<()>>,
+}
+
+impl Port {
+    /// Opens `device` for receiving and sending and starts it.
+    ///
+    /// Frames are received into `rx_pool`. `header_pool` gives the small mbufs that headers are built in and that refer to shared
+    /// payloads, two per frame at most; [`HEADER_ROOM`](crate::HEADER_ROOM) is the size for them.
+    pub fn open(
+        eal: &Eal,
+        device: &str,
+        options: &PortOptions,
+        rx_pool: &Mempool,
+        header_pool: &Mempool,
+    ) -> Result<(Self, Vec<RxQueue>, Vec<TxQueue>), Error> {
+        let least = HEADROOM + wire::head::MAX_HEADERS as u16;
+        if header_pool.data_room() < least {
+            return Err(Error::Option {
+                port: format!("port {device}"),
+                option: "the header pool's data room",
+                value: header_pool.data_room().into(),
+                accepted: format!("at least {least} bytes"),
+            });
+        }
+        let inner = Arc::new(Inner::open(
+            eal,
+            "port",
+            device,
+            options,
+            options.tx_queues,
+            &[rx_pool, header_pool],
+        )?);
+        let rx = (0..options.rx_queues)
+            .map(|q| RxQueue::new(Arc::clone(&inner), q))
+            .collect();
+        let tx = (0..options.tx_queues)
+            .map(|q| TxQueue::new(Arc::clone(&inner), q, header_pool.clone(), rx_pool.clone()))
+            .collect();
+        Ok((
+            Self {
+                inner,
+                _unsync: PhantomData,
+            },
+            rx,
+            tx,
+        ))
+    }
+
+    /// What the port is and can do.
+    pub fn info(&self) -> &PortInfo {
+        &self.inner.info
+    }
+
+    /// What it has counted.
+    pub fn stats(&self) -> PortStats {
+        self.inner.stats()
+    }
+
+    /// Whether the link is up.
+    pub fn is_link_up(&self) -> bool {
+        self.inner.is_link_up()
+    }
+}
+
+impl MirrorPort {
+    /// Opens `device` for receiving alone, for frames to any address, and starts it. Frames are received into `rx_pool`.
+    pub fn open(
+        eal: &Eal,
+        device: &str,
+        options: &PortOptions,
+        rx_pool: &Mempool,
+    ) -> Result<(Self, Vec<RxQueue>), Error> {
+        let options = PortOptions {
+            promiscuous: true,
+            tx_queues: 0,
+            ..options.clone()
+        };
+        let inner = Arc::new(Inner::open(
+            eal,
+            "mirror port",
+            device,
+            &options,
+            0,
+            &[rx_pool],
+        )?);
+        let rx = (0..options.rx_queues)
+            .map(|q| RxQueue::new(Arc::clone(&inner), q))
+            .collect();
+        Ok((
+            Self {
+                inner,
+                _unsync: PhantomData,
+            },
+            rx,
+        ))
+    }
+
+    /// What the port is and can do.
+    pub fn info(&self) -> &PortInfo {
+        &self.inner.info
+    }
+
+    /// What it has counted.
+    pub fn stats(&self) -> PortStats {
+        self.inner.stats()
+    }
+
+    /// Whether the link is up.
+    pub fn is_link_up(&self) -> bool {
+        self.inner.is_link_up()
+    }
+}
+
+/// A started port. Dropped when no handle of it is left.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    info: PortInfo,
+    rx_queues: u16,
+    /// The interface to take out of promiscuous mode again.
+    promiscuous: bool,
+    device: Probed,
+    /// The driver holds mbufs of these until the port is closed.
+    _pools: Vec<Mempool>,
+}
+
+/// A port that exists and is ours; set up or not.
+#[derive(Debug)]
+struct Probed {
+    number: u16,
+    /// The virtual device to remove.
+    virtual_name: Option<CString>,
+    eal: Eal,
+}
+
+fn lock(eal: &Eal) -> MutexGuard<'_, ()> {
+    eal.inner
+        .control
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn open(
+        eal: &Eal,
+        role: &str,
+        text: &str,
+        options: &PortOptions,
+        tx_queues: u16,
+        pools: &[&Mempool],
+    ) -> Result<Self, Error> {
+        let mut device = Device::parse(role, text)?;
+        let port = format!("{role} {}", device.name());
+        device.check(&port)?;
+        let Some(rx_pool) = pools.first() else {
+            return Err(Error::Device {
+                port,
+                what: "it has no pool to receive into".to_owned(),
+            });
+        };
+        let interface_mtu = device.interface().and_then(device::interface_mtu);
+        let room = rx_pool.data_room().saturating_sub(HEADROOM);
+        let wanted = options.mtu.or(interface_mtu).unwrap_or(DEFAULT_MTU);
+        let queues = options.rx_queues.max(tx_queues);
+        let carried = device.complete(&port, queues, rx_pool.data_room(), options.mtu, wanted)?;
+        let wanted = carried.map_or(wanted, |most| most.min(wanted));
+
+        let probed = Probed::probe(eal, &device, &port)?;
+        let raw = probed.raw_info(&port)?;
+        let driver = if raw.driver_name.is_null() {
+            String::new()
+        } else {
+            // SAFETY: a driver's name is a static C string.
+            unsafe { CStr::from_ptr(raw.driver_name) }
+                .to_string_lossy()
+                .into_owned()
+        };
+        let limit = |option: &'static str, value: u16, most: u16| {
+            if value <= most {
+                return Ok(());
+            }
+            let accepted = if most == 0 {
+                "none".to_owned()
+            } else {
+                format!("at most {most}")
+            };
+            Err(Error::Option {
+                port: port.clone(),
+                option,
+                value: value.into(),
+                accepted,
+            })
+        };
+        if options.rx_queues == 0 {
+            return Err(Error::Option {
+                port,
+                option: "rx_queues",
+                value: 0,
+                accepted: "at least 1".to_owned(),
+            });
+        }
+        limit("rx_queues", options.rx_queues, raw.max_rx_queues)?;
+        limit("tx_queues", tx_queues, raw.max_tx_queues)?;
+
+        let software = SOFTWARE.contains(&driver.as_str());
+        let chains = raw.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS != 0
+            || SENDS_CHAINS.contains(&driver.as_str());
+        if !chains && tx_queues > 0 && u32::from(room) < u32::from(wanted) + LINK_HEADERS {
+            return Err(Error::Option {
+                port,
+                option: "mtu",
+                value: wanted.into(),
+                accepted: format!(
+                    "at most {}, since it cannot send chained mbufs",
+                    u32::from(room).saturating_sub(LINK_HEADERS)
+                ),
+            });
+        }
+        let mut info = PortInfo {
+            name: device.name().to_owned(),
+            driver,
+            number: probed.number,
+            mac: probed.mac(&port)?,
+            mtu: wanted,
+            max_rx_queues: raw.max_rx_queues,
+            max_tx_queues: raw.max_tx_queues,
+            tx_offloads: raw.tx_offload_capa,
+            rss_types: raw.flow_type_rss_offloads,
+            rss: false,
+            chains,
+            software,
+            // SAFETY: the port exists.
+            socket: u32::try_from(unsafe { sys::rte_eth_dev_socket_id(probed.number) }).ok(),
+        };
+        let setup = Setup {
+            port: &port,
+            options,
+            raw: &raw,
+            rx_pool,
+            software,
+            mtu: wanted,
+        };
+        info.rss = match setup.run(probed.number, tx_queues) {
+            // Not every driver does without a transmit queue. Then it gets one that nobody has a handle of.
+            Err(_) if tx_queues == 0 && raw.max_tx_queues > 0 => setup.run(probed.number, 1)?,
+            other => other?,
+        };
+        find_timestamp();
+        let was_promiscuous = device
+            .interface()
+            .and_then(device::interface_flags)
+            .is_some_and(|f| f & sys::SHIM_IFF_PROMISC != 0);
+        let mut inner = Self {
+            info,
+            rx_queues: options.rx_queues,
+            promiscuous: false,
+            device: probed,
+            _pools: pools.iter().map(|p| (*p).clone()).collect(),
+        };
+        if options.promiscuous {
+            crate::logging::clear();
+            // SAFETY: the port is started.
+            let result = unsafe { sys::rte_eth_promiscuous_enable(inner.number()) };
+            if result < 0 && !software {
+                return Err(Error::Port {
+                    port,
+                    step: "enabling promiscuous mode",
+                    reason: reason(result),
+                });
+            }
+            inner.promiscuous = result == 0 && !was_promiscuous;
+        }
+        Ok(inner)
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        self.device.number
+    }
+
+    pub(crate) fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn stats(&self) -> PortStats {
+        let mut raw = MaybeUninit::<sys::rte_eth_stats>::zeroed();
+        // SAFETY: the port is started and the structure is writable; integers alone, so all-zero is a value of it.
+        let raw = unsafe {
+            sys::rte_eth_stats_get(self.number(), raw.as_mut_ptr());
+            raw.assume_init()
+        };
+        PortStats {
+            rx_frames: raw.ipackets,
+            rx_bytes: raw.ibytes,
+            rx_missed: raw.imissed,
+            rx_errors: raw.ierrors,
+            rx_no_mbuf: raw.rx_nombuf,
+            tx_frames: raw.opackets,
+            tx_bytes: raw.obytes,
+            tx_errors: raw.oerrors,
+        }
+    }
+
+    fn is_link_up(&self) -> bool {
+        let mut raw = MaybeUninit::<sys::rte_eth_link>::zeroed();
+        // SAFETY: the port is started and the structure is writable; integers alone, so all-zero is a value of it.
+        unsafe {
+            let result = sys::rte_eth_link_get_nowait(self.number(), raw.as_mut_ptr());
+            result == 0 && sys::shim_link_is_up(raw.as_ptr()) != 0
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let number = self.number();
+        // net_ring forgets the mbufs in its rings when it frees these.
+        if self.info.driver == "net_ring" {
+            let mut left = u32::from(self.rx_queues) * (1 << 16);
+            for queue in 0..self.rx_queues {
+                let mut raw: sys_mbuf = std::ptr::null_mut();
+                // SAFETY: the port is started, and no queue handle is left: this is the only user of its queues. Each mbuf
+                // that comes out is ours.
+                while left > 0 && unsafe { sys::shim_rx_burst(number, queue, &mut raw, 1) } == 1 {
+                    left -= 1;
+                    // SAFETY: as above.
+                    drop(NonNull::new(raw).map(|m| unsafe { Mbuf::from_raw(m) }));
+                }
+            }
+        }
+        if self.promiscuous {
+            // SAFETY: the port is started.
+            unsafe { sys::rte_eth_promiscuous_disable(number) };
+        }
+        // Stopped, closed and removed by the drop of `device`, before the pools are let go.
+    }
+}
+
+#[allow(non_camel_case_types, reason = "stands beside DPDK's names")]
+type sys_mbuf = *mut sys::rte_mbuf;
+
+impl Probed {
+    fn probe(eal: &Eal, device: &Device, port: &str) -> Result<Self, Error> {
+        let _guard = lock(eal);
+        crate::logging::clear();
+        let bad_name = |_| Error::Device {
+            port: port.to_owned(),
+            what: "its name has a NUL byte".to_owned(),
+        };
+        let name = CString::new(device.name()).map_err(bad_name)?;
+        let virtual_name = match device {
+            Device::Existing(_) => None,
+            Device::Virtual { .. } => {
+                if find(&name).is_some() {
+                    return Err(Error::Duplicate {
+                        port: port.to_owned(),
+                    });
+                }
+                let args = CString::new(device.args()).map_err(bad_name)?;
+                // SAFETY: two C strings that live during the call, which copies them.
+                let result = unsafe { sys::rte_vdev_init(name.as_ptr(), args.as_ptr()) };
+                if result < 0 {
+                    return Err(Error::Port {
+                        port: port.to_owned(),
+                        step: "making the virtual device",
+                        reason: reason(result),
+                    });
+                }
+                Some(name.clone())
+            }
+        };
+        let Some(number) = find(&name) else {
+            if let Some(name) = &virtual_name {
+                // SAFETY: the device was made above.
+                unsafe { sys::rte_vdev_uninit(name.as_ptr()) };
+            }
+            return Err(Error::NoPort {
+                port: port.to_owned(),
+                present: present(),
+            });
+        };
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get_mut(usize::from(number)) {
+            Some(slot) if !*slot => *slot = true,
+            _ => {
+                return Err(Error::Duplicate {
+                    port: port.to_owned(),
+                });
+            }
+        }
+        Ok(Self {
+            number,
+            virtual_name,
+            eal: eal.clone(),
+        })
+    }
+
+    fn raw_info(&self, port: &str) -> Result<sys::rte_eth_dev_info, Error> {
+        let mut raw = MaybeUninit::<sys::rte_eth_dev_info>::zeroed();
+        // SAFETY: the port exists and the structure is writable.
+        let result = unsafe { sys::rte_eth_dev_info_get(self.number, raw.as_mut_ptr()) };
+        if result < 0 {
+            return Err(Error::Port {
+                port: port.to_owned(),
+                step: "asking what the device can do",
+                reason: reason(result),
+            });
+        }
+        // SAFETY: filled in by DPDK; it has integers and pointers alone, so all-zero would be a value of it, too.
+        Ok(unsafe { raw.assume_init() })
+    }
+
+    fn mac(&self, port: &str) -> Result<[u8; 6], Error> {
+        let mut raw = sys::rte_ether_addr { addr_bytes: [0; 6] };
+        // SAFETY: the port exists and the structure is writable.
+        let result = unsafe { sys::rte_eth_macaddr_get(self.number, &mut raw) };
+        if result < 0 {
+            return Err(Error::Port {
+                port: port.to_owned(),
+                step: "reading the Ethernet address",
+                reason: reason(result),
+            });
+        }
+        Ok(raw.addr_bytes)
+    }
+}
+
+impl Drop for Probed {
+    fn drop(&mut self) {
+        let _guard = lock(&self.eal);
+        // SAFETY: the port exists and is ours alone. Stopping one that was never started does nothing.
+        unsafe {
+            sys::rte_eth_dev_stop(self.number);
+            sys::rte_eth_dev_close(self.number);
+            if let Some(name) = &self.virtual_name {
+                sys::rte_vdev_uninit(name.as_ptr());
+            }
+        }
+        if let Some(slot) = OPEN
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(usize::from(self.number))
+        {
+            *slot = false;
+        }
+    }
+}
+
+/// Number of the port with this name.
+fn find(name: &CStr) -> Option<u16> {
+    let mut number = 0;
+    // SAFETY: a C string and a writable number.
+    (unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut number) } == 0)
+        .then_some(number)
+}
+
+/// The ports that exist, in words.
+fn present() -> String {
+    let mut names = vec![];
+    // SAFETY: plain iteration over port numbers; it ends at RTE_MAX_ETHPORTS.
+    let mut number = unsafe { sys::rte_eth_find_next(0) };
+    while number < sys::RTE_MAX_ETHPORTS as u16 {
+        let mut name = [0u8; 64];
+        // SAFETY: the buffer has RTE_ETH_NAME_MAX_LEN bytes, and DPDK ends the name inside.
+        if unsafe { sys::rte_eth_dev_get_name_by_port(number, name.as_mut_ptr().cast()) } == 0
+            && let Ok(name) = CStr::from_bytes_until_nul(&name)
+        {
+            names.push(name.to_string_lossy().into_owned());
+        }
+        // SAFETY: as above.
+        number = unsafe { sys::rte_eth_find_next(number + 1) };
+    }
+    if names.is_empty() {
+        "no port exists".to_owned()
+    } else {
+        format!("there are {}", names.join(", "))
+    }
+}

@@ -1,0 +1,88 @@
+//! What a port is asked for, what it says of itself, and what it counts.
+
+/// How to set up a port. Mirror ports ignore what concerns transmission.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortOptions {
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// Descriptors of each receive queue; rounded to what the device takes.
+    pub rx_desc: u16,
+    /// Descriptors of each transmit queue; rounded to what the device takes.
+    pub tx_desc: u16,
+    /// Longest IP packet in bytes; `None`: the interface's own, or 1500. The kernel's interface under a software driver is never
+    /// changed.
+    pub mtu: Option<u16>,
+    /// Whether to receive frames for any address. Mirror ports always do.
+    pub promiscuous: bool,
+    /// Whether the NIC shall spread flows over the receive queues, both directions of a flow to the same one (Toeplitz with
+    /// the key 0x6d5a repeated). [`PortInfo::rss`] says whether it does.
+    pub rss: bool,
+}
+
+impl Default for PortOptions {
+    fn default() -> Self {
+        Self {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_desc: 1024,
+            tx_desc: 1024,
+            mtu: None,
+            promiscuous: false,
+            rss: false,
+        }
+    }
+}
+
+/// What a port is and can do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortInfo {
+    /// Its name: PCI address or virtual device.
+    pub name: String,
+    /// Its driver, such as `net_af_packet` or `net_ice`.
+    pub driver: String,
+    /// DPDK's number for it.
+    pub number: u16,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Longest IP packet that is sent, in bytes.
+    pub mtu: u16,
+    /// Receive queues the device has.
+    pub max_rx_queues: u16,
+    /// Transmit queues the device has.
+    pub max_tx_queues: u16,
+    /// Transmit offloads the device has (`RTE_ETH_TX_OFFLOAD_*`, rte_ethdev.h).
+    pub tx_offloads: u64,
+    /// Flow types the device can hash (`RTE_ETH_RSS_*`, rte_ethdev.h).
+    pub rss_types: u64,
+    /// True if the NIC spreads flows symmetrically over the queues as asked.
+    pub rss: bool,
+    /// True if frames are sent as chains, which zero-copy transmission of shared payloads needs.
+    pub chains: bool,
+    /// True for drivers that poll the kernel, a file or memory instead of a NIC: they may as well sleep when idle.
+    pub software: bool,
+    /// NUMA node, if the device has one.
+    pub socket: Option<u32>,
+}
+
+/// Counters of a port since it was opened (`struct rte_eth_stats`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortStats {
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Frames that the device dropped since no descriptor was free. Software drivers do not count them.
+    pub rx_missed: u64,
+    /// Frames received with errors.
+    pub rx_errors: u64,
+    /// Times that no mbuf could be had for a frame.
+    pub rx_no_mbuf: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames that could not be sent.
+    pub tx_errors: u64,
+}

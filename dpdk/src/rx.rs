@@ -1,0 +1,92 @@
+//! Receive queues.
+
+use crate::mbuf::Mbuf;
+use crate::port::Inner;
+use arrayvec::ArrayVec;
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use wire::io::BURST;
+
+/// The one handle of a receive queue. It moves to the core that polls it and can neither be copied nor shared.
+///
+/// ```compile_fail
+/// fn twice(q: dpdk::RxQueue) -> (dpdk::RxQueue, dpdk::RxQueue) {
+///     (q.clone(), q)
+/// }
+/// ```
+///
+/// ```compile_fail
+/// fn shared<T: Sync>() {}
+/// shared::<dpdk::RxQueue>();
+/// ```
+#[derive(Debug)]
+pub struct RxQueue {
+    port: Arc<Inner>,
+    number: u16,
+    queue: u16,
+    frames: u64,
+    _unsync: PhantomData<Cell<()>>,
+}
+
+impl RxQueue {
+    pub(crate) fn new(port: Arc<Inner>, queue: u16) -> Self {
+        Self {
+            number: port.number(),
+            port,
+            queue,
+            frames: 0,
+            _unsync: PhantomData,
+        }
+    }
+
+    /// Index of the queue in its port.
+    pub fn index(&self) -> u16 {
+        self.queue
+    }
+
+    /// What its port is and can do.
+    pub fn port(&self) -> &crate::PortInfo {
+        self.port.info()
+    }
+
+    /// Frames received.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// See [`wire::io::Rx::rx_burst`]. The first bytes of each frame are prefetched.
+    #[inline]
+    pub fn rx_burst(&mut self, out: &mut ArrayVec<Mbuf, BURST>) -> usize {
+        let len = out.len();
+        let room = out.remaining_capacity();
+        if room == 0 {
+            return 0;
+        }
+        // SAFETY: the port is started as long as `self.port` lives, and this is the one handle of its queue. `Mbuf` is a transparent
+        // pointer to an mbuf, and the array has room for `room` more of them; the driver fills in the first `got`, each a
+        // frame that is ours from now on.
+        unsafe {
+            let free = out.as_mut_ptr().add(len).cast::<*mut dpdk_sys::rte_mbuf>();
+            let got = usize::from(dpdk_sys::shim_rx_burst(
+                self.number,
+                self.queue,
+                free,
+                room as u16,
+            ))
+            .min(room);
+            out.set_len(len + got);
+            self.frames += got as u64;
+            got
+        }
+    }
+}
+
+impl wire::io::Rx for RxQueue {
+    type Frame = Mbuf;
+
+    #[inline]
+    fn rx_burst(&mut self, out: &mut ArrayVec<Mbuf, BURST>) -> usize {
+        self.rx_burst(out)
+    }
+}
