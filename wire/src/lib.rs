@@ -18,6 +18,8 @@ pub mod io;
 pub mod ipv4;
 pub mod ipv6;
 pub mod rss;
+#[cfg(test)]
+mod samples;
 pub mod seq;
 pub mod skip;
 pub mod tcp;
