@@ -8,8 +8,11 @@
 #![forbid(unsafe_code)]
 
 pub mod claims;
+pub mod counters;
 pub mod pending;
 pub mod registry;
+pub mod report;
 pub mod rings;
 pub mod server;
 pub mod wake;
+pub mod worker;

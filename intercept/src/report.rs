@@ -1,0 +1,261 @@
+//! What the intercept says about its run: `report.json`, and a line for the log.
+//!
+//! Frames received = records handed on + each reason why not; records handed on = records sent + each reason why not + those on their way.
+//! [`Report::adds_up`] says whether that is so.
+
+use crate::counters::Counters;
+use crate::server;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use wire::Skip;
+
+/// All counters since the start.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Report {
+    /// What came off the wire.
+    pub received: Received,
+    /// What became of responses.
+    pub records: Records,
+    /// Engines and their claims.
+    pub link: Link,
+    /// What the port counted, if it is known.
+    pub port: BTreeMap<&'static str, u64>,
+    /// The frames of each core.
+    pub cores: Vec<Core>,
+}
+
+/// Frames. `frames = control + records + in_flight + Σ dropped`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Received {
+    /// Frames received.
+    pub frames: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// ARP, neighbour discovery and ping.
+    pub control: u64,
+    /// Answers to these.
+    pub replies: u64,
+    /// Answers that could not be sent.
+    pub replies_failed: u64,
+    /// Responses handed on as records.
+    pub records: u64,
+    /// Responses that wait for a claim.
+    pub in_flight: u64,
+    /// Frames that were not handed on, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+/// Records. `batched = sent + in_flight + Σ dropped`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Records {
+    /// Records that cores handed on.
+    pub batched: u64,
+    /// Records that went to engines.
+    pub sent: u64,
+    /// Records between core and link.
+    pub in_flight: u64,
+    /// Records that went to no engine, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+}
+
+/// Engines.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Link {
+    /// Engines connected now.
+    pub engines: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that ended with an error.
+    pub failed: u64,
+    /// Claims there are now.
+    pub claims: u64,
+    /// Claims that were not granted.
+    pub claims_refused: u64,
+}
+
+/// One core.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Core {
+    /// Frames received.
+    pub frames: u64,
+    /// Responses handed on.
+    pub records: u64,
+    /// Responses dropped because the link did not keep up.
+    pub ring_full: u64,
+}
+
+impl Report {
+    /// Puts together what cores and server have counted.
+    pub fn new(
+        cores: &[Counters],
+        link: &server::Counters,
+        port: BTreeMap<&'static str, u64>,
+    ) -> Self {
+        // The server's numbers first: what it has sent was batched before, so nothing is in flight twice.
+        let sent = link.records_sent.load(Relaxed);
+        let (backlog, gone) = (
+            link.records_backlog.load(Relaxed),
+            link.records_gone.load(Relaxed),
+        );
+        let sum = cores
+            .iter()
+            .fold(Counters::default(), |sum, core| sum.plus(core));
+        let mut dropped: BTreeMap<_, _> = Skip::ALL
+            .iter()
+            .map(|s| s.name())
+            .zip(sum.skipped)
+            .collect();
+        dropped.insert("unclaimed", sum.unclaimed);
+        dropped.insert("pending_full", sum.pending_full);
+        dropped.insert("ring_full", sum.ring_full);
+        Self {
+            received: Received {
+                frames: sum.frames,
+                bytes: sum.bytes,
+                control: sum.control,
+                replies: sum.replies,
+                replies_failed: sum.replies_failed,
+                records: sum.records,
+                in_flight: sum.pending,
+                dropped,
+            },
+            records: Records {
+                batched: sum.records,
+                sent,
+                in_flight: sum.records.saturating_sub(sent + backlog + gone),
+                dropped: [("slow_engine", backlog), ("engine_gone", gone)].into(),
+            },
+            link: Link {
+                engines: link.engines.load(Relaxed),
+                accepted: link.accepted.load(Relaxed),
+                failed: link.failed.load(Relaxed),
+                claims: link.claims.load(Relaxed),
+                claims_refused: link.claims_refused.load(Relaxed),
+            },
+            port,
+            cores: cores
+                .iter()
+                .map(|c| Core {
+                    frames: c.frames,
+                    records: c.records,
+                    ring_full: c.ring_full,
+                })
+                .collect(),
+        }
+    }
+
+    /// True if every frame and every record is accounted for. While cores run, a burst may be half published.
+    pub fn adds_up(&self) -> bool {
+        let (f, r) = (&self.received, &self.records);
+        f.frames == f.control + f.records + f.in_flight + f.dropped.values().sum::<u64>()
+            && r.batched == r.sent + r.in_flight + r.dropped.values().sum::<u64>()
+    }
+
+    /// Writes the report to a file: beside it first, then in its place, so that no reader sees half of one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".tmp");
+        let beside = path.with_file_name(name);
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        std::fs::write(&beside, text)?;
+        std::fs::rename(&beside, path)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (r, s, l) = (&self.received, &self.records, &self.link);
+        let dropped: u64 = r.dropped.values().sum();
+        let lost: u64 = s.dropped.values().sum();
+        write!(
+            f,
+            "{} frames, {} records sent, {dropped} frames and {lost} records dropped; {} engines, {} claims",
+            r.frames, s.sent, l.engines, l.claims
+        )?;
+        let mut reasons = r
+            .dropped
+            .iter()
+            .chain(&s.dropped)
+            .filter(|(_, n)| **n > 0)
+            .peekable();
+        if reasons.peek().is_some() {
+            f.write_str("; dropped:")?;
+        }
+        for (reason, n) in reasons {
+            write!(f, " {reason} {n}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_add_up_or_it_says_so() {
+        let mut core = Counters {
+            frames: 100,
+            control: 1,
+            records: 90,
+            ring_full: 2,
+            unclaimed: 3,
+            pending_full: 1,
+            pending: 1,
+            ..Counters::default()
+        };
+        core.skipped[Skip::NotTcp as usize] = 2;
+        assert_eq!(core.accounted(), core.frames);
+        let link = server::Counters::default();
+        link.records_sent.store(170, Relaxed);
+        link.records_gone.store(4, Relaxed);
+        link.records_backlog.store(3, Relaxed);
+        let report = Report::new(&[core, core], &link, BTreeMap::new());
+        assert!(report.adds_up());
+        assert_eq!((report.received.frames, report.records.in_flight), (200, 3));
+        assert_eq!(report.received.dropped["not_tcp"], 4);
+        let line = report.to_string();
+        assert!(
+            line.contains("200 frames, 170 records sent, 16 frames and 7 records dropped"),
+            "{line}"
+        );
+        assert!(
+            line.contains("not_tcp 4") && !line.contains("too_short"),
+            "{line}"
+        );
+        core.frames += 1;
+        assert!(!Report::new(&[core], &link, BTreeMap::new()).adds_up());
+    }
+
+    #[test]
+    fn the_file_is_json_and_a_bad_path_an_error() {
+        let dir = std::env::temp_dir().join(format!("intercept-report-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("report.json");
+        let report = Report::new(
+            &[Counters::default()],
+            &server::Counters::default(),
+            [("missed", 1)].into(),
+        );
+        report.write(&path).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(json["received"]["dropped"]["unclaimed"], 0);
+        assert_eq!(json["port"]["missed"], 1);
+        assert_eq!(
+            std::fs::read_dir(&dir).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
+        assert!(report.write(&dir.join("none").join("report.json")).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,237 @@
+//! The loop of one receive core: take responses off the wire, find whose they are, hand their headers on, and answer the neighbours.
+//!
+//! It is generic over the port, so the loop that runs on an lcore runs in a test over memory. What always holds: every frame is freed or, as an
+//! answer's payload, sent back; none is forwarded; each is counted once. One [`Worker::step`] neither allocates nor waits.
+
+use crate::claims::Claims;
+use crate::counters::{Counters, Published};
+use crate::pending::Pending;
+use crate::rings::{Command, CoreEnd};
+use arrayvec::ArrayVec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+use wire::Nanos;
+use wire::decode::{self, Local, Packet};
+use wire::head::MAX_HEADERS;
+use wire::host::{FrameBuf, Host};
+use wire::io::{BURST, Frame, Rx, Tx};
+
+/// Changes of claims that one step applies before it looks at the wire again.
+const COMMANDS_A_STEP: usize = 64;
+
+/// How often waiting responses are looked through, and the host is asked what is due.
+const HOUSEKEEPING: Nanos = 1_000_000;
+
+/// How long a response without a claim waits for one.
+pub const PENDING_WAIT: Nanos = 50_000_000;
+
+/// Responses without a claim that may wait on one core.
+pub const PENDING_ROOM: u32 = 4096;
+
+/// How long a core that gives itself back sleeps.
+const SLEEP: Duration = Duration::from_micros(50);
+
+/// What one receive core works with.
+pub struct Parts<R, T> {
+    /// Where responses come in.
+    pub rx: R,
+    /// Where answers to neighbours go out.
+    pub tx: T,
+    /// Our own addresses on that wire.
+    pub host: Host,
+    /// The claims, empty.
+    pub claims: Claims,
+    /// The rings to the server.
+    pub out: CoreEnd,
+    /// Bytes of payload in each record, 0–[`link::MAX_PREFIX`].
+    pub payload_prefix: u16,
+    /// Where the counters are published.
+    pub published: Arc<Published>,
+}
+
+/// One receive core.
+pub struct Worker<R: Rx, T> {
+    parts: Parts<R, T>,
+    pending: Pending,
+    burst: ArrayVec<R::Frame, BURST>,
+    answer: FrameBuf,
+    counters: Counters,
+    housekeeping_at: Nanos,
+    pushed: u64,
+}
+
+impl<R, T> Worker<R, T>
+where
+    R: Rx,
+    T: Tx<Payload = <R::Frame as Frame>::Payload>,
+{
+    /// A core that has seen nothing yet.
+    pub fn new(parts: Parts<R, T>) -> Self {
+        Self {
+            pending: Pending::new(PENDING_ROOM, parts.payload_prefix, PENDING_WAIT),
+            parts,
+            burst: ArrayVec::new(),
+            answer: FrameBuf::new(),
+            counters: Counters::default(),
+            housekeeping_at: 0,
+            pushed: 0,
+        }
+    }
+
+    /// The counters up to now.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Steps until `stop`, then hands everything on. With `sleep` the core is given back for a moment whenever there was nothing to do.
+    pub fn run(mut self, stop: &AtomicBool, sleep: bool, clock: impl Fn() -> Nanos) -> Counters {
+        while !stop.load(Relaxed) {
+            if !self.step(clock()) && sleep {
+                self.parts.out.wake();
+                std::thread::sleep(SLEEP);
+            }
+        }
+        self.finish(clock())
+    }
+
+    /// One round: changed claims, one burst, what is due. True if there was something to do.
+    pub fn step(&mut self, now: Nanos) -> bool {
+        let changed = self.commands();
+        self.parts.rx.rx_burst(&mut self.burst);
+        let received = !self.burst.is_empty();
+        let mut burst = std::mem::take(&mut self.burst);
+        for frame in burst.drain(..) {
+            self.frame(frame, now);
+        }
+        self.burst = burst;
+        let due = now >= self.housekeeping_at;
+        if due {
+            self.housekeeping_at = now.saturating_add(HOUSEKEEPING);
+            self.counters.unclaimed += self.pending.expire(now);
+            if self.parts.host.poll(now, &mut self.answer) {
+                // A question that cannot be sent is asked again.
+                let _ = self.parts.tx.send(&self.answer, None);
+            }
+        }
+        self.parts.out.flush();
+        if received || changed || due {
+            self.parts.tx.flush();
+            self.publish();
+        }
+        received || changed
+    }
+
+    /// Gives up what waits, hands on what is batched, and says what came of everything.
+    pub fn finish(mut self, now: Nanos) -> Counters {
+        self.step(now);
+        self.counters.unclaimed += self.pending.expire(Nanos::MAX);
+        self.parts.out.flush_all();
+        self.parts.out.wake();
+        self.publish();
+        self.counters
+    }
+
+    fn publish(&mut self) {
+        self.counters.ring_full = self.parts.out.dropped();
+        self.counters.records = self.pushed - self.counters.ring_full;
+        self.counters.pending = self.pending.len() as u64;
+        self.parts.published.store(&self.counters);
+    }
+
+    fn commands(&mut self) -> bool {
+        for n in 0..COMMANDS_A_STEP {
+            match self.parts.out.command() {
+                None => return n > 0,
+                Some(Command::Release(claim, connection)) => {
+                    self.parts.claims.release(&claim, connection);
+                }
+                Some(Command::Claim(claim, connection)) => {
+                    if !self.parts.claims.claim(&claim, connection) {
+                        self.counters.claims_failed += 1;
+                        continue;
+                    }
+                    let route = crate::claims::Route {
+                        connection,
+                        owner: claim.owner,
+                    };
+                    let (out, pushed) = (&mut self.parts.out, &mut self.pushed);
+                    self.pending.take(&claim, |head, at, prefix| {
+                        *pushed += 1;
+                        out.push(route, head, at, prefix);
+                    });
+                }
+            }
+        }
+        true
+    }
+
+    fn frame(&mut self, frame: R::Frame, now: Nanos) {
+        let len = frame.frame_len();
+        self.counters.frames += 1;
+        self.counters.bytes += len as u64;
+        match decode::local(frame.bytes(), len) {
+            Local::Tcp(packet) => self.response(&packet, frame.bytes(), now),
+            Local::Control => self.control(frame, now),
+            Local::Skip(why) => {
+                if let Some(counter) = self.counters.skipped.get_mut(why as usize) {
+                    *counter += 1;
+                }
+            }
+        }
+    }
+
+    fn response(&mut self, packet: &Packet, bytes: &[u8], now: Nanos) {
+        let payload = bytes
+            .get(packet.payload_range(bytes.len()))
+            .unwrap_or_default();
+        let prefix = payload
+            .get(..usize::from(self.parts.payload_prefix))
+            .unwrap_or(payload);
+        match self.parts.claims.find(&packet.head.flow) {
+            Some(route) => {
+                self.pushed += 1;
+                self.parts.out.push(route, &packet.head, now, prefix);
+            }
+            None if self.pending.push(&packet.head, now, prefix) => {}
+            None => self.counters.pending_full += 1,
+        }
+    }
+
+    fn control(&mut self, frame: R::Frame, now: Nanos) {
+        self.counters.control += 1;
+        let claims = &self.parts.claims;
+        let proxied = |addr: &wire::Addr| claims.is_neighbour(addr);
+        let received = self
+            .parts
+            .host
+            .receive(now, frame.bytes(), &proxied, &mut self.answer);
+        if !received.replied {
+            return;
+        }
+        if self.answer(frame) {
+            self.counters.replies += 1;
+        } else {
+            self.counters.replies_failed += 1;
+        }
+    }
+
+    /// Sends the answer to `frame`. What does not fit in the header buffer is what the asker sent, so it goes back from its own buffer.
+    fn answer(&mut self, frame: R::Frame) -> bool {
+        let Some((headers, rest)) = self.answer.split_at_checked(MAX_HEADERS) else {
+            return self.parts.tx.send(&self.answer, None).is_ok();
+        };
+        let range = MAX_HEADERS..MAX_HEADERS + rest.len();
+        if frame.bytes().get(range.clone()) != Some(rest) {
+            return false;
+        }
+        let mut payload = frame.into_payload(range);
+        self.parts
+            .tx
+            .send(headers, Some((&mut payload, 0..rest.len())))
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;
