@@ -87,11 +87,6 @@ uint32_t shim_mempool_cached(struct rte_mempool *pool, unsigned int lcore)
 	return __atomic_load_n(&pool->local_cache[lcore].len, __ATOMIC_ACQUIRE);
 }
 
-uint32_t shim_mempool_common(const struct rte_mempool *pool)
-{
-	return rte_mempool_ops_get_count(pool);
-}
-
 uint32_t shim_mempool_size(const struct rte_mempool *pool)
 {
 	return pool->size;

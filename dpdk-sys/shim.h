@@ -81,8 +81,6 @@ uint16_t shim_base_refcnt_read(const struct rte_mbuf *m);
 
 /* Objects in the cache that lcore `lcore` has of `pool`; 0 without a cache. */
 uint32_t shim_mempool_cached(struct rte_mempool *pool, unsigned int lcore);
-/* Objects in the common part of `pool`. */
-uint32_t shim_mempool_common(const struct rte_mempool *pool);
 /* How many objects `pool` was made with. */
 uint32_t shim_mempool_size(const struct rte_mempool *pool);
 

@@ -150,18 +150,21 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let raw = self.raw.as_ptr();
         let Some(eal) = self.eal.take() else { return };
-        // An lcore that hands an mbuf back counts it in its cache a moment before it is done. So only mbufs in the common part, and in the
-        // caches of lcores that do nothing at this time, are known to be back.
-        // SAFETY: the pool is alive, and no handle is left that could allocate from it.
-        let back = unsafe {
-            let cached: u32 = (0..=eal.inner.workers as u32)
-                .filter(|lcore| eal.inner.is_quiet(*lcore))
+        // An lcore that hands an mbuf back counts it in its cache a moment before it is done writing there. So mbufs in the cache of an
+        // lcore that may be busy are not known to be back. That cache is read after the sum: it only grows, as no handle is left to
+        // allocate through, so an empty one took no part in the sum.
+        // SAFETY: the pool is alive.
+        let (size, back) = unsafe {
+            let (size, avail) = (
+                dpdk_sys::shim_mempool_size(raw),
+                dpdk_sys::rte_mempool_avail_count(raw),
+            );
+            let unsure: u32 = (0..=eal.inner.workers as u32)
+                .filter(|lcore| !eal.inner.is_quiet(*lcore))
                 .map(|lcore| dpdk_sys::shim_mempool_cached(raw, lcore))
                 .sum();
-            cached + dpdk_sys::shim_mempool_common(raw)
+            (size, avail.saturating_sub(unsure))
         };
-        // SAFETY: as above.
-        let size = unsafe { dpdk_sys::shim_mempool_size(raw) };
         if back == size {
             // SAFETY: all mbufs are back and no thread is inside a call that uses the pool.
             unsafe { dpdk_sys::rte_mempool_free(raw) };

@@ -1,0 +1,197 @@
+//! Ports over the kernel's interfaces, in a network namespace that the test makes and that ends with it. Needs root; without, the
+//! test says so and does nothing.
+#![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
+mod common;
+
+use arrayvec::ArrayVec;
+use common::{Pool, eal, flatten, frame, headers, pattern};
+use dpdk::{DATA_ROOM, Error, HEADER_ROOM, Mbuf, MirrorPort, Port, PortOptions, RxQueue};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use wire::io::BURST;
+
+const INSIDE: &str = "AF_PACKET_TEST_INSIDE";
+const SETUP: &str = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; \
+    ip link add a0 type veth peer name b0 && ip link set a0 up && ip link set b0 up && ip link set lo up && exec \"$@\"";
+
+#[test]
+fn frames_cross_a_veth_pair() {
+    if std::env::var_os(INSIDE).is_some() {
+        inside();
+        return;
+    }
+    if !Command::new("unshare")
+        .args(["--net", "true"])
+        .status()
+        .is_ok_and(|s| s.success())
+    {
+        eprintln!("not run: network namespaces need root");
+        return;
+    }
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-ec", SETUP, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "frames_cross_a_veth_pair", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&text)
+    );
+}
+
+/// Waits for `n` frames; the kernel may be slow, but not for ever.
+fn receive(rx: &mut RxQueue, n: usize) -> Vec<Mbuf> {
+    let start = Instant::now();
+    let mut all = vec![];
+    while all.len() < n {
+        let mut burst: ArrayVec<Mbuf, BURST> = ArrayVec::new();
+        if rx.rx_burst(&mut burst) == 0 {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "{} of {n} frames came",
+                all.len()
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        all.extend(burst);
+    }
+    all
+}
+
+fn is_promiscuous(interface: &str) -> bool {
+    let flags = Command::new("ip")
+        .args(["-d", "link", "show", interface])
+        .output()
+        .unwrap()
+        .stdout;
+    String::from_utf8_lossy(&flags).contains("PROMISC")
+}
+
+fn inside() {
+    let eal = eal();
+    let packets = Pool::new(1023, DATA_ROOM);
+    let small = Pool::new(1023, HEADER_ROOM);
+    let options = PortOptions::default();
+
+    let (mirror, mut from_mirror) =
+        MirrorPort::open(&eal, "net_af_packet0,iface=a0", &options, &packets).unwrap();
+    assert_eq!(
+        (mirror.info().mtu, mirror.info().driver.as_str()),
+        (1500, "net_af_packet")
+    );
+    assert!(is_promiscuous("a0"));
+    let (port, mut rx, mut tx) = Port::open(
+        &eal,
+        "net_af_packet1,iface=b0,framecnt=64",
+        &options,
+        &packets,
+        &small,
+    )
+    .unwrap();
+    assert!(port.info().chains && !is_promiscuous("b0"));
+
+    // Headers alone, in place, and as a chain of two.
+    let data = pattern(1400, 3);
+    let mut payload = frame(&packets, &data).into_payload(0..1400);
+    let mut h = headers(1);
+    h[0..6].copy_from_slice(&[0x02, 0, 0, 0, 0, 9]);
+    tx[0].send(&h, None).unwrap();
+    tx[0].send(&h, Some((&mut payload, 0..1400))).unwrap();
+    tx[0].send(&h, Some((&mut payload, 700..1400))).unwrap();
+    assert_eq!(tx[0].flush(), 3);
+    let got: Vec<_> = receive(&mut from_mirror[0], 3)
+        .into_iter()
+        .map(flatten)
+        .collect();
+    assert_eq!(
+        got,
+        [
+            h.clone(),
+            [&h[..], &data[..]].concat(),
+            [&h[..], &data[700..]].concat()
+        ]
+    );
+    assert_eq!(payload.references(), 1, "the driver copies and lets go");
+    let c = tx[0].counters();
+    assert_eq!((c.header_only, c.in_place, c.indirect), (1, 1, 1));
+
+    // More than the ring of 64 holds, in order, nothing twice.
+    let mut received = 0u32;
+    let mut sent = 0u32;
+    let start = Instant::now();
+    while received < 1000 {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{received} of {sent} frames came"
+        );
+        if sent < 1000 {
+            let mut h = h.clone();
+            h[50..54].copy_from_slice(&sent.to_be_bytes());
+            if tx[0].send(&h, None).is_ok() {
+                sent += 1;
+            }
+        }
+        tx[0].flush();
+        let mut burst = ArrayVec::new();
+        from_mirror[0].rx_burst(&mut burst);
+        for m in burst {
+            assert_eq!(m.bytes()[50..54], received.to_be_bytes());
+            received += 1;
+        }
+    }
+    assert_eq!(mirror.stats().rx_frames, 1003);
+    let _ = rx[0].rx_burst(&mut ArrayVec::new());
+
+    drop((mirror, from_mirror));
+    assert!(
+        !is_promiscuous("a0"),
+        "a port leaves the interface as it was"
+    );
+
+    // The ring's size decides what arrives whole.
+    let (_mirror, mut cut) = MirrorPort::open(
+        &eal,
+        "net_af_packet0,iface=a0,framesz=256",
+        &options,
+        &packets,
+    )
+    .unwrap();
+    tx[0].send(&h, Some((&mut payload, 0..1000))).unwrap();
+    tx[0].flush();
+    let cut = receive(&mut cut[0], 1);
+    assert_eq!(cut[0].frame_len(), 256 - 66);
+    assert_eq!(cut[0].bytes()[54..], data[..136]);
+
+    // What the rings cannot carry is said before a frame is lost.
+    let jumbo = PortOptions {
+        mtu: Some(9000),
+        ..PortOptions::default()
+    };
+    let e = MirrorPort::open(&eal, "net_af_packet2,iface=a0", &jumbo, &packets).unwrap_err();
+    assert!(
+        matches!(
+            e,
+            Error::Option {
+                option: "mtu",
+                value: 9000,
+                ..
+            }
+        ),
+        "{e}"
+    );
+    let (lo, _queues) =
+        MirrorPort::open(&eal, "net_af_packet3,iface=lo", &options, &packets).unwrap();
+    assert_eq!(lo.info().mtu, 2048 - 66 - 22);
+    let two = PortOptions {
+        rx_queues: 2,
+        ..PortOptions::default()
+    };
+    let (_pair, queues) =
+        MirrorPort::open(&eal, "net_af_packet4,iface=a0", &two, &packets).unwrap();
+    assert_eq!(queues.len(), 2);
+}
