@@ -7,12 +7,14 @@
 //! engine costs counted records and never holds up a core.
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod claims;
 pub mod counters;
 pub mod pending;
 pub mod registry;
 pub mod report;
 pub mod rings;
+pub mod run;
 pub mod server;
 pub mod wake;
 pub mod worker;

@@ -1,0 +1,332 @@
+//! The life of the process: machine, port, cores, server, reports, and the end in order.
+//!
+//! At the end the cores stop first, then the server sends what they have batched, so the last report has nothing in flight.
+
+use crate::args::Args;
+use crate::claims::Claims;
+use crate::counters::{Counters, Published};
+use crate::report::Report;
+use crate::rings::{ServerEnd, rings};
+use crate::server::{self, Clock, Running, Server};
+use crate::wake::{self, Waker};
+use crate::worker::{Parts, Worker};
+use anyhow::{Context, bail};
+use config::Idle;
+use config::intercept::Intercept;
+use dpdk::{Eal, EalOptions, LcoreHandle, Mempool, Port, PortOptions, PortStats, RxQueue, TxQueue};
+use log::{info, warn};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use wire::Addr;
+use wire::host::{Host, HostConfig};
+
+/// Claims of size one that all engines may have together.
+const MAX_EXACT: usize = 1 << 20;
+
+/// Other claims that all engines may have together: every response without an exact claim is compared with each.
+const MAX_RANGES: usize = 1024;
+
+/// Buffers for records of each core: 8 MiB.
+const BATCHES: usize = 512;
+
+/// Receive buffers of each core.
+const MBUFS: u32 = 8191;
+
+/// Buffers for the headers of answers.
+const HEADER_MBUFS: u32 = 1023;
+
+/// How often the main thread looks at signals and cores.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why the process ends with an error.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is wrong: exit code 2.
+    Config(anyhow::Error),
+    /// Anything else: exit code 1.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(e: anyhow::Error) -> Self {
+        Self::Other(e)
+    }
+}
+
+/// Runs until `stop` is set or the time of `--duration` is over; with `--check` only until everything is set up.
+///
+/// # Errors
+/// The configuration is wrong, the machine lacks something, a core has died, or the report cannot be written.
+pub fn run(args: &Args, stop: &AtomicBool) -> Result<(), Failure> {
+    let config = config::intercept::load(&args.config).map_err(|e| Failure::Config(e.into()))?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let json = args.report.as_deref().unwrap_or(&config.report.json);
+    let machine = Machine::start(&config)?;
+    if args.check {
+        info!(
+            "{}: the configuration and the machine are in order",
+            args.config.display()
+        );
+        return Ok(());
+    }
+    let end = args.duration.and_then(|d| Instant::now().checked_add(d));
+    let report = machine.run(config.report.interval, json, stop, end)?;
+    info!("ended: {report}");
+    Ok(())
+}
+
+/// Everything that is set up, and not yet running.
+struct Machine {
+    eal: Eal,
+    port: Port,
+    workers: Vec<Worker<RxQueue, TxQueue>>,
+    published: Vec<Arc<Published>>,
+    sleep: bool,
+    server: Server,
+    waker: Waker,
+}
+
+impl Machine {
+    fn start(config: &Intercept) -> anyhow::Result<Self> {
+        let lcores = &config.eal.lcores;
+        let mib = 64 + 32 * lcores.len();
+        let memory = match config.eal.memory {
+            config::Memory::Hugepages => dpdk::Memory::Hugepages,
+            config::Memory::NoHuge => dpdk::Memory::NoHuge { mib },
+        };
+        let options = EalOptions {
+            workers: lcores.clone(),
+            memory,
+            // A virtual device needs no look at the PCI bus, which may not be there.
+            pci: !config.port.device.starts_with("net_"),
+            ..EalOptions::default()
+        };
+        let eal = options.start()?;
+        let (port, rx, tx) = open_port(&eal, config)?;
+        let software = port.info().software;
+        let sleep = match config.eal.idle {
+            Some(idle) => idle == Idle::Sleep,
+            None => software,
+        };
+        let (waker, sleeper) =
+            wake::pair().context("no file descriptor for the link's server is left")?;
+        let addresses: Vec<(Addr, u8)> = config
+            .port
+            .addresses
+            .iter()
+            .map(|net| (net.addr().into(), net.prefix_len()))
+            .collect();
+        let (mut workers, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
+            Default::default();
+        for (rx, tx) in rx.into_iter().zip(tx) {
+            let (core, end) = rings(BATCHES, waker.clone());
+            let counters = Arc::new(Published::default());
+            workers.push(Worker::new(Parts {
+                rx,
+                tx,
+                host: Host::new(HostConfig {
+                    mac: port.info().mac,
+                    addresses: addresses.clone(),
+                    gateways: vec![],
+                    next_hop_mac: None,
+                }),
+                claims: Claims::new(MAX_EXACT, MAX_RANGES, addresses.clone()),
+                out: core,
+                payload_prefix: config.link.payload_prefix,
+                published: Arc::clone(&counters),
+            }));
+            published.push(counters);
+            ends.push(end);
+        }
+        let clock = eal.clock();
+        let clock: Clock = Arc::new(move || clock.now());
+        let settings = server::Settings {
+            listen: config.link.listen,
+            key: config.link.key,
+            payload_prefix: config.link.payload_prefix,
+            name: host_name(),
+            max_exact: MAX_EXACT,
+            max_ranges: MAX_RANGES,
+        };
+        let server = Server::bind(settings, ends, sleeper, clock).with_context(|| {
+            format!("link.listen = {}: cannot listen there", config.link.listen)
+        })?;
+        Ok(Self {
+            eal,
+            port,
+            workers,
+            published,
+            sleep,
+            server,
+            waker,
+        })
+    }
+
+    /// Runs, and returns the last report.
+    fn run(
+        self,
+        interval: Duration,
+        json: &Path,
+        stop: &AtomicBool,
+        end: Option<Instant>,
+    ) -> anyhow::Result<Report> {
+        let info = self.port.info();
+        info!(
+            "absorbing responses on {} ({}) with {} receive cores",
+            info.name,
+            info.driver,
+            self.workers.len()
+        );
+        let server = self
+            .server
+            .spawn(self.waker)
+            .context("no thread for the link's server can be had")?;
+        info!("listening for engines on {}", server.address());
+        let cores_stop = Arc::new(AtomicBool::new(false));
+        let clock = self.eal.clock();
+        let sleep = self.sleep;
+        let mut handles = Vec::new();
+        let mut failed = None;
+        for (n, worker) in self.workers.into_iter().enumerate() {
+            let stop = Arc::clone(&cores_stop);
+            match self
+                .eal
+                .launch(n, move || worker.run(&stop, sleep, || clock.now()))
+            {
+                Ok(handle) => handles.push(handle),
+                Err(e) => {
+                    failed = Some(e);
+                    break;
+                }
+            }
+        }
+        if failed.is_none() {
+            watch(
+                &handles,
+                &self.published,
+                &server,
+                &self.port,
+                interval,
+                json,
+                stop,
+                end,
+            );
+        }
+        cores_stop.store(true, Relaxed);
+        let (mut last, mut died) = (Vec::new(), None);
+        for handle in handles {
+            match handle.join() {
+                Ok(counters) => last.push(counters),
+                Err(e) => died = Some(e),
+            }
+        }
+        let counters = server.counters();
+        let server_ended = server.stop();
+        let report = Report::new(&last, &counters, port_counters(&self.port.stats()));
+        report
+            .write(json)
+            .with_context(|| format!("report {}: cannot be written", json.display()))?;
+        if let Some(e) = failed.or(died) {
+            return Err(e).context("a receive core has ended");
+        }
+        if !server_ended {
+            bail!("the link's server has ended with a panic");
+        }
+        if !report.adds_up() {
+            bail!("the counters do not add up: see {}", json.display());
+        }
+        Ok(report)
+    }
+}
+
+/// Reports from time to time, until it is time to end or a core has.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what runs, how it is told, and when it ends; a struct for one call says no more"
+)]
+fn watch(
+    handles: &[LcoreHandle<Counters>],
+    published: &[Arc<Published>],
+    server: &Running,
+    port: &Port,
+    interval: Duration,
+    json: &Path,
+    stop: &AtomicBool,
+    end: Option<Instant>,
+) {
+    let counters = server.counters();
+    let mut next = Instant::now() + interval;
+    while !stop.load(Relaxed) && handles.iter().all(|h| !h.is_finished()) {
+        let now = Instant::now();
+        if end.is_some_and(|end| now >= end) {
+            return;
+        }
+        if now >= next {
+            next += interval;
+            let cores: Vec<Counters> = published.iter().map(|p| p.load()).collect();
+            let report = Report::new(&cores, &counters, port_counters(&port.stats()));
+            info!("{report}");
+            if let Err(e) = report.write(json) {
+                warn!("report {}: cannot be written: {e}", json.display());
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Opens the port with a queue for each worker, or with one queue if the device has no more.
+fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue>, Vec<TxQueue>)> {
+    let cores = u16::try_from(config.eal.lcores.len()).unwrap_or(u16::MAX);
+    let count = MBUFS * u32::from(cores);
+    let rx_pool = Mempool::new(eal, "responses", count, dpdk::DATA_ROOM, 256, None)?;
+    let header_pool = Mempool::new(eal, "answers", HEADER_MBUFS, dpdk::HEADER_ROOM, 32, None)?;
+    let open = |queues| {
+        let options = PortOptions {
+            rx_queues: queues,
+            tx_queues: queues,
+            // Responses come for many addresses, and switches may not know them all.
+            promiscuous: true,
+            rss: queues > 1,
+            ..PortOptions::default()
+        };
+        Port::open(eal, &config.port.device, &options, &rx_pool, &header_pool)
+    };
+    match open(cores) {
+        Err(e) if cores > 1 => {
+            let opened = open(1)?;
+            warn!(
+                "{}: {cores} queues, one for each of eal.lcores, cannot be had ({e}): only CPU {} receives",
+                config.port.device,
+                config.eal.lcores.first().copied().unwrap_or_default()
+            );
+            Ok(opened)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// The port's own counters, under the names of the report.
+fn port_counters(stats: &PortStats) -> BTreeMap<&'static str, u64> {
+    [
+        ("rx_frames", stats.rx_frames),
+        ("rx_missed", stats.rx_missed),
+        ("rx_errors", stats.rx_errors),
+        ("rx_no_mbuf", stats.rx_no_mbuf),
+        ("tx_frames", stats.tx_frames),
+        ("tx_errors", stats.tx_errors),
+    ]
+    .into()
+}
+
+/// What the machine calls itself, for hellos.
+fn host_name() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(name) => name.trim().to_owned(),
+        Err(_) => "intercept".to_owned(),
+    }
+}
