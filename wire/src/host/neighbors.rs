@@ -142,6 +142,12 @@ impl Neighbors {
         true
     }
 
+    /// How many entries there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// The next question that is due, if any.
     #[inline]
     pub fn due(&mut self, now: Nanos) -> Option<Question> {
