@@ -87,6 +87,14 @@ pub enum Error {
         /// What is wrong and what would be right.
         what: String,
     },
+    /// No driver makes virtual devices of this name.
+    #[error(
+        "{port}: no driver has this name, or its plug-in is not installed; usual ones are net_af_packet, net_pcap, net_ring and net_null, each with a number behind"
+    )]
+    UnknownDriver {
+        /// The port, with its role.
+        port: String,
+    },
     /// A port of this name exists already.
     #[error(
         "{port}: a port of this name is open already; give each device its own number, for example net_af_packet0 and net_af_packet1"
@@ -150,10 +158,15 @@ pub enum Error {
 
 /// DPDK's text for an errno value, positive or negative, together with what its log said.
 pub(crate) fn reason(errno: i32) -> String {
+    let said = crate::logging::said();
+    // Drivers return -1 for any failure; it does not mean EPERM.
+    if errno == -1 {
+        return said.unwrap_or_else(|| "the driver gives no reason".to_owned());
+    }
     // SAFETY: rte_strerror returns a NUL-terminated string that stays valid for this thread until its next call.
-    let text = unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno.saturating_abs())) };
-    let text = text.to_string_lossy();
-    match crate::logging::said() {
+    let text =
+        unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno.saturating_abs())) }.to_string_lossy();
+    match said {
         Some(said) => format!("{text} ({said})"),
         None => text.into_owned(),
     }

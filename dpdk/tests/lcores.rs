@@ -4,7 +4,7 @@
 mod common;
 
 use arrayvec::ArrayVec;
-use common::{Loop, eal, headers, options};
+use common::{Loop, eal, flatten, headers, options, pattern};
 use dpdk::{DATA_ROOM, Eal, Error, Mempool};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -137,6 +137,73 @@ fn queues_move_to_workers_and_frames_cross_between_them() {
         .unwrap();
     assert_eq!(sender.join().unwrap().frames, u64::from(FRAMES));
     assert_eq!(receiver.join().unwrap(), FRAMES);
+    drop(port);
+    assert_eq!((packets.in_use(), small.in_use()), (0, 0));
+}
+
+/// One worker sends the same payload again and again, the other frees the frames: headers must never be written into a buffer that is still
+/// being read.
+#[test]
+fn headers_are_only_written_to_buffers_that_nobody_reads() {
+    let _guard = WORKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let eal = eal();
+    let l = Loop::new();
+    const FRAMES: u32 = 20_000;
+    let data = pattern(600, 1);
+    let mut payload = l.frame(&data).into_payload(0..600);
+    let expected = data.clone();
+    let Loop {
+        mut rx,
+        mut tx,
+        port,
+        packets,
+        headers: small,
+    } = l;
+    let sender = eal
+        .launch(0, move || {
+            let mut sent = 0u32;
+            while sent < FRAMES {
+                let mut h = headers(0);
+                h[50..54].copy_from_slice(&sent.to_be_bytes());
+                h[20..24].copy_from_slice(&(!sent).to_be_bytes());
+                match tx.send(&h, Some((&mut payload, 0..600))) {
+                    Ok(()) => sent += 1,
+                    Err(_) => std::thread::yield_now(),
+                }
+                // Now and then the receiver is let catch up, so that the buffer is free again.
+                if sent.is_multiple_of(8) {
+                    tx.flush();
+                    std::thread::yield_now();
+                }
+            }
+            while tx.pending() > 0 {
+                tx.flush();
+                std::thread::yield_now();
+            }
+            tx.counters()
+        })
+        .unwrap();
+    let receiver = eal
+        .launch(1, move || {
+            let mut next = 0u32;
+            while next < FRAMES {
+                let mut burst = ArrayVec::new();
+                if rx.rx_burst(&mut burst) == 0 {
+                    std::thread::yield_now();
+                }
+                for m in burst {
+                    assert_eq!(m.bytes()[50..54], next.to_be_bytes());
+                    assert_eq!(m.bytes()[20..24], (!next).to_be_bytes());
+                    assert!(flatten(m)[54..] == expected);
+                    next += 1;
+                }
+            }
+        })
+        .unwrap();
+    receiver.join().unwrap();
+    let c = sender.join().unwrap();
+    assert_eq!(c.in_place + c.indirect, u64::from(FRAMES));
+    assert!(c.in_place > 0 && c.indirect > 0, "{c:?}");
     drop(port);
     assert_eq!((packets.in_use(), small.in_use()), (0, 0));
 }

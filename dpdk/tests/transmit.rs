@@ -4,8 +4,9 @@
 mod common;
 
 use arrayvec::ArrayVec;
-use common::{Loop, flatten, headers, pattern};
-use dpdk::Mbuf;
+use common::{Loop, Pool, eal, flatten, frame, headers, pattern, unique};
+use dpdk::{DATA_ROOM, HEADER_ROOM, Mbuf, Payload, Port, PortOptions};
+use std::collections::VecDeque;
 use wire::io::{BURST, TxError};
 
 #[test]
@@ -406,4 +407,137 @@ fn what_a_closed_port_still_held_goes_back() {
     assert_eq!(headers.in_use(), 100);
     drop((rx, tx, port));
     assert_eq!((packets.in_use(), headers.in_use()), (0, 0));
+}
+
+#[test]
+fn without_chains_shared_payloads_are_copied() {
+    let packets = Pool::new(255, DATA_ROOM);
+    let small = Pool::new(255, HEADER_ROOM);
+    let options = PortOptions {
+        chains: false,
+        ..PortOptions::default()
+    };
+    let device = format!("net_ring{}", unique());
+    let (port, mut rx, mut tx) = Port::open(&eal(), &device, &options, &packets, &small).unwrap();
+    assert!(!port.info().chains);
+    let data = pattern(1400, 1);
+    let mut payload = frame(&packets, &data).into_payload(0..1400);
+    let other = payload.share();
+    let h = headers(1);
+    tx[0].send(&h, Some((&mut payload, 100..1400))).unwrap();
+    drop(other);
+    tx[0].send(&h, Some((&mut payload, 0..1400))).unwrap();
+    tx[0].flush();
+    let c = tx[0].counters();
+    assert_eq!((c.in_place, c.indirect, c.copied), (1, 0, 1));
+    let mut got = ArrayVec::new();
+    rx[0].rx_burst(&mut got);
+    assert_eq!(got[0].segments(), 1);
+    assert_eq!(got[0].bytes(), [&h[..], &data[100..]].concat());
+    assert_eq!(got[1].bytes(), [&h[..], &data[..]].concat());
+
+    // The copy must fit one buffer, so the MTU is limited at the start.
+    let options = PortOptions {
+        mtu: Some(2040),
+        ..options
+    };
+    let e = Port::open(
+        &eal(),
+        &format!("net_ring{}", unique()),
+        &options,
+        &packets,
+        &small,
+    )
+    .unwrap_err();
+    assert!(
+        e.to_string()
+            .contains("mtu is 2040, but this device takes at most 2026"),
+        "{e}"
+    );
+}
+
+/// Any order of sharing, cutting, sending, receiving and dropping leaves every byte as it was, and every mbuf comes back.
+#[test]
+fn random_use_keeps_bytes_and_counts() {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below.max(1) as u64) as usize
+    };
+    let mut l = Loop::new();
+    let mut kept: Vec<(Payload, Vec<u8>)> = vec![];
+    let mut expected: VecDeque<Vec<u8>> = VecDeque::new();
+    for step in 0..60_000u32 {
+        let pick = random(kept.len());
+        match random(10) {
+            0 if kept.len() < 200 => {
+                let bytes = pattern(random(1400), step as u8);
+                let (a, b) = (random(bytes.len() + 1), random(bytes.len() + 1));
+                let range = a.min(b)..a.max(b);
+                kept.push((
+                    l.frame(&bytes).into_payload(range.clone()),
+                    bytes[range].to_vec(),
+                ));
+            }
+            1 if !kept.is_empty() && kept.len() < 200 => {
+                let copy = (kept[pick].0.share(), kept[pick].1.clone());
+                kept.push(copy);
+            }
+            2 if !kept.is_empty() => {
+                let n = random(200);
+                let (payload, bytes) = &mut kept[pick];
+                payload.trim_front(n);
+                bytes.drain(..n.min(bytes.len()));
+            }
+            3 if !kept.is_empty() => {
+                let n = random(1400);
+                let (payload, bytes) = &mut kept[pick];
+                payload.truncate(n);
+                bytes.truncate(n);
+            }
+            4 if !kept.is_empty() => drop(kept.swap_remove(pick)),
+            5..=7 if !kept.is_empty() && expected.len() < 900 => {
+                let (payload, bytes) = &mut kept[pick];
+                let start = if random(2) == 0 {
+                    0
+                } else {
+                    random(bytes.len() + 1)
+                };
+                let range = start..start + random(bytes.len() - start + 1);
+                let mut h = headers(step as u8);
+                h.resize(54 + random(68), 7);
+                match l.tx.send(&h, Some((payload, range.clone()))) {
+                    Ok(()) => expected.push_back([&h[..], &bytes[range]].concat()),
+                    Err(e) => assert_eq!(e, TxError::TooLong, "step {step}"),
+                }
+            }
+            8 => {
+                l.tx.flush();
+            }
+            _ => {
+                for frame in l.receive() {
+                    let bytes = expected.pop_front().unwrap();
+                    // Some received frames are kept, so that one mbuf is frame and payload of two holders.
+                    if frame.segments() == 1 && kept.len() < 200 && random(4) == 0 {
+                        let from = random(bytes.len());
+                        let payload = frame.into_payload(from..usize::MAX);
+                        assert_eq!(payload.bytes(), &bytes[from..], "step {step}");
+                        kept.push((payload, bytes[from..].to_vec()));
+                    } else {
+                        assert_eq!(flatten(frame), bytes, "step {step}");
+                    }
+                }
+            }
+        }
+        if step % 64 == 0 {
+            assert!(kept.iter().all(|(p, b)| p.bytes() == b), "step {step}");
+        }
+    }
+    let c = l.tx.counters();
+    assert!(
+        c.in_place > 500 && c.indirect > 500 && c.header_only > 100,
+        "{c:?}"
+    );
 }

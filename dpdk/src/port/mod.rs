@@ -273,8 +273,9 @@ impl Inner {
         limit("tx_queues", tx_queues, raw.max_tx_queues)?;
 
         let software = SOFTWARE.contains(&driver.as_str());
-        let chains = raw.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS != 0
-            || SENDS_CHAINS.contains(&driver.as_str());
+        let chains = options.chains
+            && (raw.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS != 0
+                || SENDS_CHAINS.contains(&driver.as_str()));
         if !chains && tx_queues > 0 && u32::from(room) < u32::from(wanted) + LINK_HEADERS {
             return Err(Error::Option {
                 port,
@@ -429,10 +430,23 @@ impl Probed {
                 // SAFETY: two C strings that live during the call, which copies them.
                 let result = unsafe { sys::rte_vdev_init(name.as_ptr(), args.as_ptr()) };
                 if result < 0 {
-                    return Err(Error::Port {
-                        port: port.to_owned(),
-                        step: "making the virtual device",
-                        reason: reason(result),
+                    let port = port.to_owned();
+                    // A driver that refuses says why in its log; without one, the bus says nothing.
+                    return Err(match (result, crate::logging::said()) {
+                        (-1, None) => Error::UnknownDriver { port },
+                        (-1, Some(reason)) => Error::Port {
+                            port,
+                            step: "making the virtual device",
+                            reason,
+                        },
+                        (_, said) => {
+                            let said = said.map(|s| format!(" ({s})")).unwrap_or_default();
+                            Error::Port {
+                                port,
+                                step: "making the virtual device",
+                                reason: reason(result) + &said,
+                            }
+                        }
                     });
                 }
                 Some(name.clone())

@@ -19,6 +19,9 @@ pub struct PortOptions {
     /// Whether the NIC shall spread flows over the receive queues, both directions of a flow to the same one (Toeplitz with
     /// the key 0x6d5a repeated). [`PortInfo::rss`] says whether it does.
     pub rss: bool,
+    /// Whether a payload that cannot be sent in place may be sent as a chain of mbufs where the device can do that. Without, it is
+    /// copied.
+    pub chains: bool,
 }
 
 impl Default for PortOptions {
@@ -31,6 +34,7 @@ impl Default for PortOptions {
             mtu: None,
             promiscuous: false,
             rss: false,
+            chains: true,
         }
     }
 }
