@@ -1,2 +1,77 @@
-//! placeholder
-fn main() {}
+//! The replay engine: re-creates mirrored TCP client sessions, live, against a target.
+//!
+//! Arguments, configuration, machine, cores, report, in this order. Exit code 2 means that the configuration is wrong, 1 anything else; the
+//! last line on stderr says why, in one sentence.
+
+mod args;
+mod control;
+mod egress;
+mod lcore;
+mod links;
+mod offline;
+mod report;
+mod setup;
+mod worker;
+
+use args::Args;
+use clap::Parser;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Why the engine ends with an error.
+enum Failure {
+    Configuration(String),
+    Other(anyhow::Error),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let default = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(default)
+        .format_target(false)
+        .init();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(e)) => {
+            eprintln!("engine: {e}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Other(e)) => {
+            eprintln!("engine: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let config =
+        config::replay::load(&args.config).map_err(|e| Failure::Configuration(e.to_string()))?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // A second signal ends at once, for whoever does not want to wait for the drain.
+        let registered =
+            signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)));
+        registered.map_err(|e| {
+            Failure::Other(anyhow::Error::new(e).context("signals cannot be caught"))
+        })?;
+    }
+    let (machine, jobs) = setup::start(&config).map_err(Failure::Other)?;
+    if args.check {
+        drop(jobs);
+        if let Some(links) = machine.links {
+            links.stop();
+        }
+        println!(
+            "{}: configuration and machine are in order",
+            args.config.display()
+        );
+        return Ok(());
+    }
+    let report = args.report.as_ref().unwrap_or(&config.report.json);
+    control::run(&config, machine, jobs, report, args.duration, &stop).map_err(Failure::Other)
+}

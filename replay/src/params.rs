@@ -13,14 +13,6 @@ pub struct Origin {
     pub port: u16,
 }
 
-impl Origin {
-    /// True if `e` is this place.
-    #[inline]
-    pub fn matches(&self, e: &Endpoint) -> bool {
-        e.port == self.port && self.addr.is_none_or(|a| a == e.addr)
-    }
-}
-
 /// One `[[transfer]]`: what is sent to `from` in production is replayed to `to`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer {
@@ -72,19 +64,35 @@ pub struct Params {
 }
 
 impl Params {
-    /// The transfer and the direction that a mirrored segment belongs to: `true` is client to server.
+    /// The transfer and the direction that a mirrored segment belongs to: `true` is client to server. An exact address wins over any
+    /// address, and a target is never production: a mirror that sees the replay too must not feed it back.
     #[inline]
     pub fn transfer_of(&self, flow: &Flow) -> Option<(u16, bool)> {
+        self.transfer_from(&flow.dst)
+            .map(|t| (t, true))
+            .or_else(|| self.transfer_from(&flow.src).map(|t| (t, false)))
+    }
+
+    /// The transfer whose production side `server` is.
+    #[inline]
+    pub fn transfer_from(&self, server: &Endpoint) -> Option<u16> {
+        let mut any = None;
+        let mut exact = None;
         for (i, t) in self.transfers.iter().enumerate() {
-            if t.from.matches(&flow.dst) {
-                return Some((i as u16, true));
+            if t.to == *server {
+                return None;
+            }
+            if t.from.port != server.port {
+                continue;
+            }
+            match t.from.addr {
+                Some(addr) if addr == server.addr => exact = exact.or(Some(i as u16)),
+                None if !self.pool.is_empty() || t.to.addr.is_v4() == server.addr.is_v4() => {
+                    any = any.or(Some(i as u16))
+                }
+                _ => {}
             }
         }
-        for (i, t) in self.transfers.iter().enumerate() {
-            if t.from.matches(&flow.src) {
-                return Some((i as u16, false));
-            }
-        }
-        None
+        exact.or(any)
     }
 }

@@ -376,9 +376,14 @@ impl<P: Payload> Core<P> {
         self.counters.sessions_ended += 1;
     }
 
-    /// The engine is stopping: no new sessions; what was captured is still replayed, then every connection is closed in good order.
+    /// The engine is stopping: no new sessions, and an end to those there are.
     pub fn drain(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
         self.draining = true;
+        self.end_all(now, tx);
+    }
+
+    /// Nothing more will be captured of the sessions there are: what was is still replayed, then every connection is closed in good order.
+    pub fn end_all(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
         for sid in self.sessions.ids() {
             if !matches!(self.sessions[sid].phase, Phase::Free | Phase::Ended) {
                 self.end_session(now, sid, End::Fin);

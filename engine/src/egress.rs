@@ -1,0 +1,191 @@
+//! From the session core's segments to frames on the replay port: next hop, headers, checksums, transmit queue; and from its claims to the
+//! control links.
+//!
+//! A frame can only be built for one of the configured targets: the core names a transfer by its index, never an address.
+
+use crate::links::WorkerEnd;
+use link::{Claim, Message};
+use replay::{Egress, Refused};
+use std::ops::Range;
+use wire::build::{LinkHeader, tcp};
+use wire::head::HeaderBuf;
+use wire::host::{FrameBuf, Host};
+use wire::io::{Payload, Tx, TxError};
+use wire::{Endpoint, Head, Nanos};
+
+/// Time to live and hop limit of what we send (RFC 1700's recommendation, Linux's default).
+const TTL: u8 = 64;
+
+/// What could not be sent, by reason. A segment that was refused is tried again, so these are no losses.
+#[derive(Clone, Copy, Default)]
+pub struct EgressCounters {
+    /// The next hop has not answered ARP or ND.
+    pub unreachable: u64,
+    /// The transmit queue was full.
+    pub full: u64,
+    /// No mbuf for the headers.
+    pub no_buffer: u64,
+    /// Longer than the port's MTU.
+    pub too_long: u64,
+    /// Claims that found the ring to a control link full: responses of these connections will not come.
+    pub claims_dropped: u64,
+    /// Frames of ARP, ND and ping that were sent.
+    pub control_sent: u64,
+}
+
+/// The replay port's transmit side on one core.
+pub struct Outlet<T> {
+    tx: T,
+    /// Resolves next hops, answers ARP, ND and ping.
+    pub host: Host,
+    mac: [u8; 6],
+    targets: Vec<Endpoint>,
+    links: Option<WorkerEnd>,
+    owner: u16,
+    ident: u16,
+    headers: HeaderBuf,
+    /// Buffers are short: new sessions are shed.
+    pub pressure: bool,
+    /// A claim waits for a link that may be asleep.
+    claimed: bool,
+    /// What could not be sent.
+    pub counters: EgressCounters,
+}
+
+impl<T: Tx> Outlet<T> {
+    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `links` are there in remote mode.
+    pub fn new(
+        tx: T,
+        host: Host,
+        mac: [u8; 6],
+        targets: Vec<Endpoint>,
+        links: Option<WorkerEnd>,
+        owner: u16,
+    ) -> Self {
+        Self {
+            tx,
+            host,
+            mac,
+            targets,
+            links,
+            owner,
+            ident: owner,
+            headers: HeaderBuf::new(),
+            pressure: false,
+            claimed: false,
+            counters: EgressCounters::default(),
+        }
+    }
+
+    /// Claims ranges of client addresses that are this core's for as long as it runs.
+    pub fn claim_slice(&mut self, claim: Claim) {
+        self.command(Message::Claim(claim));
+    }
+
+    fn command(&mut self, message: Message) {
+        let Some(links) = &self.links else { return };
+        for ring in &links.commands {
+            if ring.push(message.clone()).is_err() {
+                self.counters.claims_dropped += 1;
+            }
+        }
+        self.claimed = true;
+    }
+
+    /// The next record of a response that came over a link.
+    #[inline]
+    pub fn next_record(&mut self) -> Option<link::Record> {
+        self.links.as_ref()?.responses.pop()
+    }
+
+    /// Sends the frame of ARP, ND or ping in `frame`.
+    pub fn send_control(&mut self, frame: &FrameBuf) {
+        // A lost one is asked for again.
+        if self.tx.send(frame, None).is_ok() {
+            self.counters.control_sent += 1;
+        }
+    }
+
+    /// Asks for next hops that are due.
+    pub fn poll_host(&mut self, now: Nanos, buffer: &mut FrameBuf) {
+        while self.host.poll(now, buffer) {
+            self.send_control(buffer);
+        }
+    }
+
+    /// Hands everything to the driver. With `wake`, links that sleep are woken for claims.
+    pub fn flush(&mut self, wake: bool) -> usize {
+        if wake
+            && std::mem::take(&mut self.claimed)
+            && let Some(links) = &self.links
+        {
+            links.wake();
+        }
+        self.tx.flush()
+    }
+
+    /// The control links are used, rather than the replay port, for responses.
+    pub fn is_remote(&self) -> bool {
+        self.links.is_some()
+    }
+}
+
+impl<T: Tx> Egress<T::Payload> for Outlet<T> {
+    #[inline]
+    fn send(
+        &mut self,
+        transfer: u16,
+        head: &Head,
+        payload: Option<(&mut T::Payload, Range<usize>)>,
+    ) -> Result<(), Refused> {
+        let target = self.targets[usize::from(transfer)];
+        debug_assert_eq!(head.flow.dst, target);
+        let Some(dst) = self.host.next_hop(&target.addr) else {
+            self.counters.unreachable += 1;
+            return Err(Refused::Unreachable);
+        };
+        self.ident = self.ident.wrapping_add(1);
+        let bytes = payload
+            .as_ref()
+            .and_then(|(p, range)| p.bytes().get(range.clone()))
+            .unwrap_or(&[]);
+        tcp(
+            &mut self.headers,
+            &LinkHeader { dst, src: self.mac },
+            head,
+            TTL,
+            self.ident,
+            bytes,
+        );
+        self.tx.send(&self.headers, payload).map_err(|e| {
+            match e {
+                TxError::Full => self.counters.full += 1,
+                TxError::NoBuffer => self.counters.no_buffer += 1,
+                TxError::TooLong => self.counters.too_long += 1,
+            }
+            Refused::Busy
+        })
+    }
+
+    fn claim(&mut self, client: &Endpoint, transfer: u16) {
+        if self.links.is_some() {
+            let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
+            self.command(Message::Claim(claim));
+        }
+    }
+
+    fn release(&mut self, client: &Endpoint, transfer: u16) {
+        if self.links.is_some() {
+            let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
+            self.command(Message::Release(claim));
+        }
+    }
+
+    fn accepts_sessions(&self) -> bool {
+        let up = self
+            .links
+            .as_ref()
+            .is_none_or(|l| l.up.load(std::sync::atomic::Ordering::Relaxed) > 0);
+        up && !self.pressure
+    }
+}

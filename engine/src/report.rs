@@ -1,0 +1,220 @@
+//! The report: what the engine has counted, as `report.json` and as a line in the log.
+//!
+//! Every figure comes from the workers' snapshots; each of them is consistent in itself, so the books balance in every report.
+
+use crate::links::Stats as LinkStats;
+use crate::worker::Snapshot;
+use dpdk::PortStats;
+use replay::histogram::Histogram;
+use replay::{Counters, Drop, Loss};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::time::Duration;
+use wire::Skip;
+
+/// What a report is made from.
+pub struct Sources<'a> {
+    /// One snapshot a worker.
+    pub workers: &'a [Snapshot],
+    /// The CPUs they run on.
+    pub cpus: &'a [usize],
+    /// The mirror ports, by name.
+    pub mirrors: Vec<(String, PortStats)>,
+    /// The replay port.
+    pub replay: (String, PortStats),
+    /// The control links; `None` if the intercept is embedded.
+    pub links: Option<Vec<LinkStats>>,
+    /// Replicas a session.
+    pub copies: u64,
+    /// Mbufs in use and in all.
+    pub mbufs: (u32, u32),
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// The engine has stopped and nothing more will come.
+    pub is_final: bool,
+}
+
+/// All workers' counters in one.
+pub fn total(workers: &[Snapshot]) -> Counters {
+    let mut sum = Counters::default();
+    for w in workers {
+        sum.add(&w.core);
+    }
+    sum
+}
+
+fn sum(workers: &[Snapshot], field: impl Fn(&Snapshot) -> u64) -> u64 {
+    workers.iter().map(field).sum()
+}
+
+/// The report as JSON.
+pub fn json(s: &Sources<'_>) -> Value {
+    let c = total(s.workers);
+    let w = s.workers;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "final": s.is_final,
+        "elapsed_s": s.elapsed.as_secs_f64(),
+        "copies": s.copies,
+        "mirror": {
+            "frames": sum(w, |w| w.worker.mirror_frames),
+            "bytes": sum(w, |w| w.worker.mirror_bytes),
+            "used": c.used,
+            "dropped": dropped(w, &c),
+            "handed_over": sum(w, |w| w.worker.handed_over),
+            "out_of_order": c.out_of_order,
+            "ports": s.mirrors.iter().map(|(name, p)| port(name, p)).collect::<Vec<_>>(),
+        },
+        "production": { "sessions": c.sessions, "sessions_shed": c.sessions_shed, "turns": c.turns, "bytes": c.bytes },
+        "replayed": {
+            "sessions": c.replayed_sessions,
+            "turns": c.replayed_turns,
+            "bytes": c.replayed_bytes,
+            "retransmitted": c.retransmitted_bytes,
+            "retransmitted_segments": c.retransmitted_segments,
+            "gate_timeouts": c.gate_timeouts,
+        },
+        "lost": { "turns": c.lost_turns_sum(), "bytes": c.lost_bytes_sum(), "reason": lost(&c) },
+        "in_flight": { "turns": c.in_flight_turns, "bytes": c.in_flight_bytes },
+        "target": {
+            "connects": c.connects,
+            "connect_failures": c.connect_failures,
+            "resets": c.target_resets,
+            "closed_early": c.target_closed_early,
+            "responses": c.responses,
+            "response_segments": c.response_segments,
+            "response_bytes": c.response_bytes,
+            "unresolved_next_hops": w.iter().flat_map(|w| &w.unresolved).map(ToString::to_string).collect::<Vec<_>>(),
+            "icmp_errors": sum(w, |w| w.worker.icmp_errors),
+        },
+        "latency": { "production": latency(&c.production_latency), "target": latency(&c.target_latency) },
+        "intercept": {
+            "mode": if s.links.is_some() { "remote" } else { "embedded" },
+            "responses": sum(w, |w| w.worker.replay_responses + w.worker.link_responses),
+            "unknown": c.responses_unknown,
+            "dropped": sum(w, |w| w.worker.response_full),
+            "claims_dropped": sum(w, |w| w.egress.claims_dropped),
+            "links": s.links,
+        },
+        "replay_port": replay_port(s),
+        "buffers": { "in_use": s.mbufs.0, "size": s.mbufs.1 },
+        "cores": w.iter().zip(s.cpus).map(|(w, cpu)| core(w, *cpu)).collect::<Vec<_>>(),
+    })
+}
+
+fn port(name: &str, p: &PortStats) -> Value {
+    json!({
+        "name": name,
+        "frames": p.rx_frames,
+        "bytes": p.rx_bytes,
+        "missed": p.rx_missed,
+        "errors": p.rx_errors,
+        "no_mbuf": p.rx_no_mbuf,
+    })
+}
+
+fn replay_port(s: &Sources<'_>) -> Value {
+    let (w, (name, p)) = (s.workers, &s.replay);
+    json!({
+        "name": name,
+        "sent_frames": p.tx_frames,
+        "sent_bytes": p.tx_bytes,
+        "send_errors": p.tx_errors,
+        "received_frames": sum(w, |w| w.worker.replay_frames),
+        "control": sum(w, |w| w.worker.replay_control),
+        "strays": sum(w, |w| w.worker.replay_strays),
+        "skipped": sum(w, |w| w.worker.replay_skipped),
+        "held_back": {
+            "queue_full": sum(w, |w| w.egress.full),
+            "no_buffer": sum(w, |w| w.egress.no_buffer),
+            "next_hop": sum(w, |w| w.egress.unreachable),
+            "too_long": sum(w, |w| w.egress.too_long),
+        },
+    })
+}
+
+fn dropped(workers: &[Snapshot], c: &Counters) -> Value {
+    let mut map = Map::new();
+    for skip in Skip::ALL {
+        map.insert(
+            skip.name().into(),
+            sum(workers, |w| w.worker.skipped[skip as usize]).into(),
+        );
+    }
+    for (reason, n) in Drop::ALL.iter().zip(c.dropped) {
+        map.insert(reason.name().into(), n.into());
+    }
+    map.insert(
+        "handover_full".into(),
+        sum(workers, |w| w.worker.handover_full).into(),
+    );
+    Value::Object(map)
+}
+
+fn lost(c: &Counters) -> Value {
+    let reasons = Loss::ALL.iter().zip(c.lost_turns.iter().zip(c.lost_bytes));
+    reasons
+        .map(|(r, (turns, bytes))| {
+            (
+                r.name().to_owned(),
+                json!({ "turns": turns, "bytes": bytes }),
+            )
+        })
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn latency(h: &Histogram) -> Value {
+    json!({
+        "count": h.count(),
+        "p50_us": h.quantile_us(0.5),
+        "p90_us": h.quantile_us(0.9),
+        "p99_us": h.quantile_us(0.99),
+        "p999_us": h.quantile_us(0.999),
+        "max_us": h.max_us(),
+    })
+}
+
+fn core(w: &Snapshot, cpu: usize) -> Value {
+    json!({
+        "cpu": cpu,
+        "frames": w.worker.mirror_frames,
+        "handed_over": w.worker.handed_over,
+        "sessions": w.sessions,
+        "segments_held": w.segments,
+        "addresses": { "in_use": w.slots.0, "size": w.slots.1 },
+        "turns": w.core.turns,
+        "replayed_turns": w.core.replayed_turns,
+        "segments_sent": w.core.segments_sent,
+        "loops": w.worker.loops,
+        "idle_loops": w.worker.idle_loops,
+    })
+}
+
+/// Writes the report, so that a reader never sees half of one.
+pub fn write(path: &Path, report: &Value) -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let text = format!("{report:#}\n");
+    std::fs::write(&temporary, text)?;
+    std::fs::rename(&temporary, path).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+/// One line for the log.
+pub fn line(s: &Sources<'_>) -> String {
+    let c = total(s.workers);
+    let frames = sum(s.workers, |w| w.worker.mirror_frames);
+    let sessions = sum(s.workers, |w| w.sessions as u64);
+    format!(
+        "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target",
+        c.sessions,
+        c.turns,
+        c.replayed_turns,
+        c.lost_turns_sum(),
+        c.in_flight_turns,
+        c.production_latency.quantile_us(0.99),
+        c.target_latency.quantile_us(0.99),
+    )
+}

@@ -1,0 +1,345 @@
+//! One worker core: receive, decode, hand over or process, transmit, once round and again.
+//!
+//! The loop is generic over the ports it polls, so that the very code that runs on an lcore runs in a test over a memory port. On its way a
+//! frame meets no lock, no allocation, no system call and no log line. Every frame that is received is used or counted under a reason.
+
+use crate::egress::{EgressCounters, Outlet};
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+use replay::{Core, Counters, Ownership};
+use std::sync::Arc;
+use wire::decode::{LinkType, Local, Packet, local, mirrored_on};
+use wire::host::{FrameBuf, Kind};
+use wire::io::{BURST, Frame, Rx, Tx};
+use wire::{Addr, Endpoint, Head, Nanos, Skip};
+
+/// What one core gives to another.
+pub enum Parcel<F> {
+    /// A mirrored frame of a session that the other core owns.
+    Mirrored(Packet, F),
+    /// The header of a response to a connection that the other core owns.
+    Response(Head),
+    /// A neighbour that answered.
+    Neighbor(Addr, [u8; 6]),
+}
+
+/// A single-producer ring from one core to another.
+pub type Ring<F> = Arc<ArrayQueue<Parcel<F>>>;
+
+/// Frames and what became of them before the session core saw them.
+#[derive(Clone, Default)]
+pub struct WorkerCounters {
+    /// Frames received on mirror ports.
+    pub mirror_frames: u64,
+    /// Their bytes.
+    pub mirror_bytes: u64,
+    /// Mirrored frames that could not be decoded, by reason.
+    pub skipped: [u64; Skip::COUNT],
+    /// Mirrored frames handed to the core that owns them.
+    pub handed_over: u64,
+    /// Mirrored frames dropped because the owner's ring was full.
+    pub handover_full: u64,
+    /// Frames received on the replay port.
+    pub replay_frames: u64,
+    /// Responses of targets among them.
+    pub replay_responses: u64,
+    /// Responses dropped because the owner's ring was full.
+    pub response_full: u64,
+    /// ARP, ND and ICMP among them.
+    pub replay_control: u64,
+    /// TCP that is no response of a target, or comes although an intercept is to absorb it.
+    pub replay_strays: u64,
+    /// Frames on the replay port that are none of these.
+    pub replay_skipped: u64,
+    /// ICMP errors for segments of ours.
+    pub icmp_errors: u64,
+    /// Responses that came over the control links.
+    pub link_responses: u64,
+    /// Times round the loop, and those in which there was nothing to do.
+    pub loops: u64,
+    /// See `loops`.
+    pub idle_loops: u64,
+}
+
+/// What a worker tells when it is asked.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// The session core's counters.
+    pub core: Counters,
+    /// The loop's.
+    pub worker: WorkerCounters,
+    /// The transmit side's.
+    pub egress: EgressCounters,
+    /// Sessions now.
+    pub sessions: usize,
+    /// Captured segments held now.
+    pub segments: usize,
+    /// Pool addresses in use and in all.
+    pub slots: (usize, usize),
+    /// Next hops that do not answer.
+    pub unresolved: ArrayVec<Addr, 4>,
+    /// The worker is through with draining.
+    pub drained: bool,
+}
+
+/// Which core the response to a client address belongs to.
+#[derive(Clone)]
+pub struct ResponseOwner {
+    /// Each core's slices of the pool; empty without a pool.
+    pub slices: Vec<Vec<replay::slots::Slice>>,
+    /// The rule without a pool.
+    pub ownership: Ownership,
+    /// The transfers' targets, each with the production address it stands for, as far as that is one.
+    pub targets: Vec<(Endpoint, Endpoint)>,
+}
+
+impl ResponseOwner {
+    /// The owner, or `None` if the segment comes from no target or goes to no client of ours.
+    #[inline]
+    fn of(&self, head: &Head) -> Option<u16> {
+        let (_, production) = self.targets.iter().find(|(t, _)| *t == head.flow.src)?;
+        let client = &head.flow.dst;
+        if self.slices.iter().all(Vec::is_empty) {
+            return Some(self.ownership.owner(client, production));
+        }
+        self.slices
+            .iter()
+            .position(|s| s.iter().any(|s| s.contains(client)))
+            .map(|i| i as u16)
+    }
+}
+
+/// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay port.
+pub struct Worker<R: Rx, T: Tx> {
+    /// Which worker it is.
+    pub index: u16,
+    /// Its mirror queues.
+    pub mirrors: Vec<R>,
+    /// How their frames begin.
+    pub link_type: LinkType,
+    /// Its queue of the replay port.
+    pub replay: Option<R>,
+    /// Its sessions.
+    pub core: Core<T::Payload>,
+    /// Where its segments go.
+    pub out: Outlet<T>,
+    /// Rings to all workers, by index; its own is not used.
+    pub to: Vec<Ring<R::Frame>>,
+    /// Rings from all workers.
+    pub from: Vec<Ring<R::Frame>>,
+    /// Who gets a response.
+    pub owner: ResponseOwner,
+    /// What it counts.
+    pub counters: WorkerCounters,
+    frames: ArrayVec<R::Frame, BURST>,
+    reply: FrameBuf,
+}
+
+impl<R, T> Worker<R, T>
+where
+    R: Rx,
+    R::Frame: Frame<Payload = T::Payload>,
+    T: Tx,
+{
+    /// A worker without mirror queues, replay queue or peers.
+    pub fn new(index: u16, core: Core<T::Payload>, out: Outlet<T>, owner: ResponseOwner) -> Self {
+        Self {
+            index,
+            mirrors: Vec::new(),
+            link_type: LinkType::Ethernet,
+            replay: None,
+            core,
+            out,
+            to: Vec::new(),
+            from: Vec::new(),
+            owner,
+            counters: WorkerCounters::default(),
+            frames: ArrayVec::new(),
+            reply: FrameBuf::new(),
+        }
+    }
+
+    /// Once round. `read_mirror` is false while draining and while an offline replay waits. Returns how much there was to do.
+    #[inline]
+    pub fn step(&mut self, now: Nanos, read_mirror: bool) -> usize {
+        let mut work = 0;
+        if read_mirror {
+            work += self.poll_mirrors(now);
+        }
+        work += self.poll_rings(now);
+        work += self.poll_replay(now);
+        work += self.poll_links(now);
+        work += self.core.poll(now, &mut self.out);
+        self.out.poll_host(now, &mut self.reply);
+        work += self.out.flush(true);
+        self.counters.loops += 1;
+        self.counters.idle_loops += u64::from(work == 0);
+        work
+    }
+
+    fn poll_mirrors(&mut self, now: Nanos) -> usize {
+        let mut received = 0;
+        for i in 0..self.mirrors.len() {
+            let mut frames = std::mem::take(&mut self.frames);
+            received += self.mirrors[i].rx_burst(&mut frames);
+            for frame in frames.drain(..) {
+                self.mirror_frame(now, frame);
+            }
+            self.frames = frames;
+        }
+        received
+    }
+
+    /// One frame of the mirror: to the session core, to the core that owns it, or to a counter.
+    #[inline]
+    pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
+        let len = frame.frame_len();
+        self.counters.mirror_frames += 1;
+        self.counters.mirror_bytes += len as u64;
+        let packet = match mirrored_on(self.link_type, frame.bytes(), len) {
+            Ok(packet) => packet,
+            Err(skip) => {
+                self.counters.skipped[skip as usize] += 1;
+                return;
+            }
+        };
+        let owner = self.mirror_owner(&packet.head);
+        if owner == self.index {
+            // A frame of no use is counted by the core.
+            let _ = self.core.mirror(now, &packet, frame, &mut self.out);
+            return;
+        }
+        match self.to[usize::from(owner)].push(Parcel::Mirrored(packet, frame)) {
+            Ok(()) => self.counters.handed_over += 1,
+            Err(_) => self.counters.handover_full += 1,
+        }
+    }
+
+    #[inline]
+    fn mirror_owner(&self, head: &Head) -> u16 {
+        let params = self.core.params();
+        if params.ownership.cores <= 1 {
+            return self.index;
+        }
+        match params.transfer_of(&head.flow) {
+            Some((_, true)) => params.ownership.owner(&head.flow.src, &head.flow.dst),
+            Some((_, false)) => params.ownership.owner(&head.flow.dst, &head.flow.src),
+            None => self.index,
+        }
+    }
+
+    fn poll_rings(&mut self, now: Nanos) -> usize {
+        let mut work = 0;
+        for i in 0..self.from.len() {
+            for _ in 0..BURST {
+                let Some(parcel) = self.from[i].pop() else {
+                    break;
+                };
+                work += 1;
+                match parcel {
+                    Parcel::Mirrored(packet, frame) => {
+                        let _ = self.core.mirror(now, &packet, frame, &mut self.out);
+                    }
+                    Parcel::Response(head) => self.core.response(now, &head, &mut self.out),
+                    Parcel::Neighbor(addr, mac) => {
+                        self.out.host.learn(addr, mac, now);
+                    }
+                }
+            }
+        }
+        work
+    }
+
+    fn poll_replay(&mut self, now: Nanos) -> usize {
+        let Some(rx) = self.replay.as_mut() else {
+            return 0;
+        };
+        let mut frames = std::mem::take(&mut self.frames);
+        let received = rx.rx_burst(&mut frames);
+        for frame in frames.drain(..) {
+            self.counters.replay_frames += 1;
+            match local(frame.bytes(), frame.frame_len()) {
+                Local::Tcp(packet) => self.replay_segment(now, &packet.head),
+                Local::Control => self.control(now, frame.bytes()),
+                Local::Skip(_) => self.counters.replay_skipped += 1,
+            }
+        }
+        self.frames = frames;
+        received
+    }
+
+    /// A TCP segment on the replay port: a response, if this engine absorbs them itself.
+    #[inline]
+    fn replay_segment(&mut self, now: Nanos, head: &Head) {
+        let owner = if self.out.is_remote() {
+            None
+        } else {
+            self.owner.of(head)
+        };
+        let Some(owner) = owner else {
+            self.counters.replay_strays += 1;
+            return;
+        };
+        self.counters.replay_responses += 1;
+        if owner == self.index {
+            self.core.response(now, head, &mut self.out);
+        } else if self.to[usize::from(owner)]
+            .push(Parcel::Response(*head))
+            .is_err()
+        {
+            self.counters.response_full += 1;
+        }
+    }
+
+    fn control(&mut self, now: Nanos, bytes: &[u8]) {
+        self.counters.replay_control += 1;
+        let slices = &self.owner.slices;
+        // In remote mode the intercept is where responses go, so it is the one to answer for the pool.
+        let embedded = !self.out.is_remote();
+        let proxied = |a: &Addr| {
+            embedded
+                && slices
+                    .iter()
+                    .flatten()
+                    .any(|s| s.contains(&Endpoint::new(*a, s.low)))
+        };
+        let received = self.out.host.receive(now, bytes, &proxied, &mut self.reply);
+        if received.replied {
+            self.out.send_control(&self.reply);
+        }
+        if let Some((addr, mac)) = received.learned {
+            for (i, ring) in self.to.iter().enumerate() {
+                if i != usize::from(self.index) {
+                    // If the ring is full the neighbour is asked again.
+                    let _ = ring.push(Parcel::Neighbor(addr, mac));
+                }
+            }
+        }
+        if matches!(received.kind, Kind::Unreachable(..) | Kind::TooBig(..)) {
+            self.counters.icmp_errors += 1;
+        }
+    }
+
+    fn poll_links(&mut self, now: Nanos) -> usize {
+        let mut work = 0;
+        while work < 8 * BURST
+            && let Some(record) = self.out.next_record()
+        {
+            work += 1;
+            self.counters.link_responses += 1;
+            self.core.response(now, &record.head, &mut self.out);
+        }
+        work
+    }
+
+    /// Fills in what the worker tells.
+    pub fn snapshot(&self, into: &mut Snapshot) {
+        into.core.clone_from(self.core.counters());
+        into.worker.clone_from(&self.counters);
+        into.egress = self.out.counters;
+        into.sessions = self.core.session_count();
+        into.segments = self.core.segment_count();
+        into.slots = self.core.slots();
+        into.unresolved = self.out.host.unresolved().take(4).collect();
+    }
+}
