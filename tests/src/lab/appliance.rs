@@ -1,0 +1,362 @@
+//! The appliance in the lab: the engine in its namespace and, if responses are absorbed remotely, the intercept in the assistant's.
+//!
+//! Both are the real binaries with real configuration files. They are started, waited for (their log says `ready`), asked to end with SIGTERM and
+//! their reports read, just as a user would.
+
+use super::process::{Process, binary, wait_until};
+use super::report::Report;
+use super::servers::Service;
+use super::{Family, Lab, Node, Responses};
+use anyhow::{Context, Result, bail};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// EAL start and ARP take well under a second; a busy machine takes longer.
+const START: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(30);
+
+/// How the target sees the clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clients {
+    /// With addresses of the pool.
+    #[default]
+    Pool,
+    /// With their own addresses.
+    Own,
+}
+
+/// How to start the engine.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Client addresses at the target.
+    pub clients: Clients,
+    /// Families whose services are replayed.
+    pub families: Vec<Family>,
+    /// Services that are replayed.
+    pub services: Vec<Service>,
+    /// Workers: 1 or 2.
+    pub workers: usize,
+    /// Share of the sessions in percent.
+    pub percent: u8,
+    /// Replicas of each session.
+    pub copies: u16,
+    /// The mirror's vdev, with its arguments. Deeper than the driver's default, as the load of a shared machine comes in bursts.
+    pub mirror: String,
+    /// The replay port's vdev, with its arguments.
+    pub port: String,
+    /// Keys to add to a section, such as `("traffic", "rtt = \"20ms\"")`.
+    pub extra: Vec<(&'static str, String)>,
+    /// Text of a configuration file that is used instead of all of the above.
+    pub verbatim: Option<String>,
+    /// Further arguments of the program.
+    pub args: Vec<String>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            clients: Clients::default(),
+            families: vec![Family::V4],
+            services: vec![Service::Http],
+            workers: 1,
+            percent: 100,
+            copies: 1,
+            mirror: "net_af_packet0,iface=span0,framecnt=8192".to_owned(),
+            port: "net_af_packet1,iface=replay0,framecnt=4096".to_owned(),
+            extra: Vec::new(),
+            verbatim: None,
+            args: Vec::new(),
+        }
+    }
+}
+
+fn quoted(items: impl IntoIterator<Item = String>) -> String {
+    let items: Vec<String> = items.into_iter().map(|i| format!("{i:?}")).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// Prefix of the replay network.
+const fn on_link(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "24",
+        Family::V6 => "64",
+    }
+}
+
+fn lcores(workers: usize) -> Result<&'static str> {
+    match workers {
+        1 => Ok("[1]"),
+        2 => Ok("[0, 1]"),
+        n => bail!("workers = {n}: the lab starts 1 or 2"),
+    }
+}
+
+impl EngineOptions {
+    /// The text of `replay.toml`.
+    ///
+    /// # Errors
+    /// The options contradict themselves.
+    pub fn toml(&self, lab: &Lab) -> Result<String> {
+        if let Some(text) = &self.verbatim {
+            return Ok(text.clone());
+        }
+        let extra = |section: &str| -> String {
+            self.extra
+                .iter()
+                .filter(|(s, _)| *s == section)
+                .map(|(_, line)| format!("{line}\n"))
+                .collect()
+        };
+        let mut text = format!("[mirror]\nports = [{:?}]\n{}", self.mirror, extra("mirror"));
+        let addresses = quoted(
+            self.families
+                .iter()
+                .map(|f| format!("{}/{}", f.appliance(), on_link(*f))),
+        );
+        let _ = write!(
+            text,
+            "\n[replay]\nport = {:?}\naddress = {addresses}\n{}",
+            self.port,
+            extra("replay")
+        );
+        for family in &self.families {
+            for service in &self.services {
+                let (from, to) = (service.on_production(*family), service.on_target(*family));
+                let _ = write!(text, "\n[[transfer]]\nfrom = \"{from}\"\nto = \"{to}\"\n");
+            }
+        }
+        if self.clients == Clients::Pool {
+            let pool = quoted(self.families.iter().map(|f| f.pool().to_owned()));
+            let _ = write!(text, "\n[clients]\npool = {pool}\n{}", extra("clients"));
+        }
+        let _ = write!(
+            text,
+            "\n[traffic]\ncopies = {}\npercent = {}\n{}",
+            self.copies,
+            self.percent,
+            extra("traffic")
+        );
+        match lab.options().responses {
+            Responses::Embedded => text.push_str("\n[intercept]\nmode = \"embedded\"\n"),
+            Responses::Remote => {
+                text.push_str("\n[intercept]\nmode = \"remote\"\nservers = [\"10.30.0.3:36524\"]\nkey_file = \"link.key\"\n");
+            }
+        }
+        text.push_str(&extra("intercept"));
+        let _ = write!(
+            text,
+            "\n[limits]\nsessions = 20_000\nmbufs = \"128MiB\"\nsession_bytes = \"4MiB\"\n{}",
+            extra("limits")
+        );
+        let report = lab.file("report.json");
+        let _ = write!(
+            text,
+            "\n[report]\ninterval = \"500ms\"\njson = {report:?}\n{}",
+            extra("report")
+        );
+        let _ = write!(
+            text,
+            "\n[eal]\nlcores = {}\nmemory = \"no-huge\"\n{}",
+            lcores(self.workers)?,
+            extra("eal")
+        );
+        Ok(text)
+    }
+}
+
+/// A running engine.
+#[derive(Debug)]
+pub struct Engine {
+    process: Process,
+    report: PathBuf,
+}
+
+impl Engine {
+    /// Writes `replay.toml` in the lab's folder, starts the engine and waits until it is ready.
+    ///
+    /// # Errors
+    /// The binary is not built, or the engine ends before it is ready: its log's last lines are in the error.
+    pub fn start(lab: &Lab, options: &EngineOptions) -> Result<Self> {
+        let mut process = lab.spawn("engine", Self::command(lab, options)?)?;
+        process.wait_ready("ready", START, is_ready)?;
+        Ok(Self {
+            process,
+            report: lab.file("report.json"),
+        })
+    }
+
+    /// The command that starts the engine, with its configuration already written: for tests of what it says and how it ends.
+    ///
+    /// # Errors
+    /// The binary is not built, or a file can't be written.
+    pub fn command(lab: &Lab, options: &EngineOptions) -> Result<Command> {
+        let path = lab.file("replay.toml");
+        std::fs::write(&path, options.toml(lab)?)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        write_key(lab)?;
+        let mut command = lab.command(Node::Appliance, binary("engine")?);
+        command
+            .arg("--config")
+            .arg(&path)
+            .args(&options.args)
+            .current_dir(lab.dir());
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info");
+        }
+        Ok(command)
+    }
+
+    /// Its process.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The report it wrote last, `None` if it has written none yet.
+    ///
+    /// # Errors
+    /// There is one and it's no report.
+    pub fn report(&self) -> Result<Option<Report>> {
+        if self.report.exists() {
+            Report::read(&self.report).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Waits until a report says that `turns` turns of production were seen and none is in flight. It looks at every report on the way and
+    /// checks its books.
+    ///
+    /// # Errors
+    /// Not in time, the engine ended, or a report's books don't balance.
+    pub fn settle(&mut self, turns: u64, copies: u16, limit: Duration) -> Result<Report> {
+        let mut last = None;
+        let settled = wait_until("every turn replayed", limit, || {
+            if let Some(status) = self.process.status()? {
+                bail!(
+                    "engine: ended ({status}); its log:\n{}",
+                    self.process.tail()
+                );
+            }
+            let Some(report) = self.report()? else {
+                return Ok(None);
+            };
+            report.check_books(copies)?;
+            let done = report.number("production.turns")? >= turns
+                && report.number("in_flight.turns")? == 0;
+            last = Some(report.clone());
+            Ok(done.then_some(report))
+        });
+        settled.map_err(|e| match last {
+            Some(report) => anyhow::anyhow!(
+                "{e:#} (expected {turns} turns of production); the last report:\n{report}"
+            ),
+            None => anyhow::anyhow!("{e:#}; there was no report"),
+        })
+    }
+
+    /// Asks it to end and returns its final report.
+    ///
+    /// # Errors
+    /// Its exit code is not 0, it doesn't end, or leaves no report.
+    pub fn stop(mut self) -> Result<Report> {
+        let status = self.process.terminate(STOP)?;
+        if !status.success() {
+            bail!(
+                "engine: {status} after SIGTERM instead of exit code 0; its log:\n{}",
+                self.process.tail()
+            );
+        }
+        Report::read(&self.report)
+    }
+}
+
+/// A running intercept.
+#[derive(Debug)]
+pub struct Intercept {
+    process: Process,
+}
+
+impl Intercept {
+    /// Writes `intercept.toml`, starts the intercept in the assistant's namespace and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start(lab: &Lab, extra: &[(&'static str, String)]) -> Result<Self> {
+        let line = |section: &str| -> String {
+            extra
+                .iter()
+                .filter(|(s, _)| *s == section)
+                .map(|(_, l)| format!("{l}\n"))
+                .collect()
+        };
+        let addresses =
+            quoted([Family::V4, Family::V6].map(|f| format!("{}/{}", f.assistant(), on_link(f))));
+        let text = format!(
+            "[port]\ndevice = \"net_af_packet0,iface=abs0,framecnt=4096\"\naddress = {addresses}\n{}\n\
+             [link]\nlisten = \"10.30.0.3:36524\"\nkey_file = \"link.key\"\n{}\n\
+             [report]\ninterval = \"500ms\"\njson = {:?}\n{}\n\
+             [eal]\nlcores = [1]\nmemory = \"no-huge\"\n{}",
+            line("port"),
+            line("link"),
+            lab.file("intercept-report.json"),
+            line("report"),
+            line("eal"),
+        );
+        let path = lab.file("intercept.toml");
+        std::fs::write(&path, text)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        write_key(lab)?;
+        let mut command = lab.command(Node::Assistant, binary("intercept")?);
+        command.arg("--config").arg(&path).current_dir(lab.dir());
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info");
+        }
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!("intercept-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let mut process = lab.spawn(&name, command)?;
+        process.wait_ready("ready", START, is_ready)?;
+        Ok(Self { process })
+    }
+
+    /// Its process.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// Its exit code is not 0, or it doesn't end.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.terminate(STOP)?;
+        if !status.success() {
+            bail!(
+                "intercept: {status} after SIGTERM instead of exit code 0; its log:\n{}",
+                self.process.tail()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A log line whose message begins with `ready`.
+fn is_ready(log: &str) -> bool {
+    log.lines()
+        .any(|line| line.starts_with("ready") || line.contains("] ready"))
+}
+
+/// A key for the link between the two, made once for each lab. It protects nothing but a private cable.
+fn write_key(lab: &Lab) -> Result<()> {
+    let path = lab.file("link.key");
+    if path.exists() {
+        return Ok(());
+    }
+    let mut key = [0u8; 32];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut key)?;
+    std::fs::write(&path, key)?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(())
+}
