@@ -372,7 +372,8 @@ impl Host {
             Operation::Request => Kind::Request,
             Operation::Reply => Kind::Reply,
         });
-        let answer = m.operation == Operation::Request && self.answers(&m.target, &m.sender, m.sender_mac, proxied);
+        let answer = m.operation == Operation::Request
+            && self.answers(&m.target, &m.sender, m.sender_mac, proxied);
         // RFC 826: what is known is corrected by any message, a new entry is made only for those who talk to us.
         let to_us = answer || (m.operation == Operation::Reply && addressed);
         if known || to_us {
