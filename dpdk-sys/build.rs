@@ -24,6 +24,7 @@ const FUNCTIONS: &[&str] = &[
     "shim_.*",
     "rte_eal_init",
     "rte_eal_cleanup",
+    "rte_eal_get_runtime_dir",
     "rte_eal_remote_launch",
     "rte_eal_wait_lcore",
     "rte_lcore_count",

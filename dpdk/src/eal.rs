@@ -255,6 +255,19 @@ unsafe impl Send for Argv {}
 // SAFETY: as above; no method gives access to them.
 unsafe impl Sync for Argv {}
 
+/// Without shared configuration the EAL makes its runtime folder and puts nothing there. It would stay behind, one for each process id.
+fn remove_empty_runtime_dir() {
+    // SAFETY: the EAL has been started, so this is a static NUL-terminated string or null.
+    let dir = unsafe {
+        let dir = dpdk_sys::rte_eal_get_runtime_dir();
+        (!dir.is_null()).then(|| std::ffi::CStr::from_ptr(dir))
+    };
+    if let Some(Ok(dir)) = dir.map(std::ffi::CStr::to_str) {
+        // Fails, as it should, when there is something in it.
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 impl Eal {
@@ -294,6 +307,7 @@ impl Eal {
             return Err(error);
         }
         let clock = calibration.finish();
+        remove_empty_runtime_dir();
         let workers = crate::lcore::count_workers();
         Ok(Self {
             inner: Arc::new(Inner {

@@ -10,6 +10,8 @@ use dpdk::{DATA_ROOM, Error, HEADER_ROOM, Mempool, Port, PortOptions};
 fn handles_may_be_dropped_in_any_order() {
     let eal = options().start().unwrap();
     assert!(eal.version().contains(dpdk::VERSION), "{}", eal.version());
+    let left = format!("/var/run/dpdk/dpdk-{}", std::process::id());
+    assert!(!std::path::Path::new(&left).exists(), "{left} stays behind");
     let packets = Mempool::new(&eal, "packets", 255, DATA_ROOM, 32, None).unwrap();
     let small = Mempool::new(&eal, "small", 255, HEADER_ROOM, 32, None).unwrap();
     let (port, rx, mut tx) =
