@@ -19,6 +19,7 @@ pub mod process;
 pub mod report;
 pub mod servers;
 mod topology;
+pub mod trial;
 
 use crate::load::{Summary, Talk, Workload};
 use anyhow::{Context, Result, bail};

@@ -274,13 +274,17 @@ pub(super) fn lose(namespace: &str, percent: u8) -> Result<()> {
     if percent > 100 {
         bail!("loss of {percent} percent: at most 100 is possible");
     }
-    let rule = format!("numgen random mod 100 < {percent} drop");
+    let rule = match percent {
+        // nft refuses a comparison that always holds.
+        100 => "drop".to_owned(),
+        _ => format!("numgen random mod 100 < {percent} drop"),
+    };
     let mut rules = String::from("table bridge loss\ndelete table bridge loss\n");
     if percent > 0 {
         let _ = writeln!(
             rules,
-            "table bridge loss {{ chain forward {{ type filter hook forward priority 0; \
-             meta protocol ip ip protocol tcp {rule}; meta protocol ip6 meta l4proto tcp {rule}; }} }}"
+            "table bridge loss {{\nchain forward {{\ntype filter hook forward priority 0\n\
+             meta protocol ip ip protocol tcp {rule}\nmeta protocol ip6 meta l4proto tcp {rule}\n}}\n}}"
         );
     }
     feed(

@@ -1,0 +1,247 @@
+//! How the engine starts, what it says to bad input, and how it ends: exit codes, sentences, and nothing left behind.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on is to fail there"
+)]
+
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tests::lab::appliance::{Engine, EngineOptions};
+use tests::lab::report::Report;
+use tests::lab::servers::{Server, Service, Side};
+use tests::lab::{Family, Lab, LabOptions, Node, skipped};
+use tests::load::{Talk, Workload};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Interfaces, processes, and files in the EAL's runtime folder.
+fn traces(lab: &Lab) -> (String, String, BTreeSet<String>) {
+    let links = lab.run(Node::Appliance, "ip", &["-o", "link"]).unwrap();
+    let pids = std::process::Command::new("ip")
+        .args(["netns", "pids", &lab.namespace(Node::Appliance)])
+        .output()
+        .unwrap();
+    let processes = String::from_utf8(pids.stdout).unwrap();
+    let mut files = BTreeSet::new();
+    let mut folders = vec![lab.file("run")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                files.insert(entry.path().display().to_string());
+            }
+        }
+    }
+    (links, processes, files)
+}
+
+/// Runs the engine to its end. Returns exit code and last line.
+fn run(lab: &Lab, options: &EngineOptions) -> (Option<i32>, String) {
+    std::fs::create_dir_all(lab.file("run")).unwrap();
+    let before = traces(lab);
+    let mut command = Engine::command(lab, options).unwrap();
+    // Where the EAL keeps its files; a folder of its own shows what it leaves.
+    command.env("RUNTIME_DIRECTORY", lab.file("run"));
+    let mut process = lab.spawn("engine", command).unwrap();
+    let status = process.wait(LIMIT).unwrap();
+    assert_eq!(
+        traces(lab),
+        before,
+        "something was left behind; log:\n{}",
+        process.log()
+    );
+    (
+        status.code(),
+        process.log().lines().last().unwrap_or("").to_owned(),
+    )
+}
+
+fn with(section: &'static str, line: &str) -> EngineOptions {
+    EngineOptions {
+        extra: vec![(section, line.to_owned())],
+        ..EngineOptions::default()
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_refused_in_a_sentence() {
+    if skipped("a_bad_configuration_is_refused_in_a_sentence") {
+        return;
+    }
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let good = EngineOptions::default().toml(&lab).unwrap();
+    let edited = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from:?} is not in:\n{good}");
+        EngineOptions {
+            verbatim: Some(good.replace(from, to)),
+            ..EngineOptions::default()
+        }
+    };
+    for (options, words) in [
+        (with("traffic", "percnt = 5"), &["percnt", "percent"][..]),
+        (
+            edited("percent = 100", "percent = 0"),
+            &["traffic.percent", "0"],
+        ),
+        (
+            edited("copies = 1", "copies = 1024"),
+            &["traffic.copies", "1024", "1023"],
+        ),
+        (
+            edited("to = \"10.20.0.2:8080\"", "to = \"10.10.0.2:80\""),
+            &["transfer[0].to", "production"],
+        ),
+        (
+            edited("to = \"10.20.0.2:8080\"", "to = \"nowhere\""),
+            &["transfer[0].to", "nowhere"],
+        ),
+        (edited("[mirror]", "[miror]"), &["miror", "mirror"]),
+        (
+            edited("mode = \"embedded\"", "mode = \"remote\""),
+            &["intercept.servers"],
+        ),
+        (with("traffic", "rtt = \"soon\""), &["traffic.rtt", "soon"]),
+        (edited("iface=replay0", "iface=span0"), &["span0", "mirror"]),
+        (edited("lcores = [1]", "lcores = []"), &["eal.lcores"]),
+    ] {
+        let (code, last) = run(&lab, &options);
+        assert_eq!(code, Some(2), "{last}");
+        for word in words {
+            assert!(last.contains(word), "{word:?} is not in {last:?}");
+        }
+    }
+    let options = EngineOptions {
+        args: vec!["--config".into(), "missing.toml".into()],
+        ..EngineOptions::default()
+    };
+    let (code, _) = run(&lab, &options);
+    assert_eq!(code, Some(2), "--config twice is refused");
+}
+
+#[test]
+fn a_machine_that_does_not_fit_is_named() {
+    if skipped("a_machine_that_does_not_fit_is_named") {
+        return;
+    }
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let port = |mirror: &str| EngineOptions {
+        mirror: mirror.to_owned(),
+        ..EngineOptions::default()
+    };
+    let good = EngineOptions::default().toml(&lab).unwrap();
+    let lcore = EngineOptions {
+        verbatim: Some(good.replace("lcores = [1]", "lcores = [99]")),
+        ..EngineOptions::default()
+    };
+    for (mut options, words) in [
+        (port("net_af_packet0,iface=nosuch0"), &["nosuch0"][..]),
+        (port("net_nosuchdriver0"), &["net_nosuchdriver0"]),
+        (port("0000:ff:1f.7"), &["0000:ff:1f.7"]),
+        (lcore, &["99"]),
+    ] {
+        for check in [false, true] {
+            options.args = if check {
+                vec!["--check".to_owned()]
+            } else {
+                Vec::new()
+            };
+            let (code, last) = run(&lab, &options);
+            assert!(matches!(code, Some(1 | 2)), "{code:?}: {last}");
+            for word in words {
+                assert!(last.contains(word), "{word:?} is not in {last:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn check_says_yes_and_sends_nothing() {
+    if skipped("check_says_yes_and_sends_nothing") {
+        return;
+    }
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let _target = Server::start(&lab, Side::Target, Service::Http, true).unwrap();
+    let options = EngineOptions {
+        args: vec!["--check".to_owned()],
+        ..EngineOptions::default()
+    };
+    let (code, last) = run(&lab, &options);
+    assert_eq!(code, Some(0), "{last}");
+    assert!(
+        !lab.file("report.json").exists(),
+        "a check leaves no report"
+    );
+}
+
+fn some_load(lab: &Lab) {
+    let workload = Workload {
+        to: Service::Http.on_production(Family::V4),
+        from: Vec::new(),
+        talk: Talk::Get,
+        connections: 20,
+        requests: 2,
+        concurrency: 2,
+        rate: 200,
+        seed: 1,
+    };
+    assert_eq!(lab.load(&workload).unwrap().first_error, None);
+}
+
+#[test]
+fn signals_end_it_in_order_with_a_report() {
+    if skipped("signals_end_it_in_order_with_a_report") {
+        return;
+    }
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let _servers = [Side::Production, Side::Target]
+        .map(|side| Server::start(&lab, side, Service::Http, true).unwrap());
+    for signal in [Signal::TERM, Signal::INT] {
+        let _ = std::fs::remove_file(lab.file("report.json"));
+        std::fs::create_dir_all(lab.file("run")).unwrap();
+        let before = traces(&lab);
+        let mut command = Engine::command(&lab, &EngineOptions::default()).unwrap();
+        command.env("RUNTIME_DIRECTORY", lab.file("run"));
+        let mut process = lab.spawn("engine", command).unwrap();
+        process.wait_for("ready", LIMIT).unwrap();
+        some_load(&lab);
+        process.signal(signal).unwrap();
+        let status = process.wait(LIMIT).unwrap();
+        assert_eq!(status.code(), Some(0), "{signal:?}: {}", process.tail());
+        assert_eq!(traces(&lab), before);
+        let report = Report::read(&lab.file("report.json")).unwrap();
+        report.check_books(1).unwrap();
+        // What was still on its way is finished before it ends.
+        assert_eq!(report.number("production.turns").unwrap(), 40, "{report}");
+        report.check_nothing_lost().unwrap();
+    }
+}
+
+#[test]
+fn a_duration_ends_it_and_the_report_goes_where_it_is_told() {
+    if skipped("a_duration_ends_it_and_the_report_goes_where_it_is_told") {
+        return;
+    }
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let _target = Server::start(&lab, Side::Target, Service::Http, true).unwrap();
+    let other = lab.file("other.json").display().to_string();
+    let args = ["--duration", "1s", "--report", &other]
+        .map(str::to_owned)
+        .to_vec();
+    let (code, last) = run(
+        &lab,
+        &EngineOptions {
+            args,
+            ..EngineOptions::default()
+        },
+    );
+    assert_eq!(code, Some(0), "{last}");
+    let report = Report::read(&lab.file("other.json")).unwrap();
+    assert_eq!(report.number("production.sessions").unwrap(), 0);
+    report.check_books(1).unwrap();
+    assert!(
+        !lab.file("report.json").exists(),
+        "--report overrides report.json"
+    );
+}
