@@ -1,5 +1,8 @@
 //! The engine's control links against a real intercept server over loopback; the test plays the receive core and the workers.
 
+// Helpers of an integration test are not seen as tests by clippy.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 // Only part of what the engine uses of the module is used here.
 #[allow(dead_code)]
 #[path = "../src"]
