@@ -1,14 +1,16 @@
 //! One worker core's sessions, and what happens to them.
 //!
-//! [`Core::mirror`] takes decoded frames of the mirror (`capture`), [`Core::response`] segments of the target (`respond`),
+//! [`Core::mirror`] takes decoded frames of the mirror (`capture`, `stream`, `gap`), [`Core::response`] segments of the target (`respond`),
 //! [`Core::poll`] fires timers (`timers`). Each pumps the replicas it concerns (`pump`); what cannot be kept is settled as lost in
 //! `settle`; sessions begin and end in `lifecycle`.
 
 mod capture;
+mod gap;
 mod lifecycle;
 mod pump;
 mod respond;
 mod settle;
+mod stream;
 mod timers;
 
 #[cfg(test)]

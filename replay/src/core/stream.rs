@@ -1,0 +1,196 @@
+//! The client's stream: captured bytes in order, cut into turns, held for the replicas that carry them.
+
+use super::{Core, Egress};
+use crate::counters::Loss;
+use crate::session::{Seg, Turn};
+use crate::slab::NIL;
+use wire::io::Payload;
+use wire::{Nanos, Seq};
+
+/// A piece of client payload on its way into the stream.
+pub(super) struct Piece<P> {
+    pub payload: P,
+    pub seq: Seq,
+    pub ack: Seq,
+    pub push: bool,
+}
+
+impl<P: Payload> Piece<P> {
+    pub fn len(&self) -> u32 {
+        self.payload.bytes().len() as u32
+    }
+
+    pub fn end(&self) -> Seq {
+        self.seq + self.len()
+    }
+
+    pub fn trim_front(&mut self, n: u32) {
+        self.payload.trim_front(n as usize);
+        self.seq += n;
+    }
+}
+impl<P: Payload> Core<P> {
+    /// Puts one piece into the stream: in order, beyond a gap, or nowhere because it is old. True if any of it was new.
+    pub(super) fn ingest(
+        &mut self,
+        now: Nanos,
+        sid: u32,
+        mut piece: Piece<P>,
+        tx: &mut impl Egress<P>,
+    ) -> bool {
+        let expected = self.sessions[sid].rcv_nxt;
+        if piece.end().le(expected) {
+            return false;
+        }
+        if piece.seq.lt(expected) {
+            piece.trim_front(expected.since(piece.seq));
+        }
+        if piece.seq != expected {
+            let news = self.keep_beyond(sid, piece);
+            self.watch_gap(now, sid);
+            return news;
+        }
+        if self.append(now, sid, piece) {
+            self.drain_beyond(now, sid);
+        }
+        self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
+        true
+    }
+
+    /// Appends a piece that begins exactly where the stream ended. False if the session had to be cut instead.
+    pub(super) fn append(&mut self, now: Nanos, sid: u32, piece: Piece<P>) -> bool {
+        let len = piece.len();
+        let s = &self.sessions[sid];
+        if u64::from(s.held) + u64::from(len) > self.params.session_bytes {
+            self.cut(sid, Loss::SessionBytes, len);
+            return false;
+        }
+        if !s.turn_open || piece.ack.gt(s.acked_at_data) {
+            let after = if s.ack_known {
+                piece.ack.since(s.acked_at_data)
+            } else {
+                0
+            };
+            if !self.begin_turn(now, sid, piece.seq, after) {
+                self.cut(sid, Loss::Buffers, len);
+                return false;
+            }
+        }
+        let s = &mut self.sessions[sid];
+        s.acked_at_data = s.acked_at_data.max(piece.ack);
+        let turn = s.turns.tail;
+        let (tail, first, end) = (s.segs.tail, s.first_replica, piece.end());
+        let (live, dropping) = self.count_holders(first);
+        if live > 0 {
+            let number = self.turns[turn].number;
+            let seg = Seg {
+                seq: piece.seq,
+                len,
+                ack: piece.ack,
+                next: NIL,
+                turn_number: number,
+                turn,
+                holders: live,
+                push: piece.push,
+                payload: Some(piece.payload),
+            };
+            let Ok(id) = self.segs.alloc(seg) else {
+                self.cut(sid, Loss::Buffers, len);
+                return false;
+            };
+            if tail == NIL {
+                self.sessions[sid].segs.head = id;
+            } else {
+                self.segs[tail].next = id;
+            }
+            self.sessions[sid].segs.tail = id;
+            self.sessions[sid].held += len;
+            self.for_replicas(sid, |core, rid| {
+                let r = &mut core.replicas[rid];
+                if r.dropping.is_none() && !r.done {
+                    r.una = if r.una == NIL { id } else { r.una };
+                    r.nxt = if r.nxt == NIL { id } else { r.nxt };
+                }
+            });
+        }
+        self.sessions[sid].rcv_nxt = end;
+        self.turns[turn].end = end;
+        self.turns[turn].last_at = now;
+        self.count_captured(sid, len, live, dropping);
+        true
+    }
+
+    /// How many replicas will carry the open turn, and how many have lost it.
+    fn count_holders(&self, first: u32) -> (u16, u16) {
+        let (mut live, mut dropping, mut rid) = (0, 0, first);
+        while rid != NIL {
+            let r = &self.replicas[rid];
+            if r.dropping.is_some() || r.done {
+                dropping += 1;
+            } else {
+                live += 1;
+            }
+            rid = r.next;
+        }
+        (live, dropping)
+    }
+
+    /// Bytes joined the stream: they are in flight for each replica that carries them, lost for the others.
+    fn count_captured(&mut self, sid: u32, len: u32, live: u16, dropping: u16) {
+        let len = u64::from(len);
+        self.counters.bytes += len;
+        self.counters.in_flight_bytes += len * u64::from(live);
+        let missing = self.params.copies - live - dropping;
+        self.counters.lost_bytes[Loss::NoAddress as usize] += len * u64::from(missing);
+        if dropping > 0 {
+            self.for_replicas(sid, |core, rid| {
+                if let Some(reason) = core.replicas[rid].dropping {
+                    core.counters.lost_bytes[reason as usize] += len;
+                }
+            });
+        }
+    }
+
+    /// Begins a turn at `start`. False if there is no room for it.
+    pub(super) fn begin_turn(&mut self, now: Nanos, sid: u32, start: Seq, after: u32) -> bool {
+        self.close_turn(sid);
+        let s = &self.sessions[sid];
+        let (number, count, tail) = (s.next_turn, s.replica_count, s.turns.tail);
+        let turn = Turn {
+            number,
+            next: NIL,
+            start,
+            end: start,
+            after,
+            open_for: count,
+            closed: false,
+            broken: None,
+            last_at: now,
+        };
+        let Ok(id) = self.turns.alloc(turn) else {
+            return false;
+        };
+        if tail == NIL {
+            self.sessions[sid].turns.head = id;
+        } else {
+            self.turns[tail].next = id;
+        }
+        let s = &mut self.sessions[sid];
+        s.turns.tail = id;
+        s.next_turn += 1;
+        s.turn_open = true;
+        s.answered = false;
+        self.counters.turns += 1;
+        self.counters.in_flight_turns += u64::from(count);
+        self.counters.lost_turns[Loss::NoAddress as usize] += u64::from(self.params.copies - count);
+        self.for_replicas(sid, |core, rid| {
+            let r = &mut core.replicas[rid];
+            r.dropping = None;
+            if r.turn == NIL {
+                r.turn = id;
+                r.settled = start;
+            }
+        });
+        true
+    }
+}
