@@ -3,18 +3,9 @@
 //! Arguments, configuration, machine, cores, report, in this order. Exit code 2 means that the configuration is wrong, 1 anything else; the
 //! last line on stderr says why, in one sentence.
 
-mod args;
-mod control;
-mod egress;
-mod lcore;
-mod links;
-mod offline;
-mod report;
-mod setup;
-mod worker;
-
-use args::Args;
 use clap::Parser;
+use engine::args::Args;
+use engine::{control, setup};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
