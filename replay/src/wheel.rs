@@ -18,7 +18,8 @@ const UNARMED: u16 = u16::MAX;
 struct Node {
     next: u32,
     prev: u32,
-    tick: u64,
+    /// The low half of the tick it fires at: the wheel spans no more than that.
+    tick: u32,
     /// Which list it is on (level x 256 + slot), or `UNARMED`.
     list: u16,
 }
@@ -35,6 +36,9 @@ pub struct Wheel {
 }
 
 impl Wheel {
+    /// What a timer costs.
+    pub const BYTES_PER_TIMER: usize = size_of::<Node>();
+
     /// A wheel for ids below `capacity`, whose time begins at `now`.
     pub fn new(capacity: usize, now: Nanos) -> Self {
         Self {
@@ -68,12 +72,12 @@ impl Wheel {
             .clamp(self.current + 1, self.current + MAX_DELTA);
         let node = &self.nodes[id as usize];
         if node.list != UNARMED {
-            if node.tick == tick {
+            if node.tick == tick as u32 {
                 return;
             }
             self.unlink(id);
         }
-        self.nodes[id as usize].tick = tick;
+        self.nodes[id as usize].tick = tick as u32;
         self.link(id);
     }
 
@@ -81,7 +85,7 @@ impl Wheel {
     #[inline]
     pub fn deadline(&self, id: u32) -> Option<Nanos> {
         let n = self.nodes.get(id as usize)?;
-        (n.list != UNARMED).then_some(n.tick << TICK_SHIFT)
+        (n.list != UNARMED).then(|| (self.current + self.distance(n)) << TICK_SHIFT)
     }
 
     /// Disarms timer `id`; nothing happens if it was not armed.
@@ -166,9 +170,14 @@ impl Wheel {
         }
     }
 
+    /// Ticks from now until the timer fires.
+    fn distance(&self, n: &Node) -> u64 {
+        u64::from(n.tick.wrapping_sub(self.current as u32))
+    }
+
     fn link(&mut self, id: u32) {
-        let tick = self.nodes[id as usize].tick;
-        let delta = tick.saturating_sub(self.current);
+        let delta = self.distance(&self.nodes[id as usize]);
+        let tick = self.current + delta;
         let level = match delta {
             0..=0xff => 0,
             0x100..=0xffff => 1,

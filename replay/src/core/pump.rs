@@ -52,7 +52,7 @@ impl<P: Payload> Core<P> {
         self.replicas[rid].tcb = Tcb::opening(first - 1);
         self.counters.connects += 1;
         self.send_syn(now, rid, tx);
-        self.rearm(rid);
+        self.rearm(now, rid);
     }
 
     /// Sends the SYN, first or again.
@@ -65,7 +65,7 @@ impl<P: Payload> Core<P> {
         let r = &mut self.replicas[rid];
         if sent {
             if r.tcb.rto.backoff == 0 {
-                r.tcb.timed = Some((r.tcb.snd_nxt, now));
+                r.tcb.time(r.tcb.snd_nxt, now);
             }
             r.retry_at = 0;
             r.rto_at = now + r.tcb.rto.timeout();
@@ -98,7 +98,7 @@ impl<P: Payload> Core<P> {
                 break;
             }
         }
-        self.rearm(rid);
+        self.rearm(now, rid);
     }
 
     /// No connection: open one if there is a turn to carry, finish if the session is over. True to go on.

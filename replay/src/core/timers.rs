@@ -39,12 +39,12 @@ impl<P: Payload> Core<P> {
     }
 
     /// Makes the replica's timer fire when the first thing it waits for is due, or before.
-    pub(super) fn rearm(&mut self, rid: u32) {
+    pub(super) fn rearm(&mut self, now: Nanos, rid: u32) {
         let r = &self.replicas[rid];
         if r.done {
             return;
         }
-        let ack = r.tcb.rcv.ack_due().unwrap_or(0);
+        let ack = r.tcb.rcv.ack_due(now).unwrap_or(0);
         let due = [r.rto_at, r.gate_at, r.retry_at, ack]
             .into_iter()
             .filter(|t| *t != 0)

@@ -83,9 +83,7 @@ impl Tcb {
         self.snd_wnd = u32::from(head.window);
         self.snd_wl1 = head.seq;
         self.snd_wl2 = head.ack;
-        if let Some((_, sent)) = self.timed.take() {
-            self.rto.sample(now.saturating_sub(sent));
-        }
+        self.take_sample(now, head.ack);
         self.rto.backoff = 0;
         self.state = State::Established;
         outcome.established = true;

@@ -101,12 +101,7 @@ impl Tcb {
         let window = u32::from(head.window) << self.snd_shift;
         if ack.gt(self.snd_una) {
             let n = ack.since(self.snd_una);
-            if let Some((end, sent)) = self.timed
-                && ack.ge(end)
-            {
-                self.rto.sample(now.saturating_sub(sent));
-                self.timed = None;
-            }
+            self.take_sample(now, ack);
             self.rto.backoff = 0;
             self.snd_una = ack;
             self.snd_nxt = self.snd_nxt.max(ack);
@@ -128,7 +123,7 @@ impl Tcb {
                 .cc
                 .on_duplicate(self.snd_max.since(self.snd_una), self.snd_max, self.mss)
         {
-            self.timed = None;
+            self.time_nothing();
             outcome.retransmit = true;
         }
         // Only a newer segment may set the window (section 3.10.7.4, fifth check).

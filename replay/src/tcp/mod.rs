@@ -97,8 +97,10 @@ pub struct Tcb {
     pub(crate) cc: Congestion,
     /// The receiving side.
     pub rcv: Receiver,
-    /// A segment being timed: the sequence number that ends it and when it was sent (RFC 6298 section 4).
-    pub(crate) timed: Option<(Seq, Nanos)>,
+    /// When the segment that is being timed was sent (RFC 6298 section 4); 0: none is.
+    timed_at: Nanos,
+    /// The sequence number that ends it.
+    timed_end: Seq,
 }
 
 /// Our timestamp clock (RFC 7323 section 5.4): milliseconds. It never restarts while the machine runs.
@@ -130,6 +132,30 @@ impl Tcb {
             window: WINDOW,
             options,
             payload_len,
+        }
+    }
+
+    /// Times the segment that ends at `end` and is sent now, unless one is being timed already.
+    #[inline]
+    pub(crate) fn time(&mut self, end: Seq, now: Nanos) {
+        if self.timed_at == 0 {
+            self.timed_at = now.max(1);
+            self.timed_end = end;
+        }
+    }
+
+    /// Something is sent again: what is being timed would be ambiguous (Karn's rule, RFC 6298 section 3).
+    #[inline]
+    fn time_nothing(&mut self) {
+        self.timed_at = 0;
+    }
+
+    /// `ack` was acknowledged: a round-trip time, if it covers the segment that was timed.
+    #[inline]
+    fn take_sample(&mut self, now: Nanos, ack: Seq) {
+        if self.timed_at != 0 && ack.ge(self.timed_end) {
+            self.rto.sample(now.saturating_sub(self.timed_at));
+            self.timed_at = 0;
         }
     }
 

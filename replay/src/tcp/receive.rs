@@ -9,6 +9,22 @@ use wire::{Nanos, Seq};
 const GAPS: usize = 4;
 const MARKS: usize = 2;
 
+/// A time of the next half hour in units of 1,024 ns, so that it takes four bytes.
+#[derive(Clone, Copy, Debug)]
+struct Moment(u32);
+
+impl Moment {
+    fn new(t: Nanos) -> Self {
+        Self(t.div_ceil(1 << 10) as u32)
+    }
+
+    /// Time left at `now`; 0 if it has come.
+    fn after(self, now: Nanos) -> Nanos {
+        let left = self.0.wrapping_sub((now >> 10) as u32) as i32;
+        (left.max(0) as Nanos) << 10
+    }
+}
+
 /// See the module's documentation.
 #[derive(Clone, Debug, Default)]
 pub struct Receiver {
@@ -19,7 +35,7 @@ pub struct Receiver {
     /// Ranges received beyond `nxt`, most recent first (RFC 2018 section 4), none touching another.
     beyond: ArrayVec<(Seq, Seq), GAPS>,
     /// Acknowledgments to be sent: up to where, and when.
-    marks: ArrayVec<(Seq, Nanos), MARKS>,
+    marks: ArrayVec<(Seq, Moment), MARKS>,
 }
 
 impl Receiver {
@@ -86,7 +102,7 @@ impl Receiver {
         if self.marks.last().is_some_and(|m| m.0 == self.nxt) {
             return;
         }
-        if let Err(full) = self.marks.try_push((self.nxt, due)) {
+        if let Err(full) = self.marks.try_push((self.nxt, Moment::new(due))) {
             let (nxt, _) = full.element();
             if let Some(last) = self.marks.last_mut() {
                 last.0 = nxt;
@@ -96,8 +112,8 @@ impl Receiver {
 
     /// When the next acknowledgment is due.
     #[inline]
-    pub fn ack_due(&self) -> Option<Nanos> {
-        self.marks.first().map(|m| m.1)
+    pub fn ack_due(&self, now: Nanos) -> Option<Nanos> {
+        self.marks.first().map(|m| now + m.1.after(now))
     }
 
     /// Takes the acknowledgments that are due. True if one must be sent.
@@ -105,7 +121,7 @@ impl Receiver {
     pub fn take_due(&mut self, now: Nanos) -> bool {
         let mut due = false;
         while let Some(&(upto, at)) = self.marks.first() {
-            if at > now {
+            if at.after(now) > 0 {
                 break;
             }
             due |= upto.gt(self.acked);
@@ -153,17 +169,19 @@ mod tests {
 
     #[test]
     fn acknowledgments_wait_their_time_and_are_shared() {
+        const US: Nanos = 1_024;
         let mut r = Receiver::new(Seq(0));
         r.arrived(Seq(1), Seq(11));
-        r.acknowledge_at(100);
+        r.acknowledge_at(100 * US);
         r.arrived(Seq(11), Seq(21));
-        r.acknowledge_at(150);
+        r.acknowledge_at(150 * US);
         r.arrived(Seq(21), Seq(31));
-        r.acknowledge_at(200);
-        assert!(!r.take_due(99));
-        assert!(r.take_due(100));
-        assert_eq!((r.acked, r.ack_due()), (Seq(11), Some(150)));
-        assert!(r.take_due(150));
-        assert_eq!((r.acked, r.ack_due()), (Seq(31), None));
+        r.acknowledge_at(200 * US);
+        assert!(!r.take_due(99 * US));
+        assert!(r.take_due(100 * US));
+        let due = r.ack_due(100 * US);
+        assert_eq!((r.acked, due), (Seq(11), Some(150 * US)));
+        assert!(r.take_due(150 * US));
+        assert_eq!((r.acked, r.ack_due(150 * US)), (Seq(31), None));
     }
 }

@@ -38,8 +38,8 @@ impl Tcb {
     #[inline]
     pub fn sent(&mut self, now: Nanos, n: u32) {
         let end = self.snd_nxt + n;
-        if self.snd_nxt == self.snd_max && self.timed.is_none() {
-            self.timed = Some((end, now));
+        if self.snd_nxt == self.snd_max {
+            self.time(end, now);
         }
         self.snd_nxt = end;
         self.snd_max = self.snd_max.max(end);
@@ -73,7 +73,7 @@ impl Tcb {
             self.rto.backoff == 0,
         );
         self.rto.backoff += 1;
-        self.timed = None;
+        self.time_nothing();
         if self.state != State::SynSent {
             self.snd_nxt = self.snd_una;
         }
