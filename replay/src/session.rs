@@ -181,6 +181,8 @@ pub(crate) struct Replica {
     /// The gate was opened for the session's end.
     pub end_released: bool,
     pub tcb: Tcb,
+    /// Scoreboard, while the target has received something beyond a hole.
+    pub board: u32,
     /// Oldest segment not acknowledged.
     pub una: u32,
     /// Segment that holds `snd_nxt`.

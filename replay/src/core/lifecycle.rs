@@ -160,6 +160,7 @@ impl<P: Payload> Core<P> {
                 ack_refused: false,
                 end_released: false,
                 tcb: Tcb::default(),
+                board: NIL,
                 una: NIL,
                 nxt: NIL,
                 turn: NIL,

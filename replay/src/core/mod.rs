@@ -1,13 +1,14 @@
 //! One worker core's sessions, and what happens to them.
 //!
 //! [`Core::mirror`] takes decoded frames of the mirror (`capture`, `stream`, `gap`), [`Core::response`] segments of the target (`respond`),
-//! [`Core::poll`] fires timers (`timers`). Each pumps the replicas it concerns (`pump`); what cannot be kept is settled as lost in
+//! [`Core::poll`] fires timers (`timers`). Each pumps the replicas it concerns (`pump`); losses on the way to the target are mended in `recover`; what cannot be kept is settled as lost in
 //! `settle`; sessions begin and end in `lifecycle`.
 
 mod capture;
 mod gap;
 mod lifecycle;
 mod pump;
+mod recover;
 mod respond;
 mod settle;
 mod stream;
@@ -22,6 +23,7 @@ use crate::session::{Replica, Seg, Session, Turn};
 use crate::slab::{NIL, Slab};
 use crate::slots::Slots;
 use crate::table::FlowTable;
+use crate::tcp::sack::Scoreboard;
 use crate::wheel::Wheel;
 use std::ops::Range;
 use wire::io::Payload;
@@ -64,6 +66,8 @@ pub struct Core<P> {
     replicas: Slab<Replica>,
     segs: Slab<Seg<P>>,
     turns: Slab<Turn>,
+    /// Scoreboards of replicas that recover from a loss.
+    boards: Slab<Scoreboard>,
     /// Production flow, client to server, to session.
     flows: FlowTable,
     /// Target-side flow, client to target, to replica.
@@ -94,6 +98,7 @@ impl<P: Payload> Core<P> {
             segs: Slab::new(params.max_segments),
             // Every unsettled turn but the newest of a session holds a segment.
             turns: Slab::new(params.max_segments.saturating_add(params.max_sessions)),
+            boards: Slab::new((replicas / 16).max(64)),
             flows: FlowTable::new(params.max_sessions, params.seed),
             connections: FlowTable::new(replicas, params.seed.rotate_left(32)),
             session_timers: Wheel::new(params.max_sessions, now),

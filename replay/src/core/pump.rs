@@ -79,6 +79,7 @@ impl<P: Payload> Core<P> {
         if self.replicas[rid].abort_pending {
             self.abort(now, rid, tx);
         }
+        self.resend_lost(now, rid, tx);
         loop {
             let r = &self.replicas[rid];
             if r.done {
@@ -129,7 +130,7 @@ impl<P: Payload> Core<P> {
         let id = r.nxt;
         let seg = &self.segs[id];
         let at = r.tcb.snd_nxt.since(seg.seq);
-        let n = r.tcb.sendable(seg.len - at);
+        let n = r.tcb.sendable(seg.len - at, self.pipe(rid));
         if n == 0 {
             if r.tcb.window_closed() && r.rto_at == 0 {
                 let due = now + r.tcb.rto.timeout();
@@ -226,7 +227,7 @@ impl<P: Payload> Core<P> {
     }
 
     /// Sends `range` of a captured segment under the sequence number it had in production.
-    fn send_piece(
+    pub(super) fn send_piece(
         &mut self,
         now: Nanos,
         rid: u32,
@@ -320,47 +321,6 @@ impl<P: Payload> Core<P> {
         r.rcv_all_acknowledged();
         if r.rto_at == 0 {
             r.rto_at = now + r.tcb.rto.timeout();
-        }
-    }
-
-    /// Sends the oldest unacknowledged segment again, without moving `snd_nxt` (RFC 5681 section 3.2 step 3).
-    pub(super) fn retransmit_first(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        let r = &self.replicas[rid];
-        let id = r.una;
-        if id == NIL {
-            if r.tcb.fin_seq() == Some(r.tcb.snd_una) {
-                let target = self.target(r.transfer);
-                let (transfer, head) = (
-                    r.transfer,
-                    r.tcb
-                        .head(now, r.flow(target), r.tcb.snd_una, Flags::FIN, 0),
-                );
-                self.transmit(transfer, &head, tx);
-            }
-            return;
-        }
-        let seg = &self.segs[id];
-        let at = r.tcb.snd_una.since(seg.seq);
-        let sent_end = r.tcb.snd_max.min(seg.end()).since(seg.seq);
-        let n = sent_end.saturating_sub(at).min(u32::from(r.tcb.mss()));
-        if n > 0 && self.send_piece(now, rid, id, at..at + n, tx) {
-            self.counters.retransmitted_bytes += u64::from(n);
-            self.counters.retransmitted_segments += 1;
-            let r = &mut self.replicas[rid];
-            r.rto_at = now + r.tcb.rto.timeout();
-        }
-    }
-
-    /// One byte beyond a closed window: the answer tells whether it has opened (RFC 9293 section 3.8.6.1).
-    pub(super) fn probe_window(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        let r = &self.replicas[rid];
-        let id = r.nxt;
-        if id == NIL {
-            return;
-        }
-        let at = r.tcb.snd_nxt.since(self.segs[id].seq);
-        if self.send_piece(now, rid, id, at..at + 1, tx) {
-            self.replicas[rid].tcb.probed();
         }
     }
 

@@ -19,8 +19,9 @@ impl<P: Payload> Core<P> {
             self.refuse(head, tx);
             return;
         };
+        self.note_sack(rid, head);
+        let limit = self.mss_limit(self.replicas[rid].transfer);
         let r = &mut self.replicas[rid];
-        let limit = crate::tcp::connect::mss_for(self.params.mtu, head.flow.src.addr.is_v4());
         let outcome = r.tcb.on_segment(now, head, limit);
         if outcome.reset_peer {
             self.refuse(head, tx);
@@ -36,7 +37,7 @@ impl<P: Payload> Core<P> {
             self.acknowledged(now, rid);
         }
         self.note_answer(now, rid, head, &outcome);
-        if outcome.retransmit {
+        if self.review_board(rid) || outcome.retransmit {
             self.retransmit_first(now, rid, tx);
         }
         if outcome.ack_now {

@@ -204,6 +204,7 @@ impl<P: Payload> Core<P> {
 
     /// The connection is gone; timers that belonged to it with it.
     pub(super) fn disconnected(&mut self, rid: u32) {
+        self.free_board(rid);
         let r = &mut self.replicas[rid];
         r.tcb = crate::tcp::Tcb::default();
         r.abort_pending = false;

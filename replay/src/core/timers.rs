@@ -113,6 +113,8 @@ impl<P: Payload> Core<P> {
             self.send_syn(now, rid, tx);
             return;
         }
+        // What the target has beyond a hole it may have dropped since (RFC 2018 section 8).
+        self.free_board(rid);
         let r = &mut self.replicas[rid];
         r.nxt = r.una;
         r.rto_at = now + r.tcb.rto.timeout();

@@ -1,5 +1,6 @@
 //! Congestion control: slow start, congestion avoidance, fast retransmit and fast recovery (RFC 5681, RFC 6582), appropriate byte
-//! counting (RFC 3465), initial window of ten segments (RFC 6928).
+//! counting (RFC 3465), initial window of ten segments (RFC 6928), limited transmit (RFC 3042). While there is a SACK scoreboard, what is on
+//! the way is known and the window is not inflated to guess it (RFC 6675).
 
 use wire::Seq;
 
@@ -14,6 +15,8 @@ pub struct Congestion {
     /// Bytes acknowledged since the last growth in congestion avoidance.
     acked: u32,
     duplicates: u8,
+    /// There is a scoreboard.
+    sack: bool,
     /// While recovering: the recovery ends when this is acknowledged (RFC 6582 section 3.2).
     recover: Option<Seq>,
 }
@@ -28,10 +31,23 @@ impl Congestion {
         }
     }
 
-    /// How many bytes may be in flight.
+    /// How many bytes may be in flight. The first duplicate acknowledgments let new segments go (limited transmit).
     #[inline]
-    pub fn window(&self) -> u32 {
-        self.cwnd
+    pub fn window(&self, mss: u16) -> u32 {
+        let extra = if self.recovering() {
+            0
+        } else {
+            u32::from(self.duplicates) * u32::from(mss)
+        };
+        self.cwnd.saturating_add(extra)
+    }
+
+    /// From now on there is a scoreboard, or there is none.
+    pub fn use_sack(&mut self, sack: bool) {
+        if sack && !self.sack && self.recovering() {
+            self.cwnd = self.ssthresh;
+        }
+        self.sack = sack;
     }
 
     /// True between a fast retransmit and the acknowledgment of everything sent before it.
@@ -49,6 +65,9 @@ impl Congestion {
             if ack.ge(recover) {
                 self.cwnd = self.ssthresh;
                 self.recover = None;
+                return false;
+            }
+            if self.sack {
                 return false;
             }
             // Partial acknowledgment: deflate by what left the network, let one segment go (RFC 6582 section 3.2 step 3).
@@ -72,17 +91,26 @@ impl Congestion {
     #[inline]
     pub fn on_duplicate(&mut self, flight: u32, max: Seq, mss: u16) -> bool {
         if self.recovering() {
-            self.cwnd = self.cwnd.saturating_add(u32::from(mss));
+            if !self.sack {
+                self.cwnd = self.cwnd.saturating_add(u32::from(mss));
+            }
             return false;
         }
         self.duplicates += 1;
         if self.duplicates < DUP_THRESHOLD {
             return false;
         }
-        self.ssthresh = (flight / 2).max(2 * u32::from(mss));
-        self.cwnd = self.ssthresh.saturating_add(3 * u32::from(mss));
-        self.recover = Some(max);
+        self.enter_recovery(flight, max, mss);
         true
+    }
+
+    /// A loss is certain: halve the window and recover until `max` is acknowledged.
+    pub fn enter_recovery(&mut self, flight: u32, max: Seq, mss: u16) {
+        self.ssthresh = (flight / 2).max(2 * u32::from(mss));
+        let left = if self.sack { 0 } else { 3 * u32::from(mss) };
+        self.cwnd = self.ssthresh.saturating_add(left);
+        self.recover = Some(max);
+        self.duplicates = 0;
     }
 
     /// The retransmission timer fired with `flight` bytes out (RFC 5681 section 3.1, equation 4).
@@ -104,21 +132,25 @@ mod tests {
     #[test]
     fn slow_start_doubles_and_avoidance_adds_one_segment_a_window() {
         let mut c = Congestion::new(1_000);
-        assert_eq!(c.window(), 10_000);
+        assert_eq!(c.window(1_000), 10_000);
         for _ in 0..10 {
             c.on_ack(Seq(0), 1_000, 1_000);
         }
-        assert_eq!(c.window(), 20_000);
+        assert_eq!(c.window(1_000), 20_000);
         c.on_timeout(20_000, 1_000, true);
-        assert_eq!(c.window(), 1_000);
+        assert_eq!(c.window(1_000), 1_000);
         for _ in 0..9 {
             c.on_ack(Seq(0), 1_000, 1_000);
         }
-        assert_eq!(c.window(), 10_000, "slow start ends at half the flight");
+        assert_eq!(
+            c.window(1_000),
+            10_000,
+            "slow start ends at half the flight"
+        );
         for _ in 0..10 {
             c.on_ack(Seq(0), 1_000, 1_000);
         }
-        assert_eq!(c.window(), 11_000);
+        assert_eq!(c.window(1_000), 11_000);
     }
 
     #[test]
@@ -128,21 +160,22 @@ mod tests {
         let max = Seq(10_000);
         assert!(!c.on_duplicate(flight, max, 1_000));
         assert!(!c.on_duplicate(flight, max, 1_000));
+        assert_eq!(c.window(1_000), 12_000, "limited transmit");
         assert!(c.on_duplicate(flight, max, 1_000));
         assert_eq!(
-            c.window(),
+            c.window(1_000),
             8_000,
             "half the flight and the three segments that left"
         );
         assert!(!c.on_duplicate(flight, max, 1_000));
-        assert_eq!(c.window(), 9_000);
+        assert_eq!(c.window(1_000), 9_000);
         assert!(
             c.on_ack(Seq(3_000), 3_000, 1_000),
             "a partial acknowledgment asks for the next hole"
         );
         assert!(c.recovering());
         assert!(!c.on_ack(max, 7_000, 1_000));
-        assert_eq!(c.window(), 5_000);
+        assert_eq!(c.window(1_000), 5_000);
         assert!(!c.recovering());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`Tcb`] is the transmission control block. It holds no data: which bytes a sequence number stands for is known to the session, so
 //! that payload stays in the buffers that captured it. Each phase has its module: [`connect`] (SYN to ESTABLISHED), [`incoming`] (segment
-//! arrives), [`send`] (what may go), [`rto`] (RFC 6298), [`congestion`] (RFC 5681, 6582), [`receive`] (what the target sent, by header alone).
+//! arrives), [`send`] (what may go), [`rto`] (RFC 6298), [`congestion`] (RFC 5681, 6582), [`sack`] (what arrived beyond a hole),
+//! [`receive`] (what the target sent, by header alone).
 //! Nothing here reads a clock or sends: every method takes the time and returns what is to be done.
 //!
 //! What always holds while connected: `snd_una <= snd_nxt <= snd_max`, and `rcv_nxt` never moves back.
@@ -12,6 +13,7 @@ pub mod connect;
 pub mod incoming;
 pub mod receive;
 pub mod rto;
+pub mod sack;
 pub mod send;
 
 pub use incoming::Outcome;

@@ -10,11 +10,16 @@ pub const DATA_RETRIES: u8 = 12;
 
 impl Tcb {
     /// How many of `waiting` payload bytes may go in one segment now; 0 if none. Honours the target's window, the congestion
-    /// window, the MSS, and avoids silly windows (RFC 9293 section 3.8.6.2.1).
+    /// window, the MSS, and avoids silly windows (RFC 9293 section 3.8.6.2.1). `pipe` is how many bytes are on the way, where a scoreboard
+    /// tells.
     #[inline]
-    pub fn sendable(&self, waiting: u32) -> u32 {
+    pub fn sendable(&self, waiting: u32, pipe: Option<u32>) -> u32 {
         let flight = self.in_flight();
-        let usable = self.snd_wnd.min(self.cc.window()).saturating_sub(flight);
+        let allowed = self
+            .cc
+            .window(self.mss)
+            .saturating_sub(pipe.unwrap_or(flight));
+        let usable = self.snd_wnd.saturating_sub(flight).min(allowed);
         let n = waiting.min(u32::from(self.mss)).min(usable);
         if n == 0 || n == waiting || n == u32::from(self.mss) || flight == 0 {
             n
@@ -54,6 +59,12 @@ impl Tcb {
             State::CloseWait => State::LastAck,
             other => other,
         };
+    }
+
+    /// A loss is certain while `flight` bytes are out and `max` ends what was sent.
+    pub fn begin_recovery(&mut self, flight: u32, max: Seq) {
+        self.time_nothing();
+        self.cc.enter_recovery(flight, max, self.mss);
     }
 
     /// The retransmission timer fired: everything unacknowledged is to be sent again from `snd_una` (RFC 6298 section 5.4 to 5.6).

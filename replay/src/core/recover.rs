@@ -1,0 +1,157 @@
+//! Mending losses on the way to the target: fast retransmit, recovery by the SACK scoreboard, window probes.
+
+use super::{Core, Egress};
+use crate::slab::NIL;
+use crate::tcp::sack::Scoreboard;
+use wire::io::Payload;
+use wire::{Flags, Head, Nanos, Seq};
+
+impl<P: Payload> Core<P> {
+    /// Enters the SACK blocks of a segment that came. A connection gets a scoreboard with its first hole; if none is left it recovers by
+    /// duplicate acknowledgments alone.
+    pub(super) fn note_sack(&mut self, rid: u32, head: &Head) {
+        let r = &self.replicas[rid];
+        if head.options.sack_count == 0 || !r.tcb.sack || !r.tcb.outstanding() {
+            return;
+        }
+        let (una, max) = (
+            r.tcb.snd_una.max(head.ack.min(r.tcb.snd_max)),
+            r.tcb.snd_max,
+        );
+        if r.board == NIL {
+            let Ok(board) = self.boards.alloc(Scoreboard::new(una)) else {
+                return;
+            };
+            let r = &mut self.replicas[rid];
+            r.board = board;
+            r.tcb.cc.use_sack(true);
+        }
+        let board = &mut self.boards[self.replicas[rid].board];
+        board.update(una, max, head.options.sack_blocks());
+    }
+
+    /// After an acknowledgment was taken in: lets a scoreboard go that has no hole any more, begins a recovery that it asks for. True if the
+    /// first unacknowledged segment is to be sent again now.
+    pub(super) fn review_board(&mut self, rid: u32) -> bool {
+        let r = &mut self.replicas[rid];
+        if r.board == NIL {
+            return false;
+        }
+        let board = &mut self.boards[r.board];
+        board.forget_below(r.tcb.snd_una);
+        if board.is_empty() && !r.tcb.cc.recovering() {
+            self.free_board(rid);
+            return false;
+        }
+        let mss = r.tcb.mss();
+        if r.tcb.cc.recovering() || !board.first_is_lost(u32::from(mss)) {
+            return false;
+        }
+        let (flight, max) = (r.tcb.snd_max.since(r.tcb.snd_una), r.tcb.snd_max);
+        r.tcb.begin_recovery(flight, max);
+        true
+    }
+
+    /// The scoreboard is of no use any more.
+    pub(super) fn free_board(&mut self, rid: u32) {
+        let r = &mut self.replicas[rid];
+        if r.board != NIL {
+            self.boards.free(r.board);
+            r.board = NIL;
+            r.tcb.cc.use_sack(false);
+        }
+    }
+
+    /// Bytes on the way to the target, if the scoreboard tells while a loss is being mended.
+    pub(super) fn pipe(&self, rid: u32) -> Option<u32> {
+        let r = &self.replicas[rid];
+        if r.board == NIL || !r.tcb.cc.recovering() {
+            return None;
+        }
+        let (una, max) = (r.tcb.snd_una, r.tcb.snd_max);
+        Some(self.boards[r.board].pipe(una, max, u32::from(r.tcb.mss())))
+    }
+
+    /// Sends again what the scoreboard says is lost, as far as the window allows (RFC 6675 section 5, step C).
+    pub(super) fn resend_lost(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        while let Some(pipe) = self.pipe(rid) {
+            let r = &self.replicas[rid];
+            let mss = u32::from(r.tcb.mss());
+            if r.tcb.cc.window(r.tcb.mss()) < pipe.saturating_add(mss) {
+                return;
+            }
+            let Some((left, right)) = self.boards[r.board].next_lost(r.tcb.snd_una, mss) else {
+                return;
+            };
+            let sent = self.resend(now, rid, left, right, tx);
+            if sent == 0 {
+                return;
+            }
+            let board = self.replicas[rid].board;
+            self.boards[board].high_rxt = left + sent;
+        }
+    }
+
+    /// Sends again one segment of at most the MSS from `left`, none of it beyond `right`. Returns how many sequence numbers that were; 0 if the queue
+    /// refused it.
+    fn resend(
+        &mut self,
+        now: Nanos,
+        rid: u32,
+        left: Seq,
+        right: Seq,
+        tx: &mut impl Egress<P>,
+    ) -> u32 {
+        let mut id = self.replicas[rid].una;
+        while id != NIL && self.segs[id].end().le(left) {
+            id = self.segs[id].next;
+        }
+        let r = &self.replicas[rid];
+        if id == NIL || left.lt(self.segs[id].seq) {
+            if r.tcb.fin_seq() != Some(left) {
+                return 0;
+            }
+            let (transfer, target) = (r.transfer, self.target(r.transfer));
+            let head = r.tcb.head(now, r.flow(target), left, Flags::FIN, 0);
+            return u32::from(self.transmit(transfer, &head, tx));
+        }
+        let seg = &self.segs[id];
+        let at = left.since(seg.seq);
+        let end = right.min(r.tcb.snd_max).min(seg.end()).since(seg.seq);
+        let n = end.saturating_sub(at).min(u32::from(r.tcb.mss()));
+        if n == 0 || !self.send_piece(now, rid, id, at..at + n, tx) {
+            return 0;
+        }
+        self.counters.retransmitted_bytes += u64::from(n);
+        self.counters.retransmitted_segments += 1;
+        n
+    }
+
+    /// Sends the oldest unacknowledged segment again, without moving `snd_nxt` (RFC 5681 section 3.2 step 3).
+    pub(super) fn retransmit_first(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let (una, max) = (r.tcb.snd_una, r.tcb.snd_max);
+        let sent = self.resend(now, rid, una, max, tx);
+        let r = &mut self.replicas[rid];
+        if sent > 0 {
+            r.rto_at = now + r.tcb.rto.timeout();
+            if r.board != NIL {
+                let board = &mut self.boards[r.board];
+                board.high_rxt = board.high_rxt.max(una + sent);
+            }
+        }
+    }
+
+    /// One byte beyond a closed window: the answer tells whether it has opened (RFC 9293 section 3.8.6.1).
+    pub(super) fn probe_window(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let id = r.nxt;
+        if id == NIL {
+            return;
+        }
+        let at = r.tcb.snd_nxt.since(self.segs[id].seq);
+        if self.send_piece(now, rid, id, at..at + 1, tx) {
+            self.replicas[rid].tcb.probed();
+        }
+    }
+}
