@@ -4,6 +4,7 @@
 //! runs the whole load. They run one after another, as a machine has just so many cores to replay on.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test that cannot go on is to fail there"
 )]
 

@@ -317,7 +317,9 @@ impl Intercept {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!("intercept-{}", STARTED.fetch_add(1, Ordering::Relaxed));
         let mut process = lab.spawn(&name, command)?;
-        process.wait_ready("ready", START, is_ready)?;
+        process.wait_ready("listening for engines", START, |log| {
+            is_ready(log) || log.contains("listening for engines")
+        })?;
         Ok(Self { process })
     }
 

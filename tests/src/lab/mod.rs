@@ -27,7 +27,7 @@ use process::Process;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 pub use topology::sweep;
 
 /// A namespace of the lab.
@@ -167,6 +167,7 @@ pub struct Lab {
     options: LabOptions,
     dir: Option<tempfile::TempDir>,
     kept: PathBuf,
+    failed: AtomicBool,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -204,6 +205,7 @@ impl Lab {
             options,
             dir: Some(dir),
             kept,
+            failed: AtomicBool::new(false),
         };
         topology::build(&lab.name, &lab.options)
             .with_context(|| format!("lab {}: cannot be built", lab.name))?;
@@ -233,6 +235,11 @@ impl Lab {
     /// The path of a file in [`Lab::dir`].
     pub fn file(&self, name: &str) -> PathBuf {
         self.kept.join(name)
+    }
+
+    /// Notes that what was tried here failed: the logs are shown and kept when the lab ends, as they are after a panic.
+    pub fn failed(&self) {
+        self.failed.store(true, Ordering::Relaxed);
     }
 
     /// A command that will run in a node, not started yet. It ends when the thread that starts it ends.
@@ -336,7 +343,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if std::thread::panicking()
+        if (std::thread::panicking() || self.failed.load(Ordering::Relaxed))
             && let Some(dir) = self.dir.take()
         {
             let path = dir.keep();
