@@ -81,7 +81,9 @@ impl<P: Payload> Core<P> {
         let next = t.next;
         self.replicas[rid].turn = next;
         if next != NIL {
-            self.replicas[rid].settled = self.turns[next].start;
+            // One acknowledgment may cover the end of a turn and the beginning of the next.
+            let r = &mut self.replicas[rid];
+            r.settled = r.settled.max(self.turns[next].start);
         }
     }
 
