@@ -60,5 +60,5 @@ if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked --no-fail-fast "$@"
 else
     # One thread: labs must not share the cores, and all DPDK tests of one file share an EAL.
-    cargo test --workspace --locked --no-fail-fast --all-targets -- --test-threads=1 "$@"
+    cargo test --workspace --locked --no-fail-fast --lib --bins --tests -- --test-threads=1 "$@"
 fi
