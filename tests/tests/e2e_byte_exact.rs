@@ -8,19 +8,17 @@
     reason = "a test that cannot go on is to fail there"
 )]
 
-use std::sync::{Mutex, PoisonError};
 use tests::lab::appliance::{Clients, EngineOptions};
 use tests::lab::servers::Service;
 use tests::lab::trial::{Trial, full_load};
+use tests::lab::turn::Turn;
 use tests::lab::{Family, LabOptions, Responses, skipped};
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn prove(test: &str, responses: Responses, clients: Clients, family: Family, workers: usize) {
     if skipped(test) {
         return;
     }
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = Turn::take().unwrap();
     let lab = LabOptions {
         responses,
         more_clients: 4,

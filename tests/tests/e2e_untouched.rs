@@ -11,6 +11,7 @@ use tests::lab::capture::{
 };
 use tests::lab::servers::Service;
 use tests::lab::trial::Trial;
+use tests::lab::turn::Turn;
 use tests::lab::{Family, LabOptions, Node, Responses, skipped};
 use tests::load::{Talk, Workload};
 
@@ -18,6 +19,7 @@ fn untouched(test: &str, responses: Responses, clients: Clients, family: Family)
     if skipped(test) {
         return;
     }
+    let _turn = Turn::take().unwrap();
     let services = vec![Service::Http, Service::Smtp];
     let options = EngineOptions {
         clients,

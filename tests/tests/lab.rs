@@ -8,6 +8,7 @@
 use std::time::Duration;
 use tests::lab::capture::{self, Capture, Direction};
 use tests::lab::servers::{Server, Service, Side};
+use tests::lab::turn::Turn;
 use tests::lab::{Family, Lab, LabOptions, Node, Span, skipped};
 use tests::load::{Summary, Talk, Workload};
 use tests::record::{End, Match, check_byte_exact};
@@ -37,6 +38,7 @@ fn servers_answer_clients_and_recorders_see_every_byte() {
     if skipped("servers_answer_clients_and_recorders_see_every_byte") {
         return;
     }
+    let _turn = Turn::take().unwrap();
     let lab = Lab::start(LabOptions {
         more_clients: 3,
         ..LabOptions::default()
@@ -94,6 +96,7 @@ fn the_mirror_shows_what_was_on_the_cable_once() {
     if skipped("the_mirror_shows_what_was_on_the_cable_once") {
         return;
     }
+    let _turn = Turn::take().unwrap();
     for span in [Span::Both, Span::ClientToServer] {
         let lab = Lab::start(LabOptions {
             span,
@@ -133,6 +136,7 @@ fn a_lab_takes_its_processes_with_it() {
     if skipped("a_lab_takes_its_processes_with_it") {
         return;
     }
+    let _turn = Turn::take().unwrap();
     let lab = Lab::start(LabOptions::default()).unwrap();
     let other = Lab::start(LabOptions::default()).unwrap();
     let mut server = lab.command(Node::Target, "sleep");
@@ -166,6 +170,7 @@ fn loss_on_the_replay_network_is_real_and_ends() {
     if skipped("loss_on_the_replay_network_is_real_and_ends") {
         return;
     }
+    let _turn = Turn::take().unwrap();
     let lab = Lab::start(LabOptions::default()).unwrap();
     let _server = Server::start(&lab, Side::Target, Service::Http, false).unwrap();
     // For once the appliance's and the assistant's kernels get an address, as somebody has to talk to the target.

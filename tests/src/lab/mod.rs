@@ -15,11 +15,13 @@
 
 pub mod appliance;
 pub mod capture;
+pub mod demo;
 pub mod process;
 pub mod report;
 pub mod servers;
 mod topology;
 pub mod trial;
+pub mod turn;
 
 use crate::load::{Summary, Talk, Workload};
 use anyhow::{Context, Result, bail};

@@ -216,7 +216,7 @@ pub(super) fn build(lab: &str, options: &LabOptions) -> Result<()> {
         &ap,
         &format!(
             "link add ctl0 type veth peer name ctl0 address 02:00:00:00:30:03 netns {assistant}\n\
-             link set lo up\nlink set span0 up promisc on\nlink set replay0 up\n\
+             link set lo up\nlink set span0 up\nlink set replay0 up\n\
              addr add 10.30.0.9/24 dev ctl0\nlink set ctl0 up\n"
         ),
     )?;
