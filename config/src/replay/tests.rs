@@ -92,7 +92,7 @@ fn defaults_are_the_documented_ones() {
         Limits {
             sessions: 1_000_000,
             mbufs_bytes: 512 << 20,
-            session_bytes: 1 << 20
+            session_bytes: 4 << 20
         }
     );
     assert_eq!(replay.report.interval, Duration::from_secs(10));

@@ -15,8 +15,9 @@ const RING_HEADER: u32 = 32;
 /// Bytes of each ring frame that the kernel's receive side keeps off an Ethernet frame: the packet's header, the address and padding
 /// (net/packet/af_packet.c, `tpacket_rcv`).
 const KERNEL_HEADER: u32 = 66;
-/// Ring frames per queue and direction unless the user says otherwise: 8 MiB at 2048 bytes each, some 10 ms at 0.5 Mpps.
-const FRAME_COUNT: u32 = 4096;
+/// Ring frames per queue and direction unless the user says otherwise: 32 MiB at 2048 bytes each, a quarter of a second at 60 kpps,
+/// which is what a worker on a shared core may be kept waiting.
+const FRAME_COUNT: u32 = 16_384;
 /// Least size of a block of ring frames.
 const BLOCK_SIZE: u32 = 65536;
 const PAGE: u32 = 4096;
@@ -390,7 +391,7 @@ mod tests {
         let args = completed("net_af_packet0,iface=a", 2, HEADROOM + 2048, 1500).unwrap();
         assert_eq!(
             args,
-            "iface=a,qpairs=2,framesz=2048,blocksz=65536,framecnt=4096,qdisc_bypass=1"
+            "iface=a,qpairs=2,framesz=2048,blocksz=65536,framecnt=16384,qdisc_bypass=1"
         );
         let args = completed(
             "net_af_packet0,iface=a,qdisc_bypass=0",
@@ -413,7 +414,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             args,
-            "iface=a,framesz=9216,qdisc_bypass=0,qpairs=1,blocksz=73728,framecnt=4096"
+            "iface=a,framesz=9216,qdisc_bypass=0,qpairs=1,blocksz=73728,framecnt=16384"
         );
     }
 
