@@ -25,6 +25,7 @@ impl<P: Payload> Core<P> {
         tx: &mut impl Egress<P>,
     ) -> Result<(), Drop> {
         self.counters.frames += 1;
+        self.seen = frame.captured_at().unwrap_or(now);
         let result = match self.params.transfer_of(&packet.head.flow) {
             Some((transfer, true)) => self.client_segment(now, transfer, packet, frame, tx),
             Some((_, false)) => self.server_segment(now, &packet.head, tx),
@@ -51,7 +52,7 @@ impl<P: Payload> Core<P> {
             Some(sid) if syn => {
                 if self.sessions[sid].isn == head.seq && self.sessions[sid].phase != Phase::Ended {
                     // The client's SYN again: the round trip is measured from this one.
-                    self.sessions[sid].handshake_at = now;
+                    self.sessions[sid].handshake_at = self.seen;
                     return Err(Drop::Duplicate);
                 }
                 self.replace(now, sid, tx);
@@ -74,7 +75,7 @@ impl<P: Payload> Core<P> {
         if syn && head.payload_len == 0 {
             return Ok(());
         }
-        let advanced = self.client_ack(now, sid, head);
+        let advanced = self.client_ack(sid, head);
         let news = self.client_payload(now, sid, packet, frame, tx);
         let ended = head.flags.has(Flags::FIN) && self.client_fin(now, sid, head, tx);
         match news {
@@ -86,14 +87,14 @@ impl<P: Payload> Core<P> {
     }
 
     /// Notes what the client acknowledges. True if that is more than before.
-    fn client_ack(&mut self, now: Nanos, sid: u32, head: &Head) -> bool {
+    fn client_ack(&mut self, sid: u32, head: &Head) -> bool {
         if !head.flags.has(Flags::ACK) {
             return false;
         }
         let s = &mut self.sessions[sid];
         if s.phase == Phase::Syn {
             s.phase = Phase::Synced;
-            s.rtt = now.saturating_sub(s.handshake_at);
+            s.rtt = self.seen.saturating_sub(s.handshake_at);
         }
         if !s.ack_known {
             // The server's direction is not mirrored (or its SYN|ACK was lost): the client's first ACK tells where the server's stream begins.
@@ -107,7 +108,7 @@ impl<P: Payload> Core<P> {
         }
         s.acked = head.ack;
         let in_step = s.phase == Phase::Synced && head.seq == s.rcv_nxt && s.beyond.is_empty();
-        self.note_production_answer(now, sid);
+        self.note_production_answer(sid);
         if in_step && head.payload_len == 0 {
             self.close_turn(sid);
         }
@@ -115,12 +116,12 @@ impl<P: Payload> Core<P> {
     }
 
     /// The answer to the open turn has begun: production's latency, once a turn.
-    fn note_production_answer(&mut self, now: Nanos, sid: u32) {
+    fn note_production_answer(&mut self, sid: u32) {
         let s = &mut self.sessions[sid];
         let tail = s.turns.tail;
         if tail != NIL && !s.answered && s.phase == Phase::Synced && s.turn_open {
             s.answered = true;
-            let latency = now.saturating_sub(self.turns[tail].last_at);
+            let latency = self.seen.saturating_sub(self.turns[tail].last_at);
             self.counters.production_latency.record(latency);
         }
     }
@@ -274,7 +275,7 @@ impl<P: Payload> Core<P> {
                 s.acked = head.seq + 1;
                 s.acked_at_data = head.seq + 1;
                 s.server_nxt = Some(head.seq + 1);
-                s.handshake_at = now;
+                s.handshake_at = self.seen;
                 return Ok(());
             }
             return Err(Drop::Duplicate);
@@ -285,7 +286,7 @@ impl<P: Payload> Core<P> {
             s.server_nxt = Some(end);
             news = true;
             if head.payload_len > 0 {
-                self.note_production_answer(now, sid);
+                self.note_production_answer(sid);
             }
         }
         let s = &mut self.sessions[sid];

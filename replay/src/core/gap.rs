@@ -125,7 +125,7 @@ impl<P: Payload> Core<P> {
             };
             if piece.end().gt(expected) {
                 piece.trim_front(expected.since(piece.seq));
-                self.append(now, sid, piece);
+                self.append(sid, piece);
             }
         }
         if self.sessions[sid].beyond.is_empty() {

@@ -64,7 +64,7 @@ impl<P: Payload> Core<P> {
             next_turn: 0,
             held: 0,
             rtt: 0,
-            handshake_at: now,
+            handshake_at: self.seen,
             gap_since: 0,
             last_seen: now,
         };

@@ -76,6 +76,8 @@ pub struct Core<P> {
     replica_timers: Wheel,
     slots: Vec<Slots>,
     counters: Counters,
+    /// When the frame of the mirror that is being looked at was captured: production's clock, which in an offline replay is the file's.
+    seen: Nanos,
     /// Replicas that are not done.
     active: usize,
     /// No new sessions, and nothing waits for more capture: the engine is stopping.
@@ -105,6 +107,7 @@ impl<P: Payload> Core<P> {
             replica_timers: Wheel::new(replicas, now),
             slots,
             counters: Counters::default(),
+            seen: now,
             active: 0,
             draining: false,
             params,

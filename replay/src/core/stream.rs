@@ -50,7 +50,7 @@ impl<P: Payload> Core<P> {
             self.watch_gap(now, sid);
             return news;
         }
-        if self.append(now, sid, piece) {
+        if self.append(sid, piece) {
             self.drain_beyond(now, sid);
         }
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
@@ -58,7 +58,7 @@ impl<P: Payload> Core<P> {
     }
 
     /// Appends a piece that begins exactly where the stream ended. False if the session had to be cut instead.
-    pub(super) fn append(&mut self, now: Nanos, sid: u32, piece: Piece<P>) -> bool {
+    pub(super) fn append(&mut self, sid: u32, piece: Piece<P>) -> bool {
         let len = piece.len();
         let s = &self.sessions[sid];
         if u64::from(s.held) + u64::from(len) > self.params.session_bytes {
@@ -71,7 +71,7 @@ impl<P: Payload> Core<P> {
             } else {
                 0
             };
-            if !self.begin_turn(now, sid, piece.seq, after) {
+            if !self.begin_turn(sid, piece.seq, after) {
                 self.cut(sid, Loss::Buffers, len);
                 return false;
             }
@@ -115,7 +115,7 @@ impl<P: Payload> Core<P> {
         }
         self.sessions[sid].rcv_nxt = end;
         self.turns[turn].end = end;
-        self.turns[turn].last_at = now;
+        self.turns[turn].last_at = self.seen;
         self.count_captured(sid, len, live, dropping);
         true
     }
@@ -152,7 +152,7 @@ impl<P: Payload> Core<P> {
     }
 
     /// Begins a turn at `start`. False if there is no room for it.
-    pub(super) fn begin_turn(&mut self, now: Nanos, sid: u32, start: Seq, after: u32) -> bool {
+    pub(super) fn begin_turn(&mut self, sid: u32, start: Seq, after: u32) -> bool {
         self.close_turn(sid);
         let s = &self.sessions[sid];
         let (number, count, tail) = (s.next_turn, s.replica_count, s.turns.tail);
@@ -165,7 +165,7 @@ impl<P: Payload> Core<P> {
             open_for: count,
             closed: false,
             broken: None,
-            last_at: now,
+            last_at: self.seen,
         };
         let Ok(id) = self.turns.alloc(turn) else {
             return false;
