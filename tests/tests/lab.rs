@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 use tests::lab::capture::{self, Capture, Direction};
+use tests::lab::process::wait_until;
 use tests::lab::servers::{Server, Service, Side};
 use tests::lab::turn::Turn;
-use tests::lab::{Family, Lab, LabOptions, Node, Span, skipped};
+use tests::lab::{Family, Lab, LabOptions, Node, Span, skipped, sweep};
 use tests::load::{Summary, Talk, Workload};
 use tests::record::{End, Match, check_byte_exact};
 
@@ -194,4 +195,38 @@ fn loss_on_the_replay_network_is_real_and_ends() {
     lab.lose_on_replay_network(0).unwrap();
     lab.run(Node::Assistant, "curl", &get).unwrap();
     assert!(lab.lose_on_replay_network(101).is_err());
+}
+
+#[test]
+fn what_a_killed_owner_leaves_is_swept() {
+    if skipped("what_a_killed_owner_leaves_is_swept") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let mut owner = std::process::Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["demo", "--seconds", "600"])
+        .spawn()
+        .unwrap();
+    let prefix = format!("rl{}.", owner.id());
+    let traces = || {
+        let namespaces = std::fs::read_dir("/run/netns").unwrap().flatten();
+        let folders = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+        let names = namespaces
+            .chain(folders)
+            .map(|e| e.file_name().into_string().unwrap());
+        names
+            .filter(|name| name.trim_start_matches("replay-lab-").starts_with(&prefix))
+            .collect::<Vec<_>>()
+    };
+    // All seven namespaces and the folder, and the first server running in them.
+    wait_until("the other lab", Duration::from_secs(20), || {
+        Ok((traces().len() == 8).then_some(()))
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    assert_eq!(traces().len(), 8, "a killed process removes nothing itself");
+    assert!(sweep().unwrap() >= 1);
+    assert_eq!(traces(), Vec::<String>::new());
 }

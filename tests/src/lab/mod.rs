@@ -167,8 +167,7 @@ pub struct LabOptions {
 pub struct Lab {
     name: String,
     options: LabOptions,
-    dir: Option<tempfile::TempDir>,
-    kept: PathBuf,
+    dir: PathBuf,
     failed: AtomicBool,
 }
 
@@ -192,23 +191,19 @@ impl Lab {
             Some(name) => topology::checked_name(name)?,
             None => topology::own_name(NEXT.fetch_add(1, Ordering::Relaxed))?,
         };
-        let dir = tempfile::Builder::new()
-            .prefix("replay-lab-")
-            .tempdir()
-            .context("a folder for logs")?;
-        // Servers that give up root must be able to reach their files.
-        std::fs::set_permissions(
-            dir.path(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )?;
-        let kept = dir.path().to_owned();
+        let dir = topology::folder(&name);
+        std::fs::create_dir(&dir).with_context(|| format!("{}: cannot be made", dir.display()))?;
         let lab = Self {
             name,
             options,
-            dir: Some(dir),
-            kept,
+            dir,
             failed: AtomicBool::new(false),
         };
+        // Servers that give up root must be able to reach their files.
+        std::fs::set_permissions(
+            &lab.dir,
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
         topology::build(&lab.name, &lab.options)
             .with_context(|| format!("lab {}: cannot be built", lab.name))?;
         Ok(lab)
@@ -229,14 +224,14 @@ impl Lab {
         format!("{}-{}", self.name, node.suffix())
     }
 
-    /// The folder of logs, configurations and records. It goes with the lab, unless the test fails.
+    /// The folder of logs, configurations and records. It goes with the lab, unless the test fails: then it is kept under another name.
     pub fn dir(&self) -> &Path {
-        &self.kept
+        &self.dir
     }
 
     /// The path of a file in [`Lab::dir`].
     pub fn file(&self, name: &str) -> PathBuf {
-        self.kept.join(name)
+        self.dir.join(name)
     }
 
     /// Notes that what was tried here failed: the logs are shown and kept when the lab ends, as they are after a panic.
@@ -345,17 +340,27 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if (std::thread::panicking() || self.failed.load(Ordering::Relaxed))
-            && let Some(dir) = self.dir.take()
-        {
-            let path = dir.keep();
-            process::print_tails(&path);
-            eprintln!("lab {}: logs are kept in {}", self.name, path.display());
-        }
         if self.options.name.is_none()
             && let Err(e) = topology::remove(&self.name)
         {
             eprintln!("lab {}: cannot be removed: {e:#}", self.name);
+        }
+        if std::thread::panicking() || self.failed.load(Ordering::Relaxed) {
+            process::print_tails(&self.dir);
+            // Under this name nobody sweeps it away.
+            let kept = self
+                .dir
+                .with_file_name(format!("replay-failed-{}", self.name));
+            match std::fs::rename(&self.dir, &kept) {
+                Ok(()) => eprintln!("lab {}: logs are kept in {}", self.name, kept.display()),
+                Err(e) => eprintln!("lab {}: logs cannot be kept: {e}", self.name),
+            }
+        } else if let Err(e) = std::fs::remove_dir_all(&self.dir) {
+            eprintln!(
+                "lab {}: {}: cannot be removed: {e}",
+                self.name,
+                self.dir.display()
+            );
         }
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub(super) const MORE_V6: u16 = 0x101;
 
 const PREFIX: &str = "rl";
+const FOLDER: &str = "replay-lab-";
 
 /// The clock tick at which a process started, from `/proc/PID/stat` (proc(5), field 22).
 fn started(pid: u32) -> Option<u64> {
@@ -75,15 +77,32 @@ fn namespaces() -> Vec<String> {
 /// # Errors
 /// A namespace can't be removed.
 pub fn sweep() -> Result<usize> {
+    let is_dead = |name: &str| owner(name).is_some_and(|(pid, start)| started(pid) != Some(start));
     let dead: BTreeSet<String> = namespaces()
         .into_iter()
-        .filter(|name| owner(name).is_some_and(|(pid, start)| started(pid) != Some(start)))
+        .filter(|name| is_dead(name))
         .filter_map(|name| name.split_once('-').map(|(lab, _)| lab.to_owned()))
         .collect();
     for lab in &dead {
         remove(lab)?;
     }
+    for entry in std::fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // The folder is named like a namespace of the lab, but for the node.
+        if name
+            .strip_prefix(FOLDER)
+            .is_some_and(|lab| is_dead(&format!("{lab}-")))
+        {
+            // Another process may be sweeping too; what is left comes up again the next time.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
     Ok(dead.len())
+}
+
+/// Where a lab has its logs.
+pub(super) fn folder(lab: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("{FOLDER}{lab}"))
 }
 
 /// Ends the processes in a lab's namespaces and removes these.
