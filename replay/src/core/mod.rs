@@ -2,8 +2,9 @@
 //!
 //! [`Core::mirror`] takes decoded frames of the mirror (`capture`, `stream`, `gap`), [`Core::response`] segments of the target (`respond`),
 //! [`Core::poll`] fires timers (`timers`). Each pumps the replicas it concerns (`pump`); losses on the way to the target are mended in `recover`; what cannot be kept is settled as lost in
-//! `settle`; sessions begin and end in `lifecycle`.
+//! `settle`; sessions begin and end in `lifecycle`. [`Core::audit`] checks all of it.
 
+mod audit;
 mod capture;
 mod gap;
 mod lifecycle;
