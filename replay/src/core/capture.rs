@@ -176,6 +176,11 @@ impl<P: Payload> Core<P> {
                 };
                 news |= self.ingest(now, sid, piece, tx);
                 seq += n as u32;
+                if self.sessions[sid].phase == Phase::Joining {
+                    // Cut in the middle of a frame: its rest is no turn.
+                    self.lose_before_join(sid, seq, left as u32);
+                    break;
+                }
             }
             start = start.saturating_sub(here);
             let Some(rest) = rest else { break };
@@ -186,16 +191,21 @@ impl<P: Payload> Core<P> {
 
     /// Payload that cannot be used because it may begin in the middle of a request.
     pub(super) fn before_join(&mut self, sid: u32, head: &Head) -> Result<bool, Drop> {
-        let s = &mut self.sessions[sid];
-        let from = s.rcv_nxt.max(head.seq);
-        let n = (head.seq + head.payload_len).since(from);
-        s.rcv_nxt = s.rcv_nxt.max(head.seq + head.payload_len);
-        if n == 0 {
+        if self.lose_before_join(sid, head.seq, head.payload_len) == 0 {
             return Err(Drop::Duplicate);
         }
+        Err(Drop::BeforeJoin)
+    }
+
+    /// `len` bytes from `seq` are of no use before the session is in step again. Returns how many of them were new.
+    pub(super) fn lose_before_join(&mut self, sid: u32, seq: Seq, len: u32) -> u32 {
+        let s = &mut self.sessions[sid];
+        let end = seq + len;
+        let n = end.since(s.rcv_nxt.max(seq));
+        s.rcv_nxt = s.rcv_nxt.max(end);
         let reason = s.join_loss;
         self.lose_uncaptured(0, n, reason);
-        Err(Drop::BeforeJoin)
+        n
     }
 
     /// The client's FIN. True if it was news.

@@ -203,10 +203,7 @@ impl<P: Payload> Core<P> {
         let Some(payload) = payload else { return };
         if s.phase == Phase::Joining {
             if !ack.gt(s.acked_at_data) {
-                let n = (seq + len).since(s.rcv_nxt.max(seq));
-                s.rcv_nxt = s.rcv_nxt.max(seq + len);
-                let reason = s.join_loss;
-                self.lose_uncaptured(0, n, reason);
+                self.lose_before_join(sid, seq, len);
                 return;
             }
             self.join(now, sid, seq, tx);

@@ -60,24 +60,29 @@ impl<P: Payload> Core<P> {
     /// Appends a piece that begins exactly where the stream ended. False if the session had to be cut instead.
     pub(super) fn append(&mut self, sid: u32, piece: Piece<P>) -> bool {
         let len = piece.len();
+        let s = &mut self.sessions[sid];
+        let begins = !s.turn_open || piece.ack.gt(s.acked_at_data);
+        let after = if s.ack_known {
+            piece.ack.since(s.acked_at_data)
+        } else {
+            0
+        };
+        s.acked_at_data = s.acked_at_data.max(piece.ack);
+        if begins {
+            // If there is no room for this turn, the one before is none the worse for it.
+            self.close_turn(sid);
+        }
         let s = &self.sessions[sid];
         if u64::from(s.held) + u64::from(len) > self.params.session_bytes {
             self.cut(sid, Loss::SessionBytes, len);
             return false;
         }
-        if !s.turn_open || piece.ack.gt(s.acked_at_data) {
-            let after = if s.ack_known {
-                piece.ack.since(s.acked_at_data)
-            } else {
-                0
-            };
-            if !self.begin_turn(sid, piece.seq, after) {
-                self.cut(sid, Loss::Buffers, len);
-                return false;
-            }
+        let full = s.replica_count > 0 && self.segs.len() == self.segs.capacity();
+        if full || (begins && !self.begin_turn(sid, piece.seq, after)) {
+            self.cut(sid, Loss::Buffers, len);
+            return false;
         }
-        let s = &mut self.sessions[sid];
-        s.acked_at_data = s.acked_at_data.max(piece.ack);
+        let s = &self.sessions[sid];
         let turn = s.turns.tail;
         let (tail, first, end) = (s.segs.tail, s.first_replica, piece.end());
         let (live, dropping) = self.count_holders(first);
