@@ -145,7 +145,10 @@ impl<P: Payload> Core<P> {
                 let old = s.fin.is_none_or(|fin| head.end().le(fin + 1));
                 return Err(if old { Drop::Duplicate } else { Drop::AfterEnd });
             }
-            Phase::Joining if !head.ack.gt(s.acked_at_data) => return self.before_join(sid, head),
+            // What the session had before, sent again with a newer acknowledgment, is no boundary either.
+            Phase::Joining if !head.ack.gt(s.acked_at_data) || head.seq.lt(s.rcv_nxt) => {
+                return self.before_join(sid, head);
+            }
             Phase::Joining => self.join(now, sid, head.seq, tx),
             Phase::Syn | Phase::Synced => {}
         }

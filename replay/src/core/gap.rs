@@ -179,8 +179,8 @@ impl<P: Payload> Core<P> {
         let s = &mut self.sessions[sid];
         s.gap_since = 0;
         if let (Some(ack), Some(seq)) = (baseline, at) {
-            s.acked_at_data = ack;
-            s.rcv_nxt = seq;
+            s.acked_at_data = s.acked_at_data.max(ack);
+            s.rcv_nxt = s.rcv_nxt.max(seq);
         }
         let mut waiting = std::mem::take(&mut s.beyond);
         while waiting.head != NIL {
@@ -202,7 +202,7 @@ impl<P: Payload> Core<P> {
         s.held -= len;
         let Some(payload) = payload else { return };
         if s.phase == Phase::Joining {
-            if !ack.gt(s.acked_at_data) {
+            if !ack.gt(s.acked_at_data) || seq.lt(s.rcv_nxt) {
                 self.lose_before_join(sid, seq, len);
                 return;
             }
