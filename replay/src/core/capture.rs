@@ -256,6 +256,7 @@ impl<P: Payload> Core<P> {
         if distance > PLAUSIBLE {
             return Err(Drop::OutOfWindow);
         }
+        self.settle_gaps(now, sid, tx);
         self.end_session(now, sid, End::Reset);
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
         Ok(())
@@ -278,6 +279,7 @@ impl<P: Payload> Core<P> {
                 return Err(Drop::Duplicate);
             }
             // The server gave up on the client. The client says nothing more; the target's side is closed in good order.
+            self.settle_gaps(now, sid, tx);
             self.end_session(now, sid, End::Fin);
             self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
             return Ok(());

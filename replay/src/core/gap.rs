@@ -128,10 +128,18 @@ impl<P: Payload> Core<P> {
                 self.append(sid, piece);
             }
         }
-        if self.sessions[sid].beyond.is_empty() {
-            self.sessions[sid].gap_since = 0;
+        let s = &mut self.sessions[sid];
+        if s.beyond.is_empty() && s.fin.is_none_or(|fin| fin.le(s.rcv_nxt)) {
+            s.gap_since = 0;
         }
         self.check_fin(now, sid);
+    }
+
+    /// Nothing more is to come that could fill the session's gaps: they are holes.
+    pub(super) fn settle_gaps(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+        while !self.sessions[sid].beyond.is_empty() && self.sessions[sid].phase != Phase::Ended {
+            self.hole(now, sid, tx);
+        }
     }
 
     /// A gap is open: see to it that somebody looks at it again.
@@ -225,14 +233,15 @@ impl<P: Payload> Core<P> {
     /// session waits for the next turn boundary.
     pub(super) fn cut(&mut self, sid: u32, reason: Loss, missing: u32) {
         let s = &mut self.sessions[sid];
+        let joining = s.phase == Phase::Joining;
         s.phase = Phase::Joining;
         s.join_loss = reason;
         s.rcv_nxt += missing;
         let (open, tail) = (s.turn_open, s.turns.tail);
         s.turn_open = false;
         if !open {
-            // The turn that the missing bytes belong to was never begun.
-            self.lose_uncaptured(1, missing, reason);
+            // The turn that the missing bytes belong to was never begun; one that is being lost already is not lost again.
+            self.lose_uncaptured(u64::from(!joining), missing, reason);
             return;
         }
         self.lose_uncaptured(0, missing, reason);

@@ -99,6 +99,7 @@ impl<P: Payload> Core<P> {
     pub(super) fn replace(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
         self.unlist(sid);
         if self.sessions[sid].phase != Phase::Ended {
+            self.settle_gaps(now, sid, tx);
             self.end_session(now, sid, End::Reset);
         }
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
@@ -387,6 +388,7 @@ impl<P: Payload> Core<P> {
     pub fn end_all(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
         for sid in self.sessions.ids() {
             if !matches!(self.sessions[sid].phase, Phase::Free | Phase::Ended) {
+                self.settle_gaps(now, sid, tx);
                 self.end_session(now, sid, End::Fin);
                 self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
             }
