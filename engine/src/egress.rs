@@ -27,7 +27,7 @@ pub struct EgressCounters {
     pub no_buffer: u64,
     /// Longer than the port's MTU.
     pub too_long: u64,
-    /// Claims that found the ring to a control link full: responses of these connections will not come.
+    /// Claims and releases that found the ring to a control link full. A connection whose claim did is not opened.
     pub claims_dropped: u64,
     /// Frames of ARP, ND and ping that were sent.
     pub control_sent: u64,
@@ -82,14 +82,20 @@ impl<T: Tx> Outlet<T> {
         self.command(Message::Claim(claim));
     }
 
-    fn command(&mut self, message: Message) {
-        let Some(links) = &self.links else { return };
+    /// Puts a message on the rings to all links. False if one of them had no room.
+    fn command(&mut self, message: Message) -> bool {
+        let Some(links) = &self.links else {
+            return true;
+        };
+        let mut all = true;
         for ring in &links.commands {
             if ring.push(message.clone()).is_err() {
                 self.counters.claims_dropped += 1;
+                all = false;
             }
         }
         self.claimed = true;
+        all
     }
 
     /// The next record of a response that came over a link.
@@ -167,18 +173,14 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
         })
     }
 
-    fn claim(&mut self, client: &Endpoint, transfer: u16) {
-        if self.links.is_some() {
-            let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
-            self.command(Message::Claim(claim));
-        }
+    fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool {
+        let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
+        self.command(Message::Claim(claim))
     }
 
     fn release(&mut self, client: &Endpoint, transfer: u16) {
-        if self.links.is_some() {
-            let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
-            self.command(Message::Release(claim));
-        }
+        let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
+        self.command(Message::Release(claim));
     }
 
     fn accepts_sessions(&self) -> bool {

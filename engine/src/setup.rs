@@ -334,7 +334,8 @@ impl Plan {
             keepalive_timeout: ns(traffic.keepalive_timeout),
             // Clients are dealt out by a hash: a core gets a little more than its share now and then.
             max_sessions: per_core(limits.sessions) + per_core(limits.sessions) / 8 + 1,
-            max_segments: mbufs as usize,
+            // A quarter of the buffers is never held, so that receive does not starve.
+            max_segments: per_core(mbufs as usize / 4 * 3),
             session_bytes: limits.session_bytes,
             mtu: replay.mtu,
             pool: Vec::new(),

@@ -58,7 +58,7 @@ named! {
         SessionBytes = "session_bytes",
         /// No room for another captured segment, or no mbuf to keep.
         Buffers = "buffers",
-        /// No client address was free, or no room for another connection.
+        /// No client address was free, no room for another connection, or no way to claim its responses.
         NoAddress = "no_address",
         /// The target refused the connection.
         ConnectRefused = "connect_refused",

@@ -32,7 +32,9 @@ impl<P: Payload> Core<P> {
         if midstream && self.params.full_sessions_only {
             return Err(Drop::NotFull);
         }
-        if self.draining || !tx.accepts_sessions() {
+        // The newest session goes first when buffers run short, so that those that are under way can go on.
+        let crowded = self.segs.len() * 8 > self.segs.capacity() * 7;
+        if self.draining || crowded || !tx.accepts_sessions() {
             self.counters.sessions_shed += u64::from(!midstream);
             return Err(Drop::Shed);
         }
@@ -147,6 +149,9 @@ impl<P: Payload> Core<P> {
             let Some(local) = self.local_address(now, &flow, transfer, copy) else {
                 continue;
             };
+            if self.slots.is_empty() && !tx.claim(&local, transfer) {
+                continue;
+            }
             let replica = Replica {
                 session: sid,
                 next: self.sessions[sid].first_replica,
@@ -187,9 +192,6 @@ impl<P: Payload> Core<P> {
                 let r = &replicas[id];
                 r.flow(transfers[usize::from(r.transfer)].to)
             });
-            if self.slots.is_empty() {
-                tx.claim(&local, transfer);
-            }
         }
     }
 

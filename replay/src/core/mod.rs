@@ -50,8 +50,8 @@ pub trait Egress<P> {
     ) -> Result<(), Refused>;
 
     /// A connection from `client` to that target is about to open: responses to it belong to this core. Not called for pool addresses,
-    /// which are claimed as a slice once.
-    fn claim(&mut self, client: &Endpoint, transfer: u16);
+    /// which are claimed as a slice once. False if the claim could not be made: its responses would not come, so it must not open.
+    fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool;
 
     /// That connection is over.
     fn release(&mut self, client: &Endpoint, transfer: u16);
