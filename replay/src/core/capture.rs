@@ -10,7 +10,7 @@ use crate::session::{End, Phase};
 use crate::slab::NIL;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
-use wire::{Flags, Head, Nanos};
+use wire::{Flags, Head, Nanos, Seq};
 
 /// Segments further than this from what is expected are not of this connection.
 const PLAUSIBLE: u32 = 1 << 30;
