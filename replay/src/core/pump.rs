@@ -172,6 +172,13 @@ impl<P: Payload> Core<P> {
             return Next::Send;
         }
         let (turn, seq) = (self.turns[seg.turn], seg.seq);
+        // The target has closed, or turns between this and the last one were lost: the session goes on over a new connection.
+        let tcb = &r.tcb;
+        let anew = seq != tcb.snd_nxt || tcb.peer_closed() || !tcb.state.may_send();
+        if (anew || turn.broken.is_some()) && tcb.outstanding() {
+            // First what is on the way arrives, or is found to be lost.
+            return Next::Stop;
+        }
         if let Some(reason) = turn.broken {
             self.lose_through(rid, number, reason);
             return Next::Again;
@@ -179,10 +186,9 @@ impl<P: Payload> Core<P> {
         if !self.gate_lets(now, rid, turn.after) {
             return Next::Stop;
         }
-        let r = &self.replicas[rid];
-        // The target has closed, or turns between this and the last one were lost: the session goes on over a new connection.
-        if seq != r.tcb.snd_nxt || !r.tcb.state.may_send() {
-            self.counters.target_closed_early += u64::from(r.tcb.peer_closed());
+        if anew {
+            let closed = self.replicas[rid].tcb.peer_closed();
+            self.counters.target_closed_early += u64::from(closed);
             self.abort(now, rid, tx);
             self.replicas[rid].gate_free = true;
             return Next::Again;
