@@ -208,13 +208,15 @@ impl<P: Payload> Core<P> {
     pub(super) fn disconnected(&mut self, rid: u32) {
         self.free_board(rid);
         let r = &mut self.replicas[rid];
+        // Whatever the next turn waits for would have come over this connection (which was open if the MSS is known).
+        r.gate_free |= r.released > 0 || r.tcb.mss() > 0;
         r.tcb = crate::tcp::Tcb::default();
+        r.ack_refused = false;
         r.abort_pending = false;
         r.rto_at = 0;
         r.gate_at = 0;
         r.waiting_since = 0;
         r.end_released = false;
-        r.gate_free = r.gate_free || r.released > 0;
         r.nxt = r.una;
     }
 }
