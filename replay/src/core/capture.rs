@@ -15,6 +15,12 @@ use wire::{Flags, Head, Nanos, Seq};
 /// Segments further than this from what is expected are not of this connection.
 const PLAUSIBLE: u32 = 1 << 30;
 
+/// `seq` may belong to a stream whose next byte is `expected`.
+fn plausible(expected: Seq, seq: Seq) -> bool {
+    let distance = seq.0.wrapping_sub(expected.0);
+    distance.min(distance.wrapping_neg()) <= PLAUSIBLE
+}
+
 impl<P: Payload> Core<P> {
     /// Takes one decoded frame of the mirror; `frame` is the very frame that `packet` was decoded from. Says why, if it was of no use.
     pub fn mirror<F: Frame<Payload = P>>(
@@ -158,7 +164,7 @@ impl<P: Payload> Core<P> {
         } else {
             head.seq
         };
-        if first.since(expected).max(expected.since(first)) > PLAUSIBLE {
+        if !plausible(expected, first) {
             return Err(Drop::OutOfWindow);
         }
         // What the snap length cut off is not there: it stays a gap, to be filled by a retransmission or found to be a hole.
@@ -214,7 +220,8 @@ impl<P: Payload> Core<P> {
     /// The client's FIN. True if it was news.
     fn client_fin(&mut self, now: Nanos, sid: u32, head: &Head, tx: &mut impl Egress<P>) -> bool {
         let s = &mut self.sessions[sid];
-        if s.end.is_some() || s.fin.is_some() {
+        let end = head.seq + head.payload_len;
+        if s.end.is_some() || s.fin.is_some() || !plausible(s.rcv_nxt, end) {
             return false;
         }
         s.fin = Some(head.seq + head.payload_len);
@@ -252,8 +259,7 @@ impl<P: Payload> Core<P> {
         if s.phase == Phase::Ended {
             return Err(Drop::Duplicate);
         }
-        let distance = head.seq.since(s.rcv_nxt).max(s.rcv_nxt.since(head.seq));
-        if distance > PLAUSIBLE {
+        if !plausible(s.rcv_nxt, head.seq) {
             return Err(Drop::OutOfWindow);
         }
         self.settle_gaps(now, sid, tx);
