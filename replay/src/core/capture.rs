@@ -262,6 +262,8 @@ impl<P: Payload> Core<P> {
         if !plausible(s.rcv_nxt, head.seq) {
             return Err(Drop::OutOfWindow);
         }
+        // It may tell what the client had read; the reset waits for as much.
+        self.client_ack(sid, head);
         self.settle_gaps(now, sid, tx);
         self.end_session(now, sid, End::Reset);
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
