@@ -101,6 +101,8 @@ impl<P: Payload> Core<P> {
         if nxt != NIL {
             let number = self.segs[nxt].turn_number;
             self.lose_through(rid, number, reason);
+            // Nobody answers a turn that nobody was asked.
+            self.replicas[rid].gate_free = true;
         }
     }
 
