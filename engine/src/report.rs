@@ -85,6 +85,8 @@ pub fn json(s: &Sources<'_>) -> Value {
             "response_segments": c.response_segments,
             "response_bytes": c.response_bytes,
             "unresolved_next_hops": w.iter().flat_map(|w| &w.unresolved).map(ToString::to_string).collect::<Vec<_>>(),
+            "path_mtu_lowered": c.path_mtu_lowered,
+            "keep_alives": c.keep_alives,
             "icmp_errors": sum(w, |w| w.worker.icmp_errors),
         },
         "latency": { "production": latency(&c.production_latency), "target": latency(&c.target_latency) },

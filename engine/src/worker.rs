@@ -11,7 +11,7 @@ use std::sync::Arc;
 use wire::decode::{LinkType, Local, Packet, local, mirrored_on};
 use wire::host::{FrameBuf, Kind};
 use wire::io::{BURST, Frame, Rx, Tx};
-use wire::{Addr, Endpoint, Head, Nanos, Skip};
+use wire::{Addr, Endpoint, Flow, Head, Nanos, Skip};
 
 /// What one core gives to another.
 pub enum Parcel<F> {
@@ -19,6 +19,8 @@ pub enum Parcel<F> {
     Mirrored(Packet, F),
     /// The header of a response to a connection that the other core owns.
     Response(Head),
+    /// A segment of this flow was longer than the path's MTU, and that.
+    TooBig(Flow, u32),
     /// A neighbour that answered.
     Neighbor(Addr, [u8; 6]),
 }
@@ -96,9 +98,9 @@ pub struct ResponseOwner {
 impl ResponseOwner {
     /// The owner, or `None` if the segment comes from no target or goes to no client of ours.
     #[inline]
-    fn of(&self, head: &Head) -> Option<u16> {
-        let (_, production) = self.targets.iter().find(|(t, _)| *t == head.flow.src)?;
-        let client = &head.flow.dst;
+    fn of(&self, response: &Flow) -> Option<u16> {
+        let (_, production) = self.targets.iter().find(|(t, _)| *t == response.src)?;
+        let client = &response.dst;
         if self.slices.iter().all(Vec::is_empty) {
             return Some(self.ownership.owner(client, production));
         }
@@ -241,6 +243,9 @@ where
                         let _ = self.core.mirror(now, &packet, frame, &mut self.out);
                     }
                     Parcel::Response(head) => self.core.response(now, &head, &mut self.out),
+                    Parcel::TooBig(flow, mtu) => {
+                        self.core.too_big(now, &flow, mtu, &mut self.out);
+                    }
                     Parcel::Neighbor(addr, mac) => {
                         self.out.host.learn(addr, mac, now);
                     }
@@ -274,7 +279,7 @@ where
         let owner = if self.out.is_remote() {
             None
         } else {
-            self.owner.of(head)
+            self.owner.of(&head.flow)
         };
         let Some(owner) = owner else {
             self.counters.replay_strays += 1;
@@ -315,8 +320,28 @@ where
                 }
             }
         }
-        if matches!(received.kind, Kind::Unreachable(..) | Kind::TooBig(..)) {
-            self.counters.icmp_errors += 1;
+        match received.kind {
+            Kind::TooBig(flow, mtu) => {
+                self.counters.icmp_errors += 1;
+                if let Some(flow) = flow {
+                    self.too_big(now, flow, mtu);
+                }
+            }
+            Kind::Unreachable(..) => self.counters.icmp_errors += 1,
+            _ => {}
+        }
+    }
+
+    /// A segment of ours was too long for the path: the core that sent it cuts smaller ones.
+    fn too_big(&mut self, now: Nanos, flow: Flow, mtu: u32) {
+        let Some(owner) = self.owner.of(&flow.reversed()) else {
+            return;
+        };
+        if owner == self.index {
+            self.core.too_big(now, &flow, mtu, &mut self.out);
+        } else {
+            // If the ring is full, the next segment is too long as well.
+            let _ = self.to[usize::from(owner)].push(Parcel::TooBig(flow, mtu));
         }
     }
 

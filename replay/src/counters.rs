@@ -162,6 +162,10 @@ counters! {
     response_bytes,
     /// Response segments for no connection of ours.
     responses_unknown,
+    /// Times a router said that the path carries smaller packets only, and it was news.
+    path_mtu_lowered,
+    /// Keep-alive probes of clients that were repeated towards the target.
+    keep_alives,
     /// Segments handed to the transmit queue.
     segments_sent,
     /// Times the transmit queue had no room; the segment is sent later.

@@ -81,6 +81,14 @@ impl<P: Payload> Core<P> {
         if syn && head.payload_len == 0 {
             return Ok(());
         }
+        if self.is_keep_alive(sid, head) {
+            self.for_replicas(sid, |core, rid| core.keep_alive(now, rid, tx));
+            return if head.payload_len == 0 {
+                Ok(())
+            } else {
+                Err(Drop::Duplicate)
+            };
+        }
         let advanced = self.client_ack(sid, head);
         let news = self.client_payload(now, sid, packet, frame, tx);
         let ended = head.flags.has(Flags::FIN) && self.client_fin(now, sid, head, tx);
@@ -90,6 +98,17 @@ impl<P: Payload> Core<P> {
             Err(_) if ended => Ok(()),
             Err(reason) => Err(reason),
         }
+    }
+
+    /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section 3.8.4).
+    fn is_keep_alive(&self, sid: u32, head: &Head) -> bool {
+        let s = &self.sessions[sid];
+        s.phase == Phase::Synced
+            && head.flags.0 == Flags::ACK.0
+            && head.payload_len <= 1
+            && head.seq + 1 == s.rcv_nxt
+            && s.server_acked.is_none_or(|acked| acked == s.rcv_nxt)
+            && head.ack == s.acked
     }
 
     /// Notes what the client acknowledges. True if that is more than before.

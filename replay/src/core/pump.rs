@@ -330,6 +330,18 @@ impl<P: Payload> Core<P> {
         }
     }
 
+    /// Asks the target for a sign of life, as the client has just asked production's server.
+    pub(super) fn keep_alive(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        if !r.tcb.state.may_send() || r.tcb.outstanding() {
+            return;
+        }
+        let transfer = r.transfer;
+        let flow = r.flow(self.target(transfer));
+        let head = r.tcb.head(now, flow, r.tcb.snd_nxt - 1, Flags::ACK, 0);
+        self.counters.keep_alives += u64::from(self.transmit(transfer, &head, tx));
+    }
+
     /// Acknowledges what has come, up to `upto`.
     pub(super) fn send_ack(&mut self, now: Nanos, rid: u32, upto: Seq, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];

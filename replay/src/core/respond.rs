@@ -3,10 +3,13 @@
 use super::{Core, Egress};
 use crate::counters::Loss;
 use crate::slab::NIL;
-use crate::tcp::{Outcome, State};
+use crate::tcp::connect::mss_for;
+use crate::tcp::{Outcome, State, TIMESTAMP_LEN};
 use wire::io::Payload;
-use wire::{Flags, Head, Nanos, Options, Seq};
+use wire::{Flags, Flow, Head, Nanos, Options, Seq};
 
+/// What every IPv4 path carries in practice (RFC 1191 section 3 and 7).
+const LEAST_MTU_V4: u32 = 576;
 /// How long a target may keep its side open after ours was closed: Linux's `tcp_fin_timeout`.
 const FIN_WAIT_2: Nanos = 60_000_000_000;
 
@@ -82,6 +85,31 @@ impl<P: Payload> Core<P> {
         self.transmit(transfer as u16, &rst, tx);
     }
 
+    /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu` bytes the path carries; 0 if it did not say.
+    /// Believed only of what is on the way (RFC 5927 section 7.2); the segments are cut smaller and sent again.
+    pub fn too_big(&mut self, now: Nanos, flow: &Flow, mtu: u32, tx: &mut impl Egress<P>) {
+        let Some(rid) = self.replica_by_flow(flow) else {
+            return;
+        };
+        let v4 = flow.dst.addr.is_v4();
+        let mtu = match mtu {
+            0 => LEAST_MTU_V4,
+            // No IPv6 link carries less, so smaller values are lies (RFC 8201 section 4).
+            mtu if !v4 => mtu.max(1_280),
+            mtu => mtu,
+        };
+        let r = &mut self.replicas[rid];
+        let limit = mss_for(mtu.min(u32::from(u16::MAX)) as u16, v4).saturating_sub(TIMESTAMP_LEN);
+        if r.tcb.state.is_synchronized() && r.tcb.outstanding() && r.tcb.lower_mss(limit) {
+            self.counters.path_mtu_lowered += 1;
+            self.free_board(rid);
+            let r = &mut self.replicas[rid];
+            r.tcb.restart();
+            r.nxt = r.una;
+            self.pump(now, rid, tx);
+        }
+    }
+
     /// The target refused or reset the connection: what was on the way is lost, the session goes on with its next turn.
     fn connection_lost(&mut self, now: Nanos, rid: u32, refused: bool, tx: &mut impl Egress<P>) {
         if refused {
@@ -134,6 +162,10 @@ impl<P: Payload> Core<P> {
         let r = &mut self.replicas[rid];
         r.answer.bytes = r.tcb.received_since(r.released_at);
         r.answer.last_at = now;
+        if r.tcb.state == State::FinWait2 {
+            // A half-closed connection lives as long as the target has something to say.
+            r.rto_at = now + FIN_WAIT_2;
+        }
         r.answer.ended = head.flags.has(Flags::PSH) || head.flags.has(Flags::FIN);
         if outcome.payload && !r.answered && r.released > 0 {
             r.answered = true;

@@ -66,7 +66,7 @@ pub const WINDOW: u16 = u16::MAX;
 /// The receive window in bytes.
 pub const WINDOW_BYTES: u32 = (WINDOW as u32) << WINDOW_SHIFT;
 /// Bytes the timestamps option takes in each segment, padding included.
-const TIMESTAMP_LEN: u16 = 12;
+pub(crate) const TIMESTAMP_LEN: u16 = 12;
 
 /// The transmission control block. Sequence numbers are those on the target's wire.
 #[derive(Clone, Debug, Default)]

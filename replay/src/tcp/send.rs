@@ -8,7 +8,22 @@ pub const SYN_RETRIES: u8 = 5;
 /// Retransmissions of data before the connection is given up (R2 of RFC 9293 section 3.8.3): with back-off more than 100 s.
 pub const DATA_RETRIES: u8 = 12;
 
+/// The least payload a segment is cut to, whatever a message claims of the path (the least IPv4 MTU of RFC 791 section 3.2 is 68 bytes,
+/// but no link has had so little for decades).
+const MIN_MSS: u16 = 88;
+/// Time-outs in a row after which the path is suspected to swallow large segments: the third in a row.
+const BLACK_HOLE: u8 = 2;
+/// Payload that fits every IPv4 path of 576 bytes with timestamps and room to spare, and every IPv6 path.
+const SAFE_MSS: u16 = 512;
+
 impl Tcb {
+    /// The path carries no more than `mss` payload bytes in a segment. True if that is news.
+    pub fn lower_mss(&mut self, mss: u16) -> bool {
+        let lower = mss < self.mss;
+        self.mss = self.mss.min(mss.max(MIN_MSS));
+        lower
+    }
+
     /// How many of `waiting` payload bytes may go in one segment now; 0 if none. Honours the target's window, the congestion
     /// window, the MSS, and avoids silly windows (RFC 9293 section 3.8.6.2.1). `pipe` is how many bytes are on the way, where a scoreboard
     /// tells.
@@ -61,6 +76,12 @@ impl Tcb {
         };
     }
 
+    /// Everything unacknowledged is to be sent again from `snd_una`, for a reason that is no congestion.
+    pub fn restart(&mut self) {
+        self.time_nothing();
+        self.snd_nxt = self.snd_una;
+    }
+
     /// A loss is certain while `flight` bytes are out and `max` ends what was sent.
     pub fn begin_recovery(&mut self, flight: u32, max: Seq) {
         self.time_nothing();
@@ -83,6 +104,10 @@ impl Tcb {
             self.mss,
             self.rto.backoff == 0,
         );
+        if self.rto.backoff == BLACK_HOLE && self.state.may_send() {
+            // Nothing gets through and no ICMP says why: perhaps full-sized segments do not (RFC 4821 section 7.7).
+            self.lower_mss(SAFE_MSS);
+        }
         self.rto.backoff += 1;
         self.time_nothing();
         if self.state != State::SynSent {
