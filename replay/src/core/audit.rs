@@ -119,7 +119,10 @@ impl<P: Payload> Core<P> {
                 .count();
             let kept = usize::from(self.segs[id].holders);
             ensure(holders == kept, || {
-                format!("segment at {:?}: {kept} holders, not {holders}", self.segs[id].seq)
+                format!(
+                    "segment at {:?}: {kept} holders, not {holders}",
+                    self.segs[id].seq
+                )
             })?;
         }
         for (at, &id) in turns.iter().enumerate() {
@@ -129,7 +132,10 @@ impl<P: Payload> Core<P> {
                 .count();
             let kept = usize::from(self.turns[id].open_for);
             ensure(open == kept, || {
-                format!("turn {}: open for {kept}, not {open}", self.turns[id].number)
+                format!(
+                    "turn {}: open for {kept}, not {open}",
+                    self.turns[id].number
+                )
             })?;
         }
         for rid in replicas {
@@ -161,7 +167,10 @@ impl<P: Payload> Core<P> {
             let seg = &self.segs[id];
             let bytes = seg.payload.as_ref().map(|p| p.bytes().len() as u32);
             ensure(bytes == Some(seg.len) && seg.len > 0, || {
-                format!("segment at {:?} has {bytes:?} bytes of {}", seg.seq, seg.len)
+                format!(
+                    "segment at {:?} has {bytes:?} bytes of {}",
+                    seg.seq, seg.len
+                )
             })?;
         }
         ensure(
@@ -228,13 +237,19 @@ impl<P: Payload> Core<P> {
         if synchronized && r.una != NIL && self.segs[r.una].turn_number < r.released {
             let (seg, una): (_, Seq) = (&self.segs[r.una], t.snd_una);
             ensure(seg.seq.le(una) && una.lt(seg.end()), || {
-                format!("snd_una {una:?} is not in its oldest segment at {:?}", seg.seq)
+                format!(
+                    "snd_una {una:?} is not in its oldest segment at {:?}",
+                    seg.seq
+                )
             })?;
         }
         if synchronized && r.nxt != NIL && self.segs[r.nxt].turn_number < r.released {
             let (seg, nxt) = (&self.segs[r.nxt], t.snd_nxt);
             ensure(seg.seq.le(nxt) && nxt.lt(seg.end()), || {
-                format!("snd_nxt {nxt:?} is not in its next segment at {:?}", seg.seq)
+                format!(
+                    "snd_nxt {nxt:?} is not in its next segment at {:?}",
+                    seg.seq
+                )
             })?;
         }
         let waits = match t.state {

@@ -1,0 +1,259 @@
+//! Bytes that cannot be had: holes, and limits of memory.
+
+use super::*;
+
+#[test]
+fn a_hole_that_production_acknowledged_resets_and_joins_again() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.exchange(&mut c, &mut t, 100, 100);
+    b.say(&mut c, 30);
+    assert_eq!(b.receive(&mut t), (30, false));
+    b.say_unseen(&mut c, 40);
+    b.say(&mut c, 20);
+    b.answer(&mut c, 100);
+    b.pass(100 * MS);
+    let reset = b.take();
+    assert!(
+        reset
+            .iter()
+            .any(|h| h.flags.has(Flags::RST) && h.seq == t.rcv)
+    );
+    assert_eq!(
+        b.lost(Loss::Hole),
+        (1, 60),
+        "what was replayed of the turn stays replayed"
+    );
+    b.say(&mut c, 50);
+    let mut again = b.accept();
+    assert_eq!(b.receive(&mut again), (50, false));
+    b.answer(&mut c, 10);
+    b.fin(&mut c);
+    b.reply(&mut again, 10);
+    assert_eq!(b.receive(&mut again), (0, true));
+    b.close(&mut again);
+    b.assert_over();
+    assert_eq!(b.counters().replayed_turns, 2);
+    assert_eq!(b.counters().turns, 3);
+}
+
+#[test]
+fn a_hole_that_nobody_acknowledged_waits_for_the_client_s_retransmission() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    let missing = c.head(Flags::default(), 40);
+    b.say_unseen(&mut c, 40);
+    b.say(&mut c, 20);
+    b.pass(2 * SECOND + 900 * MS);
+    assert_eq!(b.mirror(&missing), Ok(()));
+    assert_eq!(b.receive(&mut t), (60, false));
+    assert_eq!(b.counters().lost_bytes_sum(), 0);
+
+    b.say_unseen(&mut c, 40);
+    b.say(&mut c, 20);
+    b.pass(3 * SECOND + 100 * MS);
+    assert_eq!(b.lost(Loss::Hole), (1, 60));
+}
+
+#[test]
+fn the_target_never_sees_part_of_a_turn_that_was_still_waiting() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.say(&mut c, 10);
+    assert_eq!(b.receive(&mut t), (10, false));
+    b.answer(&mut c, 100);
+    // This turn waits for the target's answer, and then turns out to have a hole.
+    b.say(&mut c, 20);
+    b.say_unseen(&mut c, 20);
+    b.say(&mut c, 20);
+    b.answer(&mut c, 100);
+    b.pass(100 * MS);
+    assert_eq!(b.lost(Loss::Hole), (1, 60));
+    b.reply(&mut t, 100);
+    assert_eq!(b.receive(&mut t), (0, false));
+    b.say(&mut c, 30);
+    assert!(b.take().iter().any(|h| h.flags.has(Flags::RST)));
+    let syn = b.out.sent.last().unwrap().head;
+    let mut again = b.accept_syn(&syn);
+    assert_eq!(b.receive(&mut again), (30, false));
+    assert_eq!(b.counters().replayed_turns, 1);
+}
+
+#[test]
+fn a_turn_that_is_lost_does_not_take_the_one_on_the_way_with_it() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.say(&mut c, 10);
+    b.answer(&mut c, 100);
+    b.ack(&c);
+    b.say_unseen(&mut c, 20);
+    b.say(&mut c, 20);
+    b.answer(&mut c, 100);
+    b.say(&mut c, 30);
+    // The first turn is out and not acknowledged when the hole is found and the third turn could go.
+    b.pass(100 * MS);
+    let heads = b.take();
+    assert!(!heads.iter().any(|h| h.flags.has(Flags::RST)), "{heads:?}");
+    t.rcv += 10;
+    b.reply(&mut t, 100);
+    b.pass(5 * SECOND);
+    let syn = b.last_syn();
+    assert_eq!(
+        syn.seq,
+        c.c - 31,
+        "the third turn goes over a new connection"
+    );
+    let mut again = b.accept_syn(&syn);
+    assert_eq!(b.receive(&mut again), (30, false));
+    assert_eq!(b.counters().lost_turns[Loss::Hole as usize], 1);
+    b.answer(&mut c, 1);
+    b.ack(&c);
+    assert_eq!(b.counters().replayed_turns, 2);
+}
+
+#[test]
+fn bytes_lost_before_the_fin_are_a_hole_too() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.exchange(&mut c, &mut t, 100, 100);
+    b.say_unseen(&mut c, 40);
+    b.fin(&mut c);
+    b.pass(4 * SECOND);
+    assert_eq!(b.lost(Loss::Hole), (1, 40));
+    assert_eq!(b.receive(&mut t), (0, true), "the end comes all the same");
+    b.close(&mut t);
+    b.assert_over();
+}
+
+#[test]
+fn a_gap_before_the_fin_is_watched_after_another_was_filled() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    let first = c.head(Flags::PSH, 10);
+    b.say_unseen(&mut c, 10);
+    b.say(&mut c, 10);
+    b.say_unseen(&mut c, 10);
+    b.fin(&mut c);
+    assert_eq!(b.mirror(&first), Ok(()));
+    assert_eq!(b.receive(&mut t), (20, false));
+    b.pass(4 * SECOND);
+    assert_eq!(b.lost(Loss::Hole).1, 10);
+    b.assert_over();
+}
+
+#[test]
+fn a_reset_while_a_gap_is_open_does_not_pass_half_a_turn_off_as_whole() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.say(&mut c, 30);
+    b.say_unseen(&mut c, 40);
+    b.say(&mut c, 20);
+    assert_eq!(b.mirror(&c.head(Flags::RST, 0)), Ok(()));
+    b.pass(SECOND);
+    let _ = b.take();
+    t.rcv += 30;
+    b.respond(&t.head(Flags::default(), 0));
+    b.assert_over();
+    assert_eq!(b.counters().replayed_turns, 0);
+    assert_eq!(b.counters().lost_turns[Loss::Hole as usize], 1);
+}
+
+#[test]
+fn the_cap_of_a_session_loses_the_turn_and_joins_at_the_next() {
+    let mut b = Bed::with(|p| p.session_bytes = 1000);
+    let (mut c, mut t) = b.open_both(4000);
+    b.say(&mut c, 10);
+    assert_eq!(b.receive(&mut t), (10, false));
+    b.answer(&mut c, 100);
+    // Waits for the answer and grows over the cap.
+    b.say(&mut c, 600);
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 600)), Ok(()));
+    c.c += 600;
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 600)), Err(Drop::BeforeJoin));
+    c.c += 600;
+    b.reply(&mut t, 100);
+    assert_eq!(b.lost(Loss::SessionBytes), (1, 1800));
+    b.answer(&mut c, 100);
+    b.say(&mut c, 30);
+    let mut again = b.accept();
+    assert_eq!(b.receive(&mut again), (30, false));
+    b.answer(&mut c, 1);
+    b.ack(&c);
+    assert_eq!(b.counters().replayed_turns, 2);
+}
+
+#[test]
+fn a_turn_over_the_cap_from_its_first_byte_spares_the_one_before() {
+    let mut b = Bed::with(|p| p.session_bytes = 1000);
+    let (mut c, mut t) = b.open_both(4000);
+    b.say(&mut c, 900);
+    b.answer(&mut c, 100);
+    // The target has not acknowledged anything, so there is no room for this.
+    for _ in 0..2 {
+        let _ = b.mirror(&c.head(Flags::PSH, 200));
+        c.c += 200;
+    }
+    assert_eq!(b.receive(&mut t), (900, false));
+    assert_eq!(b.counters().replayed_turns, 1);
+    assert_eq!(b.lost(Loss::SessionBytes), (1, 400));
+}
+
+#[test]
+fn a_chained_frame_over_the_cap_is_lost_to_its_end() {
+    let mut b = Bed::with(|p| p.session_bytes = 1000);
+    let (mut c, mut t) = b.open_both(4000);
+    assert_eq!(b.frame(&c.head(Flags::PSH, 4000), 0, 500), Ok(()));
+    c.c += 4000;
+    let _ = b.take();
+    b.answer(&mut c, 100);
+    b.pass(SECOND);
+    assert_eq!(b.lost(Loss::SessionBytes).0, 1);
+    b.say(&mut c, 20);
+    let mut again = b.accept();
+    assert_eq!(b.receive(&mut again), (20, false));
+    assert_eq!(b.receive(&mut t), (0, false));
+    assert_eq!(b.counters().turns, 2);
+}
+
+#[test]
+fn when_segments_run_out_turns_are_lost_and_the_rest_goes_on() {
+    let mut b = Bed::with(|p| p.max_segments = 4);
+    let (mut c, mut t) = b.open_both(4000);
+    let (mut d, mut u) = {
+        let d = b.open(4001);
+        let u = b.accept();
+        (d, u)
+    };
+    b.say(&mut c, 10);
+    b.receive(&mut t);
+    b.answer(&mut c, 10);
+    for _ in 0..4 {
+        b.say(&mut c, 10);
+    }
+    assert_eq!(b.core.segment_count(), 4);
+    let _ = b.mirror(&d.head(Flags::PSH, 30));
+    d.c += 30;
+    assert_eq!(b.lost(Loss::Buffers), (1, 30));
+    b.reply(&mut t, 10);
+    assert_eq!(b.receive(&mut t), (40, false));
+    b.answer(&mut d, 10);
+    b.say(&mut d, 50);
+    let syn = b.last_syn();
+    assert_eq!(syn.flow.src, d.flow.src);
+    u = Conn {
+        rcv: syn.seq + 1,
+        ..u
+    };
+    let mut head = u.head(Flags::SYN, 0);
+    head.seq = Seq(77);
+    u.snd = Seq(78);
+    b.respond(&head);
+    assert_eq!(b.receive(&mut u), (50, false));
+    b.fin(&mut c);
+    b.fin(&mut d);
+    b.pass(6 * SECOND);
+    b.receive(&mut t);
+    b.receive(&mut u);
+    b.pass(5 * SECOND);
+    assert_eq!(b.counters().in_flight_turns, 0);
+}

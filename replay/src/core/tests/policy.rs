@@ -1,0 +1,262 @@
+//! Which sessions are replayed, how often, and from which addresses.
+
+use super::*;
+use crate::slots::{QUARANTINE, Slice};
+
+fn pool(addresses: u32, low: u16, high: u16) -> Slice {
+    Slice {
+        first: Addr::v4([62, 135, 200, 1]),
+        addresses,
+        low,
+        high,
+    }
+}
+
+fn selected(b: &mut Bed, ports: std::ops::Range<u16>) -> Vec<u16> {
+    ports
+        .filter(|&p| {
+            let mut c = Conv::new(p);
+            match b.syn(&mut c) {
+                Ok(()) => {
+                    b.core.abandon(b.now, &mut b.out);
+                    b.pass(3 * SECOND);
+                    true
+                }
+                Err(reason) => {
+                    assert_eq!(reason, Drop::NotSelected);
+                    false
+                }
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn percent_takes_a_stable_share_of_the_clients() {
+    let mut b = Bed::with(|p| p.percent = 30.0);
+    let once = selected(&mut b, 1000..1400);
+    assert!((80..=160).contains(&once.len()), "{} of 400", once.len());
+    assert_eq!(once, selected(&mut b, 1000..1400));
+    // A larger share holds all of the smaller one.
+    let mut more = Bed::with(|p| p.percent = 60.0);
+    let more = selected(&mut more, 1000..1400);
+    assert!(more.len() > once.len() && once.iter().all(|p| more.contains(p)));
+}
+
+#[test]
+fn the_share_grows_over_the_ramp() {
+    let mut b = Bed::with(|p| {
+        p.ramp = 4000 * SECOND;
+        p.start = SECOND;
+    });
+    assert_eq!(selected(&mut b, 1000..1100).len(), 0);
+    b.pass(2000 * SECOND);
+    let half = selected(&mut b, 1000..1200).len();
+    assert!((50..=150).contains(&half), "{half} of 200");
+    b.pass(2000 * SECOND);
+    assert_eq!(selected(&mut b, 1000..1100).len(), 100);
+}
+
+#[test]
+fn each_copy_has_a_connection_of_its_own_and_each_counts() {
+    let mut b = Bed::with(|p| p.copies = 3);
+    let mut c = b.open(4000);
+    let syns: Vec<_> = b
+        .take()
+        .into_iter()
+        .filter(|h| h.flags == Flags::SYN)
+        .collect();
+    assert_eq!(syns.len(), 3);
+    let ports: HashSet<_> = syns.iter().map(|h| h.flow.src.port).collect();
+    assert_eq!(ports.len(), 3);
+    assert!(ports.contains(&4000) && syns.iter().all(|h| h.flow.src.addr == c.flow.src.addr));
+    b.say(&mut c, 30);
+    // Two accept, one refuses.
+    let mut conns: Vec<_> = syns[1..].iter().map(|s| b.accept_syn(s)).collect();
+    b.respond(&Head {
+        flow: syns[0].flow.reversed(),
+        ack: syns[0].seq + 1,
+        flags: Flags::RST.with(Flags::ACK),
+        ..syns[0]
+    });
+    for t in &mut conns {
+        b.seen = 0;
+        assert_eq!(b.receive(t), (30, false));
+    }
+    assert_eq!(b.core.segment_count(), 0, "every copy has it");
+    b.answer(&mut c, 1);
+    b.ack(&c);
+    assert_eq!(b.counters().turns, 1);
+    assert_eq!(b.counters().replayed_turns, 2);
+    assert_eq!(b.lost(Loss::ConnectRefused), (1, 30));
+}
+
+#[test]
+fn the_slower_copy_keeps_the_bytes_it_needs() {
+    let mut b = Bed::with(|p| p.copies = 2);
+    let mut c = b.open(4000);
+    let syns = b.take();
+    let mut fast = b.accept_syn(&syns[0]);
+    b.say(&mut c, 30);
+    assert_eq!(b.receive(&mut fast), (30, false));
+    b.answer(&mut c, 5);
+    b.say(&mut c, 40);
+    b.reply(&mut fast, 5);
+    assert_eq!(b.receive(&mut fast), (40, false));
+    assert_eq!(b.core.segment_count(), 2);
+    let mut slow = b.accept_syn(&syns[1]);
+    assert_eq!(b.receive(&mut slow), (30, false));
+    assert_eq!(b.core.segment_count(), 1);
+    b.reply(&mut slow, 5);
+    assert_eq!(b.receive(&mut slow), (40, false));
+    assert_eq!(b.core.segment_count(), 0);
+}
+
+#[test]
+fn pool_addresses_are_used_once_and_rest_before_they_are_used_again() {
+    let mut b = Bed::with(|p| p.pool = vec![pool(1, 2000, 2001)]);
+    let mut first = b.open(4000);
+    let mut t = b.accept();
+    assert_eq!(t.flow.dst.addr, Addr::v4([62, 135, 200, 1]));
+    let mut second = b.open(4001);
+    let mut u = b.accept();
+    assert_ne!(t.flow.dst, u.flow.dst);
+    assert!(b.out.claimed.is_empty(), "the slice was claimed once");
+    assert_eq!(b.core.slots(), (2, 2));
+    // No slot: the session is kept, its turns are lost.
+    let mut third = b.open(4002);
+    assert!(b.take().iter().all(|h| h.flags != Flags::SYN));
+    b.say(&mut third, 30);
+    b.answer(&mut third, 10);
+    b.say(&mut third, 20);
+    b.fin(&mut third);
+    assert_eq!(b.lost(Loss::NoAddress), (2, 50));
+    b.exchange(&mut first, &mut t, 10, 10);
+    for (c, t) in [(&mut first, &mut t), (&mut second, &mut u)] {
+        b.fin(c);
+        b.receive(t);
+        b.close(t);
+    }
+    b.assert_over();
+    let mut fourth = b.open(4003);
+    b.say(&mut fourth, 10);
+    assert_eq!(b.lost(Loss::NoAddress), (3, 60), "they rest");
+    b.pass(QUARANTINE);
+    b.open(4004);
+    assert_eq!(b.core.slots(), (1, 2));
+}
+
+#[test]
+fn a_session_without_an_address_leaves_nothing_behind() {
+    let mut b = Bed::with(|p| p.pool = vec![pool(1, 2000, 2000)]);
+    b.open(4000);
+    let mut c = b.open(4001);
+    b.say(&mut c, 30);
+    b.say_unseen(&mut c, 30);
+    b.pass(10 * MS);
+    b.say(&mut c, 30);
+    b.pass(200 * SECOND);
+    b.assert_over();
+}
+
+#[test]
+fn a_client_s_own_port_that_is_busy_is_replaced() {
+    // Two production addresses, one target: the same client endpoint towards both.
+    let other = Endpoint::new(Addr::v4([10, 10, 0, 3]), 80);
+    let mut b = Bed::with(|p| {
+        p.transfers.push(Transfer {
+            from: Origin {
+                addr: Some(other.addr),
+                port: 80,
+            },
+            to: TARGET,
+        });
+    });
+    let (_, t) = b.open_both(4000);
+    let mut d = Conv::new(4000);
+    d.flow.dst = other;
+    let head = Head {
+        flags: Flags::SYN,
+        ack: Seq(0),
+        ..d.head(Flags::SYN, 0)
+    };
+    assert_eq!(b.mirror(&head), Ok(()));
+    let u = b.accept();
+    assert_eq!(t.flow.dst.addr, u.flow.dst.addr);
+    assert_ne!(t.flow.dst.port, u.flow.dst.port);
+    assert!(u.flow.dst.port >= 1024);
+    assert_eq!(b.out.sent.last().unwrap().transfer, 1);
+}
+
+#[test]
+fn another_port_belongs_to_the_same_core() {
+    let ownership = |me| Ownership {
+        cores: 4,
+        me,
+        by: crate::owner::HashBy::Client,
+    };
+    let client = Conv::new(4000).flow.src;
+    let me = ownership(0).owner(&client, &PRODUCTION);
+    let mut b = Bed::with(|p| {
+        p.copies = 8;
+        p.ownership = ownership(me);
+    });
+    b.open(4000);
+    let syns = b.take();
+    assert_eq!(syns.len(), 8);
+    assert!(
+        syns.iter()
+            .all(|h| ownership(me).is_mine(&h.flow.src, &PRODUCTION))
+    );
+}
+
+#[test]
+fn full_tables_and_a_missing_intercept_shed_new_sessions() {
+    let mut b = Bed::with(|p| p.max_sessions = 2);
+    b.open(4000);
+    b.open(4001);
+    let mut c = Conv::new(4002);
+    assert_eq!(b.syn(&mut c), Err(Drop::Shed));
+    assert_eq!(b.counters().sessions_shed, 1);
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.out.sheds = true;
+    let mut d = Conv::new(4001);
+    assert_eq!(b.syn(&mut d), Err(Drop::Shed));
+    b.exchange(&mut c, &mut t, 10, 10);
+    assert_eq!(b.counters().replayed_turns, 1, "running sessions go on");
+}
+
+#[test]
+fn a_client_of_the_other_family_needs_a_pool() {
+    let mut b = Bed::with(|p| p.transfers[0].from.addr = None);
+    let v6 = |last: u8| {
+        let mut a = [0; 16];
+        (a[0], a[15]) = (0xfd, last);
+        Addr::v6(a)
+    };
+    let mut c = Conv::new(4000);
+    c.flow = Flow {
+        src: Endpoint::new(v6(1), 4000),
+        dst: Endpoint::new(v6(2), 80),
+    };
+    let head = Head {
+        flags: Flags::SYN,
+        ..c.head(Flags::SYN, 0)
+    };
+    assert_eq!(b.mirror(&head), Err(Drop::NoTransfer));
+    b = Bed::with(|p| {
+        p.transfers[0].from.addr = None;
+        p.pool = vec![pool(4, 2000, 3000)];
+    });
+    assert_eq!(b.mirror(&head), Ok(()));
+    assert_eq!(b.take()[0].flow.dst, TARGET);
+}
+
+#[test]
+fn an_idle_session_takes_at_most_512_bytes() {
+    // A payload of DPDK's layer is a pointer and two 16-bit numbers.
+    let bytes = Core::<MemoryPayload>::bytes_per_session();
+    assert_eq!(size_of::<MemoryPayload>(), 16);
+    assert!(bytes <= 512, "{bytes} bytes");
+}
