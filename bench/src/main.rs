@@ -1,22 +1,197 @@
-//! What the engine costs: packets a second, memory a session, allocations a packet, and how that compares with what is possible on the
-//! same machine in the same minutes.
+//! What the engine costs: CPU a packet, memory a session, allocations a packet, and how that compares with what is possible on the same machine
+//! in the same minutes.
+//!
+//! `bench all` runs everything, each measurement in a process of its own, and writes a table and a JSON file. It fails if a measurement does, if
+//! traffic was not replayed to the last turn, or if anything was allocated on the packet path.
 
 #![forbid(unsafe_code)]
 
+mod child;
+mod device;
 mod frames;
 mod measure;
 mod memory;
+mod report;
 mod target;
+mod testpmd;
 mod traffic;
 
-fn main() {
-    for kind in [memory::Kind::Long, memory::Kind::Short] {
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use report::Report;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What one measurement may take.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Sessions that have ended stay for two seconds: from then on as many go as come.
+const WARM_UP: Duration = Duration::from_millis(2_300);
+
+/// Measures what the engine costs.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Everything, compared.
+    All {
+        /// Less of everything.
+        #[arg(long)]
+        quick: bool,
+        /// Where the results go.
+        #[arg(long, value_name = "FILE", default_value = "bench.json")]
+        json: PathBuf,
+    },
+    /// The worker over ports in memory; prints JSON.
+    Memory {
+        /// Which traffic.
+        kind: memory::Kind,
+        /// Sessions in the table.
+        #[arg(long)]
+        sessions: u64,
+        /// Mirrored frames of one window.
+        #[arg(long, default_value_t = 300_000)]
+        frames: u64,
+        /// Windows; the middle one counts.
+        #[arg(long, default_value_t = 9)]
+        windows: usize,
+    },
+    /// One loop over DPDK's software drivers; prints JSON.
+    Device {
+        /// What runs.
+        case: device::Case,
+        /// Where frames come from.
+        source: device::Source,
+        /// The capture file that net_pcap plays.
+        #[arg(long, value_name = "FILE")]
+        pcap: PathBuf,
+        /// Seconds that are measured.
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::All { quick, json } => all(quick, &json),
+        Command::Memory {
+            kind,
+            sessions,
+            frames,
+            windows,
+        } => {
+            let size = memory::Size {
+                sessions,
+                frames,
+                windows,
+            };
+            print_json(&memory::run(kind, size)?)
+        }
+        Command::Device {
+            case,
+            source,
+            pcap,
+            seconds,
+        } => {
+            let seconds = Duration::try_from_secs_f64(seconds.clamp(0.1, 60.0))?;
+            print_json(&device::run(case, source, &pcap, WARM_UP, seconds)?)
+        }
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<bool> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(true)
+}
+
+fn all(quick: bool, json: &Path) -> Result<bool> {
+    let mut report = Report::new(quick);
+    measure_memory(&mut report);
+    measure_devices(&mut report)?;
+    report.conclude();
+    print!("\n{}", report.table());
+    let text = serde_json::to_string_pretty(&report)?;
+    std::fs::write(json, text + "\n")
+        .with_context(|| format!("results cannot be written to {}", json.display()))?;
+    println!("results: {}", json.display());
+    Ok(report.failures.is_empty())
+}
+
+fn measure_memory(report: &mut Report) {
+    let (frames, windows) = if report.quick {
+        (150_000, 5)
+    } else {
+        (300_000, 9)
+    };
+    for kind in ["long", "short"] {
         for sessions in [10_000, 100_000, 1_000_000] {
-            let t = std::time::Instant::now();
-            match memory::run(kind, memory::Size { sessions, frames: 600_000, windows: 5 }) {
-                Ok(o) => println!("{kind:?} {sessions} net {:.1} floor {:.1} {:.2}s {}", o.net(), o.net_floor(), t.elapsed().as_secs_f64(), serde_json::to_string(&o).unwrap_or_default()),
-                Err(e) => println!("{kind:?} {sessions}: {e:#}"),
+            eprintln!("measuring {kind} sessions over ports in memory, {sessions} open");
+            let args = [
+                "memory".to_owned(),
+                kind.to_owned(),
+                format!("--sessions={sessions}"),
+                format!("--frames={frames}"),
+                format!("--windows={windows}"),
+            ];
+            match child::measure(&args, LIMIT) {
+                Ok(outcome) => report.memory.push(outcome),
+                Err(e) => report.failures.push(format!("{e:#}")),
             }
         }
     }
+}
+
+fn measure_devices(report: &mut Report) -> Result<()> {
+    let seconds = if report.quick { 1.0 } else { 3.0 };
+    let folder = tempfile::tempdir().context("no folder for a capture file could be made")?;
+    let pcap = folder.path().join("sessions.pcap");
+    device::write_pcap(&pcap)?;
+    let testpmd = testpmd::find();
+    if testpmd.is_none() {
+        let what = "comparison with testpmd: dpdk-testpmd is not installed (Debian: dpdk-dev)";
+        report.left_out.push(what.to_owned());
+    }
+    for (name, source) in [
+        ("null", device::Source::Null),
+        ("pcap", device::Source::Pcap),
+    ] {
+        if let Some(program) = &testpmd {
+            eprintln!("measuring testpmd macswap over net_{name}");
+            match testpmd::run(program, source, &pcap, Duration::from_secs_f64(seconds)) {
+                Ok(outcome) => report.testpmd.push(outcome),
+                Err(e) => report.failures.push(format!("{e:#}")),
+            }
+        }
+        for case in ["swap", "engine"] {
+            eprintln!("measuring {case} over net_{name}");
+            let args = [
+                "device".to_owned(),
+                case.to_owned(),
+                name.to_owned(),
+                format!("--pcap={}", pcap.display()),
+                format!("--seconds={seconds}"),
+            ];
+            match child::measure(&args, LIMIT) {
+                Ok(outcome) => report.device.push(outcome),
+                Err(e) => report.failures.push(format!("{e:#}")),
+            }
+        }
+    }
+    Ok(())
 }

@@ -186,16 +186,28 @@ where
         bail!("the core's books do not balance: {e}");
     }
     let none = [
-        ("frames that could not be decoded", worker.counters.skipped.iter().sum()),
+        (
+            "frames that could not be decoded",
+            worker.counters.skipped.iter().sum(),
+        ),
         ("frames of no use", c.dropped.iter().sum()),
         ("sessions shed", c.sessions_shed),
         ("turns lost", c.lost_turns_sum()),
-        ("turns sent without an answer to the one before", c.gate_timeouts),
+        (
+            "turns sent without an answer to the one before",
+            c.gate_timeouts,
+        ),
         ("segments sent again", c.retransmitted_segments),
         ("responses for no connection", c.responses_unknown),
-        ("frames on the replay port that are no responses", worker.counters.replay_strays + worker.counters.replay_skipped),
+        (
+            "frames on the replay port that are no responses",
+            worker.counters.replay_strays + worker.counters.replay_skipped,
+        ),
         ("segments refused by the transmit queue", c.tx_full),
-        ("connections that failed", c.connect_failures + c.target_resets),
+        (
+            "connections that failed",
+            c.connect_failures + c.target_resets,
+        ),
         ("resets sent", resets),
         ("answers the bench had no buffer for", target_lost),
     ];
@@ -285,7 +297,11 @@ impl Rig {
         while quiet < REST {
             let before = self.packets();
             self.step();
-            quiet = if self.packets() == before { quiet + 1 } else { 0 };
+            quiet = if self.packets() == before {
+                quiet + 1
+            } else {
+                0
+            };
         }
         ensure!(
             self.target.borrow().waiting() == 0,
@@ -474,10 +490,7 @@ pub fn run(kind: Kind, size: Size) -> Result<Outcome> {
         let cost = per_packet(cpu, &begin, &rig.packets());
         allocations += heap.count();
         engine.push(cost);
-        for (sum, (a, b)) in packets
-            .iter_mut()
-            .zip(rig.packets().iter().zip(&begin))
-        {
+        for (sum, (a, b)) in packets.iter_mut().zip(rig.packets().iter().zip(&begin)) {
             *sum += a - b;
         }
         sessions += rig.worker.core.session_count() as u64;

@@ -104,7 +104,9 @@ impl Testpmd {
                 Err(RecvTimeoutError::Disconnected) if mark.is_none() => return Ok(()),
                 Err(e) => {
                     let last = self.text.lines().rev().take(5).collect::<Vec<_>>();
-                    bail!("testpmd did not get as far as {mark:?} ({e}); its last lines were {last:?}");
+                    bail!(
+                        "testpmd did not get as far as {mark:?} ({e}); its last lines were {last:?}"
+                    );
                 }
             }
         }

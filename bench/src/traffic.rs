@@ -351,9 +351,10 @@ impl Units {
     fn of(self, unit: u64) -> (u64, u32) {
         match self {
             Self::Each => (unit % SESSIONS, 0),
-            Self::Rounds { sessions, stride } => {
-                ((unit % sessions) * stride % sessions, (unit / sessions) as u32)
-            }
+            Self::Rounds { sessions, stride } => (
+                (unit % sessions) * stride % sessions,
+                (unit / sessions) as u32,
+            ),
         }
     }
 }
