@@ -331,6 +331,24 @@ fn the_readme_explains_every_reason_a_report_can_give() {
 }
 
 #[test]
+fn the_readme_explains_every_field_of_the_report() {
+    let root = workspace();
+    let readme = read(&root.join("README.md"));
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let explained: BTreeSet<&str> = readme.split(|c| !is_name(c)).collect();
+    let source = read(&root.join("engine/src/report.rs"));
+    let fields: BTreeSet<&str> = source
+        .split("\":")
+        .filter_map(|before| before.rsplit_once('"'))
+        .map(|(_, name)| name)
+        .filter(|name| !name.is_empty() && name.chars().all(is_name))
+        .collect();
+    assert!(fields.len() > 50, "only {fields:?} were found");
+    let missing: Vec<_> = fields.difference(&explained).collect();
+    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let root = workspace();
     let mut followed = 0;
