@@ -30,6 +30,10 @@ use std::ops::Range;
 use wire::io::Payload;
 use wire::{Endpoint, Flow, Head, Nanos};
 
+/// Connections a core has room for, unless it has more sessions than that: a thousand copies of a million sessions are no plan. Copies
+/// beyond count as lost for [`crate::Loss::NoAddress`].
+const MAX_REPLICAS: usize = 1 << 22;
+
 /// Why a segment could not be handed to the transmit queue. Either way it is tried again later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -89,7 +93,10 @@ impl<P: Payload> Core<P> {
     /// A core with all its memory reserved. `now` is the time of the first call that follows, or before it.
     pub fn new(params: Params, now: Nanos) -> Self {
         let copies = usize::from(params.copies.max(1));
-        let replicas = params.max_sessions.saturating_mul(copies).min(1 << 30);
+        let replicas = params
+            .max_sessions
+            .saturating_mul(copies)
+            .min(MAX_REPLICAS.max(params.max_sessions));
         let slots = params
             .pool
             .iter()
