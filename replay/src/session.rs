@@ -166,8 +166,6 @@ pub(crate) struct Replica {
     pub local: Endpoint,
     /// Everything the session said is replayed, or given up.
     pub done: bool,
-    /// In the table of connections.
-    pub listed: bool,
     /// Its connection is to be given up: it carries a turn that cannot be finished.
     pub abort_pending: bool,
     /// It lost the turn that is still being captured: the rest of that turn is lost for the same reason.

@@ -15,10 +15,16 @@ use wire::io::Payload;
 const ACKED_GAP: Nanos = 50_000_000;
 /// A gap that only the client's direction shows may still be filled by the client's retransmission: not after this.
 const SILENT_GAP: Nanos = 3_000_000_000;
+
 impl<P: Payload> Core<P> {
     /// Keeps a piece that lies beyond a gap, in order, without what is there already. True if any of it was new.
     pub(super) fn keep_beyond(&mut self, sid: u32, mut piece: Piece<P>) -> bool {
-        let (mut prev, mut at) = (NIL, self.sessions[sid].beyond.head);
+        let beyond = self.sessions[sid].beyond;
+        // Most of what comes beyond a gap comes in order: the list is walked only for what does not.
+        if beyond.tail != NIL && self.segs[beyond.tail].end().le(piece.seq) {
+            return self.link_beyond(sid, beyond.tail, piece).is_some();
+        }
+        let (mut prev, mut at) = (NIL, beyond.head);
         let mut news = false;
         while at != NIL {
             let (seq, end, next) = (self.segs[at].seq, self.segs[at].end(), self.segs[at].next);

@@ -158,7 +158,6 @@ impl<P: Payload> Core<P> {
                 transfer,
                 local,
                 done: false,
-                listed: true,
                 abort_pending: false,
                 dropping: None,
                 gate_free: false,
@@ -290,7 +289,6 @@ impl<P: Payload> Core<P> {
         self.disconnected(rid);
         let r = &mut self.replicas[rid];
         r.done = true;
-        r.listed = false;
         let (local, transfer) = (r.local, r.transfer);
         let flow = r.flow(self.params.transfers[usize::from(transfer)].to);
         self.connections.remove(rid, &flow);

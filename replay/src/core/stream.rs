@@ -29,6 +29,7 @@ impl<P: Payload> Piece<P> {
         self.seq += n;
     }
 }
+
 impl<P: Payload> Core<P> {
     /// Puts one piece into the stream: in order, beyond a gap, or nowhere because it is old. True if any of it was new.
     pub(super) fn ingest(
