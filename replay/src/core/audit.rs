@@ -213,7 +213,7 @@ impl<P: Payload> Core<P> {
             sums.in_flight_bytes += u64::from(t.end.since(from));
         }
         if r.done {
-            return ensure(!r.listed && r.una == NIL && r.turn == NIL, || {
+            return ensure(r.una == NIL && r.turn == NIL, || {
                 "done, but it still has something to do".into()
             });
         }
