@@ -58,6 +58,8 @@ pub(crate) struct Session {
     pub isn: Seq,
     /// Next byte of the client expected.
     pub rcv_nxt: Seq,
+    /// End of the client's stream as far as any frame tells of it: what lies between `rcv_nxt` and this was not captured.
+    pub shown: Seq,
     /// What the client had acknowledged in its latest segment.
     pub acked: Seq,
     /// What it had acknowledged with its latest payload: a higher one begins a turn.

@@ -13,7 +13,7 @@ use wire::io::{Frame, Payload};
 use wire::{Flags, Head, Nanos, Seq};
 
 /// Segments further than this from what is expected are not of this connection.
-const PLAUSIBLE: u32 = 1 << 30;
+pub(super) const PLAUSIBLE: u32 = 1 << 30;
 
 /// `seq` may belong to a stream whose next byte is `expected`.
 fn plausible(expected: Seq, seq: Seq) -> bool {
@@ -92,6 +92,12 @@ impl<P: Payload> Core<P> {
         let advanced = self.client_ack(sid, head);
         let news = self.client_payload(now, sid, packet, frame, tx);
         let ended = head.flags.has(Flags::FIN) && self.client_fin(now, sid, head, tx);
+        self.note_extent(
+            now,
+            sid,
+            head.seq + head.payload_len,
+            head.payload_len > 0,
+        );
         match news {
             Ok(false) if !ended && !advanced && head.payload_len > 0 => Err(Drop::Duplicate),
             Ok(_) => Ok(()),
@@ -281,6 +287,7 @@ impl<P: Payload> Core<P> {
         if !plausible(s.rcv_nxt, head.seq) {
             return Err(Drop::OutOfWindow);
         }
+        self.note_extent(now, sid, head.seq, false);
         // It may tell what the client had read; the reset waits for as much.
         self.client_ack(sid, head);
         self.settle_gaps(now, sid, tx);
@@ -339,6 +346,7 @@ impl<P: Payload> Core<P> {
                 let due = self.gap_due(sid);
                 self.arm_session(sid, due);
             }
+            self.note_extent(now, sid, head.ack, false);
         }
         if news || head.payload_len == 0 {
             Ok(())

@@ -3,12 +3,13 @@
 //! A gap that production's server acknowledged is a hole, and so is one that stays: its bytes are gone, never invented. The turn it lies in is
 //! lost, and the session joins again at the next turn boundary. The first capture of a byte is the one that counts.
 
+use super::capture::PLAUSIBLE;
 use super::stream::Piece;
 use super::{Core, Egress};
 use crate::counters::Loss;
 use crate::session::{List, Phase, Seg};
 use crate::slab::NIL;
-use wire::Nanos;
+use wire::{Nanos, Seq};
 use wire::io::Payload;
 
 /// A gap that production's server has acknowledged may still be filled by a mirror that reorders: not after this.
@@ -135,7 +136,10 @@ impl<P: Payload> Core<P> {
             }
         }
         let s = &mut self.sessions[sid];
-        if s.beyond.is_empty() && s.fin.is_none_or(|fin| fin.le(s.rcv_nxt)) {
+        if s.beyond.is_empty()
+            && s.shown.le(s.rcv_nxt)
+            && s.fin.is_none_or(|fin| fin.le(s.rcv_nxt))
+        {
             s.gap_since = 0;
         }
         self.check_fin(now, sid);
@@ -143,17 +147,38 @@ impl<P: Payload> Core<P> {
 
     /// Nothing more is to come that could fill the session's gaps: they are holes.
     pub(super) fn settle_gaps(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
-        while !self.sessions[sid].beyond.is_empty() && self.sessions[sid].phase != Phase::Ended {
+        while self.gap_is_open(sid) && self.sessions[sid].phase != Phase::Ended {
             self.hole(now, sid, tx);
+        }
+    }
+
+    /// Bytes of the client's stream are known to be missing.
+    pub(super) fn gap_is_open(&self, sid: u32) -> bool {
+        let s = &self.sessions[sid];
+        !s.beyond.is_empty() || s.shown.gt(s.rcv_nxt)
+    }
+
+    /// A frame tells that the client's stream goes to `end`. A sequence or acknowledgment number without payload may count an unseen FIN in:
+    /// then it is not `certain` by one.
+    pub(super) fn note_extent(&mut self, now: Nanos, sid: u32, end: Seq, certain: bool) {
+        let s = &mut self.sessions[sid];
+        let missing = end.since(s.rcv_nxt);
+        let known = match s.phase {
+            Phase::Syn | Phase::Synced => s.fin.is_none_or(|fin| end.le(fin)),
+            _ => false,
+        };
+        if known && missing > u32::from(!certain) && missing <= PLAUSIBLE {
+            s.shown = s.shown.max(end);
+            self.watch_gap(now, sid);
         }
     }
 
     /// A gap is open: see to it that somebody looks at it again.
     pub(super) fn watch_gap(&mut self, now: Nanos, sid: u32) {
-        let s = &mut self.sessions[sid];
-        if s.beyond.is_empty() {
+        if !self.gap_is_open(sid) {
             return;
         }
+        let s = &mut self.sessions[sid];
         if s.gap_since == 0 {
             s.gap_since = now.max(1);
         }
@@ -170,14 +195,18 @@ impl<P: Payload> Core<P> {
 
     /// The gap is a hole: the bytes are gone. What lies beyond it is looked at again for a turn boundary.
     pub(super) fn hole(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
-        let head = self.sessions[sid].beyond.head;
-        let missing = if head == NIL {
-            self.sessions[sid]
-                .fin
-                .map_or(0, |fin| fin.since(self.sessions[sid].rcv_nxt))
+        let s = &self.sessions[sid];
+        let head = s.beyond.head;
+        let end = if head == NIL {
+            s.fin.map_or(s.shown, |fin| fin.max(s.shown))
         } else {
-            self.segs[head].seq.since(self.sessions[sid].rcv_nxt)
+            self.segs[head].seq
         };
+        let missing = end.since(s.rcv_nxt);
+        if head == NIL && missing == 0 {
+            self.sessions[sid].gap_since = 0;
+            return;
+        }
         let (baseline, at) = if head == NIL {
             (None, None)
         } else {
@@ -203,6 +232,9 @@ impl<P: Payload> Core<P> {
             self.reconsider(now, sid, id, tx);
         }
         self.check_fin(now, sid);
+        if self.sessions[sid].phase != Phase::Ended {
+            self.watch_gap(now, sid);
+        }
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
     }
 
