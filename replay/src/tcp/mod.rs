@@ -119,7 +119,8 @@ impl Tcb {
         if self.timestamps {
             options.timestamps = Some((timestamp(now), self.ts_recent));
         }
-        if self.sack {
+        // Blocks on a segment with payload would make it longer than the MSS allows (RFC 6691 section 3); acknowledgments carry them.
+        if self.sack && payload_len == 0 {
             for &(left, right) in self.rcv.gaps() {
                 options.push_sack(left, right);
             }
