@@ -10,6 +10,7 @@ pub mod arp;
 pub mod build;
 pub mod checksum;
 pub mod decode;
+pub mod defragment;
 pub mod ethernet;
 pub mod head;
 pub mod host;

@@ -68,18 +68,19 @@ pub fn owner_hash(flow: &Flow) -> u32 {
     HIGH[usize::from(w >> 8)] ^ LOW[usize::from(w & 0xff)]
 }
 
+/// The finalizer of SplitMix64: a bijection with full avalanche.
+pub(crate) const fn mix(mut x: u64) -> u64 {
+    x ^= x >> 30;
+    x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^= x >> 27;
+    x = x.wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}
+
 /// A well-mixed hash of one endpoint: every bit depends on every bit of address and port. For choices that must be the same whenever
 /// a client comes again, such as which sessions a percentage takes.
 #[inline]
 pub fn client_hash(e: &Endpoint) -> u32 {
-    const fn mix(mut x: u64) -> u64 {
-        // The finalizer of SplitMix64: a bijection with full avalanche.
-        x ^= x >> 30;
-        x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x ^= x >> 27;
-        x = x.wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ x >> 31
-    }
     let w = u128::from_be_bytes(*e.addr.bytes());
     let h = mix((w >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15);
     let h = mix(h ^ w as u64);
