@@ -5,7 +5,7 @@
 
 use super::stream::Piece;
 use super::{Core, Egress};
-use crate::counters::Drop;
+use crate::counters::{Drop, Loss};
 use crate::session::{End, Phase};
 use crate::slab::NIL;
 use wire::decode::Packet;
@@ -170,14 +170,14 @@ impl<P: Payload> Core<P> {
         if head.payload_len == 0 {
             return Ok(false);
         }
-        let s = &self.sessions[sid];
-        match s.phase {
+        let phase = self.sessions[sid].phase;
+        match phase {
             Phase::Ended | Phase::Free => {
-                let old = s.fin.is_none_or(|fin| head.end().le(fin + 1));
+                let fin = self.sessions[sid].fin;
+                let old = fin.is_none_or(|fin| head.end().le(fin + 1));
                 return Err(if old { Drop::Duplicate } else { Drop::AfterEnd });
             }
-            // What the session had before, sent again with a newer acknowledgment, is no boundary either.
-            Phase::Joining if !head.ack.gt(s.acked_at_data) || head.seq.lt(s.rcv_nxt) => {
+            Phase::Joining if !self.is_boundary(sid, head.seq, head.ack) => {
                 return self.before_join(sid, head);
             }
             Phase::Joining => self.join(now, sid, head.seq, tx),
@@ -221,6 +221,25 @@ impl<P: Payload> Core<P> {
             frame = rest;
         }
         Ok(news)
+    }
+
+    /// Payload at `seq` that acknowledges `ack` begins a turn that a session out of step can join at.
+    pub(super) fn is_boundary(&mut self, sid: u32, seq: Seq, ack: Seq) -> bool {
+        let s = &mut self.sessions[sid];
+        // What the session had before, sent again with a newer acknowledgment, is none.
+        if !ack.gt(s.acked_at_data) || seq.lt(s.rcv_nxt) {
+            return false;
+        }
+        let missing = seq.since(s.rcv_nxt);
+        if missing == 0 {
+            return true;
+        }
+        // Bytes before it were not captured. They may be the beginning of this very turn, so it is lost as well.
+        s.acked_at_data = ack;
+        s.rcv_nxt = seq;
+        s.join_loss = Loss::Hole;
+        self.lose_uncaptured(1, missing, Loss::Hole);
+        false
     }
 
     /// Payload that cannot be used because it may begin in the middle of a request.

@@ -248,7 +248,7 @@ impl<P: Payload> Core<P> {
         s.held -= len;
         let Some(payload) = payload else { return };
         if s.phase == Phase::Joining {
-            if !ack.gt(s.acked_at_data) || seq.lt(s.rcv_nxt) {
+            if !self.is_boundary(sid, seq, ack) {
                 self.lose_before_join(sid, seq, len);
                 return;
             }
