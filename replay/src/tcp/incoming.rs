@@ -126,8 +126,11 @@ impl Tcb {
             self.time_nothing();
             outcome.retransmit = true;
         }
-        // Only a newer segment may set the window (section 3.10.7.4, fifth check).
-        let newer = self.snd_wl1.lt(head.seq) || (self.snd_wl1 == head.seq && self.snd_wl2.le(ack));
+        // Only a newer segment may set the window (section 3.10.7.4, fifth check). One that acknowledges more is newer, even if it carries
+        // old data again: keeping the window while `snd_una` moves would reach beyond what the target offers.
+        let newer = outcome.acked
+            || self.snd_wl1.lt(head.seq)
+            || (self.snd_wl1 == head.seq && self.snd_wl2.le(ack));
         if ack.ge(self.snd_una) && newer {
             self.snd_wnd = window;
             self.snd_wl1 = head.seq;
