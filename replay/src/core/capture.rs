@@ -56,7 +56,7 @@ impl<P: Payload> Core<P> {
         let syn = head.flags.has(Flags::SYN) && !head.flags.has(Flags::ACK);
         let sid = match self.session_by_flow(&head.flow) {
             Some(sid) if syn => {
-                if self.sessions[sid].isn == head.seq && self.sessions[sid].phase != Phase::Ended {
+                if self.sessions[sid].isn == head.seq {
                     // The client's SYN again: the round trip is measured from this one.
                     self.sessions[sid].handshake_at = self.seen;
                     return Err(Drop::Duplicate);
