@@ -1,0 +1,245 @@
+//! A client's conversation with production, generated from a seed: what the mirror port sees, and the truth about it.
+
+use crate::plan::{End, Plan};
+use crate::rng::Rng;
+use wire::{Addr, Endpoint, Flags, Flow, Head, Nanos, Options, Seq};
+
+/// Production's endpoint.
+pub const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
+/// The client's endpoint.
+pub const CLIENT: Endpoint = Endpoint::new(Addr::v4([192, 0, 2, 1]), 40_000);
+
+/// The client's byte at a sequence number.
+pub fn byte_at(seq: Seq) -> u8 {
+    (seq.0.wrapping_mul(0x9e37_79b1) >> 24) as u8
+}
+
+/// A segment in production.
+#[derive(Clone, Copy, Debug)]
+pub struct Shot {
+    /// When it passes the mirror port.
+    pub at: Nanos,
+    pub head: Head,
+}
+
+/// What the client says in one go, and what the answer is. Offsets count from the stream's first byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// End of the request.
+    pub end: u32,
+    /// Bytes of production's answer.
+    pub answer: u32,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub shots: Vec<Shot>,
+    /// Sequence number of the client's first byte.
+    pub first: Seq,
+    /// Bytes of the client's stream.
+    pub len: u32,
+    /// Bytes production sends before the client speaks.
+    pub greeting: u32,
+    pub exchanges: Vec<Exchange>,
+    /// Where the client had read more than before: offsets at which turns begin, the stream's end included.
+    pub boundaries: Vec<u32>,
+}
+
+/// Writes a conversation, segment by segment.
+struct Writer<'a> {
+    plan: &'a Plan,
+    rng: &'a mut Rng,
+    now: Nanos,
+    c: Seq,
+    s: Seq,
+    /// What the client has acknowledged, and what with its last payload.
+    acked: Seq,
+    acked_at_data: Option<Seq>,
+    script: Script,
+}
+
+impl Writer<'_> {
+    fn client(&mut self, flags: Flags, len: u32) {
+        let head = Head {
+            flow: Flow {
+                src: CLIENT,
+                dst: PRODUCTION,
+            },
+            seq: self.c,
+            ack: self.acked,
+            flags,
+            window: 1000,
+            options: Options::default(),
+            payload_len: len,
+        };
+        self.c += len + flags.sequence_len();
+        self.shot(head);
+    }
+
+    fn server(&mut self, flags: Flags, len: u32) {
+        let head = Head {
+            flow: Flow {
+                src: PRODUCTION,
+                dst: CLIENT,
+            },
+            seq: self.s,
+            ack: self.c,
+            flags: flags.with(Flags::ACK),
+            window: 1000,
+            options: Options::default(),
+            payload_len: len,
+        };
+        self.s += len + flags.sequence_len();
+        if self.plan.both_directions {
+            self.shot(head);
+        }
+    }
+
+    fn shot(&mut self, mut head: Head) {
+        if head.flags.has(Flags::SYN) {
+            head.options.mss = Some(self.plan.client_mss);
+        }
+        self.script.shots.push(Shot { at: self.now, head });
+    }
+
+    fn pass(&mut self, most: Nanos) {
+        self.now += self.rng.range(0, most);
+    }
+
+    /// The client says `n` bytes; the server acknowledges some of the segments.
+    fn request(&mut self, n: u32) {
+        let mut left = n;
+        while left > 0 {
+            if self.acked_at_data.is_none_or(|a| self.acked.gt(a)) {
+                let offset = self.c.since(self.script.first);
+                self.script.boundaries.push(offset);
+            }
+            self.acked_at_data = Some(self.acked);
+            let len = left.min(self.plan.capture_size);
+            left -= len;
+            let push = if left == 0 {
+                Flags::PSH
+            } else {
+                Flags::default()
+            };
+            self.client(Flags::ACK.with(push), len);
+            self.pass(300_000);
+            if self.rng.percent(50) {
+                self.server(Flags::ACK, 0);
+            }
+        }
+        self.server(Flags::ACK, 0);
+    }
+
+    /// The server answers with `n` bytes, and the client acknowledges `read` of them.
+    fn answer(&mut self, n: u32, read: u32) {
+        let goal = self.s + read;
+        let mut left = n;
+        while left > 0 {
+            let len = left.min(1448);
+            left -= len;
+            self.pass(100_000);
+            self.server(if left == 0 { Flags::PSH } else { Flags::ACK }, len);
+            if self.rng.percent(40) && self.s.le(goal) {
+                self.acked = self.acked.max(self.s);
+                self.client(Flags::ACK, 0);
+            }
+        }
+        self.acked = self.acked.max(goal);
+        if self.rng.percent(60) {
+            self.now += self.plan.rtt;
+            self.client(Flags::ACK, 0);
+        }
+    }
+
+    fn end(&mut self) {
+        match self.plan.end {
+            End::Client | End::HalfClose => {
+                self.client(Flags::FIN.with(Flags::ACK), 0);
+                self.now += self.plan.rtt;
+                self.server(Flags::FIN, 0);
+                self.acked = self.s;
+                self.client(Flags::ACK, 0);
+            }
+            End::Server => {
+                self.server(Flags::FIN, 0);
+                self.now += self.plan.rtt;
+                self.acked = self.s;
+                self.client(Flags::FIN.with(Flags::ACK), 0);
+            }
+            End::Reset => {
+                let flags = if self.rng.percent(50) {
+                    Flags::RST
+                } else {
+                    Flags::RST.with(Flags::ACK)
+                };
+                self.client(flags, 0);
+            }
+            End::Never => {}
+        }
+    }
+}
+
+/// The conversation that `plan` describes.
+pub fn write(plan: &Plan, rng: &mut Rng) -> Script {
+    let isn = Seq(rng.pick(&[
+        0,
+        u32::MAX,
+        u32::MAX - 1000,
+        u32::MAX - 100_000,
+        77,
+        1 << 31,
+    ]));
+    let server_isn = Seq(rng.next() as u32);
+    let mut w = Writer {
+        plan,
+        rng,
+        now: 1_000_000_000,
+        c: isn,
+        s: server_isn,
+        acked: Seq(0),
+        acked_at_data: None,
+        script: Script {
+            shots: Vec::new(),
+            first: isn + 1,
+            len: 0,
+            greeting: plan.greeting,
+            exchanges: Vec::new(),
+            boundaries: Vec::new(),
+        },
+    };
+    w.client(Flags::SYN, 0);
+    w.server(Flags::SYN, 0);
+    w.acked = w.s;
+    w.now += plan.rtt;
+    w.client(Flags::ACK, 0);
+    if plan.greeting > 0 {
+        w.answer(plan.greeting, plan.greeting);
+    }
+    for (k, &(request, answer)) in plan.exchanges.iter().enumerate() {
+        w.pass(plan.think);
+        w.request(request);
+        w.script.exchanges.push(Exchange {
+            end: w.c.since(w.script.first),
+            answer,
+        });
+        let last = k + 1 == plan.exchanges.len();
+        if last && plan.end == End::HalfClose {
+            break;
+        }
+        w.pass(plan.think);
+        let read = if !last && w.rng.percent(plan.pipelined) {
+            w.rng.range(1, u64::from(answer)) as u32
+        } else {
+            answer
+        };
+        w.answer(answer, read);
+    }
+    w.pass(plan.think);
+    w.end();
+    let mut script = w.script;
+    script.len = script.exchanges.last().map_or(0, |e| e.end);
+    script.boundaries.push(script.len);
+    script
+}

@@ -1,0 +1,326 @@
+//! The target: smoltcp's TCP behind an application that answers by a rule. What a host does beside TCP proper (listening again on a
+//! port that is in TIME-WAIT, challenging a SYN on a live connection) is done here, as Linux does it.
+
+use crate::packet;
+use crate::plan::{Answers, Mood, Plan};
+use crate::script::Script;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::Instant;
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Address};
+use std::collections::VecDeque;
+use wire::{Addr, Endpoint, Flags, Head, Nanos, Seq};
+
+/// The target's endpoint.
+pub const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
+
+/// A network device in memory.
+struct Wire {
+    rx: VecDeque<Vec<u8>>,
+    tx: VecDeque<Vec<u8>>,
+    mtu: usize,
+}
+
+struct Received(Vec<u8>);
+
+struct Sending<'a>(&'a mut VecDeque<Vec<u8>>);
+
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+impl TxToken for Sending<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut packet = vec![0; len];
+        let result = f(&mut packet);
+        self.0.push_back(packet);
+        result
+    }
+}
+
+impl Device for Wire {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sending<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received, Sending<'_>)> {
+        let packet = self.rx.pop_front()?;
+        Some((Received(packet), Sending(&mut self.tx)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
+        Some(Sending(&mut self.tx))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut caps = DeviceCapabilities::default();
+        caps.medium = Medium::Ip;
+        caps.max_transmission_unit = self.mtu;
+        caps
+    }
+}
+
+/// One connection, as the application saw it.
+pub struct Conn {
+    /// The client's port.
+    pub port: u16,
+    /// The client's initial sequence number.
+    pub isn: Seq,
+    /// Everything the application read.
+    pub read: Vec<u8>,
+    /// It read to the client's FIN.
+    pub finished: bool,
+    handle: SocketHandle,
+    /// The socket was taken away: the port was used again.
+    gone: bool,
+    greeted: bool,
+    next: usize,
+    to_send: usize,
+    closed: bool,
+    /// The last segment sent, for challenges.
+    last: Option<Head>,
+}
+
+/// See the module's documentation.
+pub struct Target {
+    iface: Interface,
+    device: Wire,
+    sockets: SocketSet<'static>,
+    /// In the order in which they were opened.
+    pub conns: Vec<Conn>,
+    plan: Plan,
+    script: Script,
+    refusals: u32,
+    /// The mood has had its effect.
+    acted: bool,
+    dead: bool,
+    next_look: Nanos,
+}
+
+fn instant(now: Nanos) -> Instant {
+    Instant::from_micros((now / 1_000) as i64)
+}
+
+impl Target {
+    /// A target that knows the conversation it will see.
+    pub fn new(plan: &Plan, script: &Script) -> Self {
+        let mut device = Wire {
+            rx: VecDeque::new(),
+            tx: VecDeque::new(),
+            mtu: plan.target_mtu,
+        };
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = 7;
+        let mut iface = Interface::new(config, &mut device, instant(0));
+        iface.update_ip_addrs(|a| {
+            let [x, y, z, w] = TARGET.addr.v4_bytes();
+            let _ = a.push(IpCidr::new(IpAddress::v4(x, y, z, w), 24));
+        });
+        let _ = iface
+            .routes_mut()
+            .add_default_ipv4_route(Ipv4Address::new(10, 20, 0, 1));
+        Self {
+            iface,
+            device,
+            sockets: SocketSet::new(Vec::new()),
+            conns: Vec::new(),
+            refusals: match plan.mood {
+                Mood::Refuses(n) => n,
+                _ => 0,
+            },
+            plan: plan.clone(),
+            script: script.clone(),
+            acted: false,
+            dead: false,
+            next_look: 0,
+        }
+    }
+
+    /// A packet arrives. Returns the packets it sends.
+    pub fn packet(&mut self, now: Nanos, bytes: Vec<u8>) -> Vec<Vec<u8>> {
+        if self.dead {
+            return Vec::new();
+        }
+        let head = packet::decode(&bytes).head;
+        if head.flags.has(Flags::SYN)
+            && let Some(answer) = self.syn(&head)
+        {
+            return answer;
+        }
+        if head.flags.has(Flags::RST) {
+            self.read_all(head.flow.src.port);
+        }
+        self.device.rx.push_back(bytes);
+        self.poll(now)
+    }
+
+    /// Reads what a connection has received: it was acknowledged, and a reset would throw it away.
+    fn read_all(&mut self, port: u16) {
+        let live = self.conns.iter_mut().rev().find(|c| c.port == port && !c.gone);
+        if let Some(conn) = live {
+            let socket = self.sockets.get_mut::<Socket>(conn.handle);
+            while socket.can_recv() {
+                let taken = socket.recv(|data| (data.len(), data.to_vec()));
+                conn.read.extend_from_slice(&taken.expect("bytes to read"));
+            }
+        }
+    }
+
+    /// Makes a socket for a new connection. `Some` if the SYN is answered without one.
+    fn syn(&mut self, head: &Head) -> Option<Vec<Vec<u8>>> {
+        let port = head.flow.src.port;
+        let live = self
+            .conns
+            .iter_mut()
+            .rev()
+            .find(|c| c.port == port && !c.gone);
+        if let Some(conn) = live {
+            let state = self.sockets.get::<Socket>(conn.handle).state();
+            match state {
+                State::Closed | State::Listen | State::TimeWait => {
+                    self.sockets.remove(conn.handle);
+                    conn.gone = true;
+                }
+                _ if conn.isn == head.seq => return None,
+                State::SynReceived => return Some(Vec::new()),
+                _ => {
+                    let challenge = conn.last.map(|last| Head {
+                        seq: last.end(),
+                        flags: Flags::ACK,
+                        payload_len: 0,
+                        options: wire::Options::default(),
+                        ..last
+                    });
+                    return Some(challenge.iter().map(|h| packet::packet(h, &[])).collect());
+                }
+            }
+        }
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return None;
+        }
+        let size = self.plan.receive_buffer;
+        let mut socket = Socket::new(
+            SocketBuffer::new(vec![0; size]),
+            SocketBuffer::new(vec![0; 20_000]),
+        );
+        socket.listen(TARGET.port).expect("a socket that listens");
+        self.conns.push(Conn {
+            port,
+            isn: head.seq,
+            read: Vec::new(),
+            finished: false,
+            handle: self.sockets.add(socket),
+            gone: false,
+            greeted: false,
+            next: 0,
+            to_send: 0,
+            closed: false,
+            last: None,
+        });
+        None
+    }
+
+    /// When to call [`Target::poll`] next, at the latest.
+    pub fn poll_at(&mut self, now: Nanos) -> Option<Nanos> {
+        if self.dead {
+            return None;
+        }
+        let at = self.iface.poll_at(instant(now), &self.sockets)?;
+        // A look for the application's sake as long as there is a connection.
+        let at = (at.total_micros().max(0) as Nanos) * 1_000;
+        Some(at.max(now + 1_000))
+    }
+
+    /// Time has passed. Returns the packets it sends.
+    pub fn poll(&mut self, now: Nanos) -> Vec<Vec<u8>> {
+        if self.dead {
+            return Vec::new();
+        }
+        self.iface
+            .poll(instant(now), &mut self.device, &mut self.sockets);
+        if now >= self.next_look {
+            self.next_look = now + self.plan.lazy;
+            for i in 0..self.conns.len() {
+                self.application(i);
+            }
+            self.iface
+                .poll(instant(now), &mut self.device, &mut self.sockets);
+        }
+        let sent: Vec<_> = self.device.tx.drain(..).collect();
+        for bytes in &sent {
+            let head = packet::decode(bytes).head;
+            let conn = self
+                .conns
+                .iter_mut()
+                .rev()
+                .find(|c| c.port == head.flow.dst.port);
+            if let Some(conn) = conn {
+                conn.last = Some(head);
+            }
+        }
+        sent
+    }
+
+    fn application(&mut self, i: usize) {
+        let conn = &mut self.conns[i];
+        if conn.gone {
+            return;
+        }
+        let socket = self.sockets.get_mut::<Socket>(conn.handle);
+        let before = conn.read.len();
+        while socket.can_recv() {
+            let taken = socket.recv(|data| (data.len(), data.to_vec()));
+            conn.read.extend_from_slice(&taken.expect("bytes to read"));
+        }
+        if conn.closed && conn.read.len() > before {
+            // Nobody reads any more.
+            socket.abort();
+            return;
+        }
+        if matches!(self.plan.mood, Mood::DiesAfter(n) if conn.read.len() >= n as usize && before < conn.read.len())
+        {
+            self.dead = true;
+            return;
+        }
+        conn.finished |= matches!(socket.state(), State::CloseWait | State::LastAck);
+        let start = (conn.isn + 1).since(self.script.first);
+        if !conn.greeted && socket.may_send() && !matches!(socket.state(), State::SynReceived) {
+            conn.greeted = true;
+            conn.to_send += if start == 0 {
+                self.script.greeting as usize
+            } else {
+                0
+            };
+        }
+        let at = start + conn.read.len() as u32;
+        while let Some(e) = self.script.exchanges.get(conn.next).filter(|e| e.end <= at) {
+            if e.end > start {
+                if self.plan.mood == Mood::ResetsAfter(conn.next) && !self.acted {
+                    self.acted = true;
+                    socket.abort();
+                    return;
+                }
+                conn.to_send += match self.plan.answers {
+                    Answers::Same => e.answer as usize,
+                    Answers::Shorter => e.answer.div_ceil(2) as usize,
+                    Answers::Longer => 2 * e.answer as usize + 1,
+                    Answers::None => 0,
+                };
+            }
+            conn.next += 1;
+        }
+        while conn.to_send > 0 && socket.can_send() {
+            let chunk = vec![b'a'; conn.to_send.min(4_096)];
+            conn.to_send -= socket.send_slice(&chunk).expect("room to send");
+        }
+        let leaves = matches!(self.plan.mood, Mood::ClosesAfter(k) if conn.next > k) && !self.acted;
+        if conn.to_send == 0 && !conn.closed && (socket.state() == State::CloseWait || leaves) {
+            self.acted |= leaves;
+            conn.closed = true;
+            socket.close();
+        }
+    }
+}
