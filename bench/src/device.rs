@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use arrayvec::ArrayVec;
 use clap::ValueEnum;
 use dpdk::{
-    Clock, DATA_ROOM, Eal, EalOptions, HEADER_ROOM, Hugepages, Mbuf, Memory, Mempool, MirrorPort,
-    Port, PortOptions, RxQueue, TxQueue,
+    Clock, DATA_ROOM, EalOptions, HEADER_ROOM, Hugepages, Mbuf, Memory, Mempool, MirrorPort, Port,
+    PortOptions, RxQueue, TxQueue,
 };
 use engine::lcore::{self, Orders, Phase, Settings};
 use engine::worker::{Snapshot, Worker};

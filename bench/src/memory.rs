@@ -4,6 +4,7 @@
 //! machine. What is measured is CPU time of this thread. Three runs take turns in every window: the engine; the *harness* alone, which makes the
 //! mirror's frames and the target's answers; and the *floor*, harness plus decoding every frame that is received and building headers
 //! for every one that is sent, without any session. So both engine and floor can be told without what the harness costs.
+//! Not in it: the clock, which the engine reads once a round, and what a driver does.
 
 use crate::frames::{BenchFrame, Pool};
 use crate::measure::{Allocations, Spread, resident, thread_cpu};
@@ -72,9 +73,9 @@ pub struct Outcome {
     pub kind: Kind,
     /// Sessions in the table, on average.
     pub sessions: u64,
-    /// Packets measured in all windows.
+    /// Packets since the first one, warm-up and end included.
     pub packets: u64,
-    /// Of these, frames of the mirror, frames of the target, and frames sent; each divided by `packets`.
+    /// Shares of frames of the mirror, frames of the target, and frames sent in the windows.
     pub mix: [f64; 3],
     /// Engine and harness.
     pub engine_ns: Spread,
@@ -82,7 +83,7 @@ pub struct Outcome {
     pub harness_ns: Spread,
     /// Harness, decoding and building.
     pub floor_ns: Spread,
-    /// Blocks allocated in the engine's windows.
+    /// Blocks allocated in all the steps that these packets took.
     pub allocations: u64,
     /// Memory that became resident per session, in bytes; only with long-lived ones.
     pub resident_per_session: Option<u64>,
@@ -224,6 +225,8 @@ struct Rig {
     target: Rc<RefCell<Target<Pool>>>,
     now: Nanos,
     step: Nanos,
+    /// Blocks allocated in all steps so far.
+    allocations: u64,
 }
 
 /// Packets so far: of the mirror, of the target, sent.
@@ -250,7 +253,7 @@ impl Rig {
             params(room as usize, START),
             MemorySink::new(Rc::clone(&target)),
         );
-        worker.mirrors.push(MemorySource::Mirror(mirror));
+        worker.mirrors.push(MemorySource::Mirror(Box::new(mirror)));
         worker.replay = Some(MemorySource::Replay(Rc::clone(&target)));
         Self {
             worker,
@@ -258,6 +261,7 @@ impl Rig {
             target,
             now: START,
             step,
+            allocations: 0,
         }
     }
 
@@ -278,6 +282,7 @@ impl Rig {
 
     /// Steps until that many more frames of the mirror have come.
     fn drive(&mut self, frames: u64) -> Result<()> {
+        let heap = Allocations::begin();
         let until = self.worker.counters.mirror_frames + frames;
         while self.worker.counters.mirror_frames < until {
             let before = self.worker.counters.mirror_frames;
@@ -287,12 +292,14 @@ impl Rig {
                 "the mirror has run out of buffers: sessions hold too many"
             );
         }
+        self.allocations += heap.count();
         Ok(())
     }
 
     /// Begins nothing new and lets everything come to rest.
     fn settle(&mut self, units: Option<u64>) -> Result<()> {
         self.schedule.borrow_mut().finish(units);
+        let heap = Allocations::begin();
         let mut quiet = 0;
         while quiet < REST {
             let before = self.packets();
@@ -303,6 +310,7 @@ impl Rig {
                 0
             };
         }
+        self.allocations += heap.count();
         ensure!(
             self.target.borrow().waiting() == 0,
             "answers of the target were not fetched"
@@ -483,13 +491,11 @@ pub fn run(kind: Kind, size: Size) -> Result<Outcome> {
         Kind::Short => rig.drive(SHORT_FRAMES * (n + n / 4))?,
     }
     let (mut engine, mut harness, mut floor) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut allocations, mut packets, mut sessions) = (0, [0; 3], 0);
+    let (mut packets, mut sessions) = ([0; 3], 0);
     for _ in 0..size.windows.max(1) {
-        let (begin, heap, cpu) = (rig.packets(), Allocations::begin(), thread_cpu());
+        let (begin, cpu) = (rig.packets(), thread_cpu());
         rig.drive(size.frames)?;
-        let cost = per_packet(cpu, &begin, &rig.packets());
-        allocations += heap.count();
-        engine.push(cost);
+        engine.push(per_packet(cpu, &begin, &rig.packets()));
         for (sum, (a, b)) in packets.iter_mut().zip(rig.packets().iter().zip(&begin)) {
             *sum += a - b;
         }
@@ -511,13 +517,54 @@ pub fn run(kind: Kind, size: Size) -> Result<Outcome> {
     Ok(Outcome {
         kind,
         sessions: sessions / size.windows.max(1) as u64,
-        packets: total,
+        packets: rig.packets().iter().sum(),
         mix: packets.map(|p| p as f64 / total as f64),
         engine_ns: Spread::of(&engine),
         harness_ns: Spread::of(&harness),
         floor_ns: Spread::of(&floor),
-        allocations,
+        allocations: rig.allocations,
         resident_per_session,
         counted_per_session: Core::<crate::frames::BenchPayload>::bytes_per_session() as u64,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: Size = Size {
+        sessions: 2_000,
+        frames: 20_000,
+        windows: 2,
+    };
+
+    #[test]
+    fn long_lived_sessions_are_replayed_to_the_last_turn() {
+        let o = run(Kind::Long, SIZE).unwrap();
+        assert_eq!(o.sessions, SIZE.sessions);
+        assert!(o.packets >= 2 * SIZE.frames * 2);
+        // Request, response and its acknowledgment are mirrored, one response comes, request and acknowledgment are sent.
+        for (share, want) in o.mix.iter().zip([3.0, 1.0, 2.0]) {
+            assert!((share - want / 6.0).abs() < 0.01, "{:?}", o.mix);
+        }
+    }
+
+    #[test]
+    fn short_sessions_are_replayed_to_the_last_turn() {
+        let o = run(Kind::Short, SIZE).unwrap();
+        assert!(o.resident_per_session.is_none());
+        for (share, want) in o.mix.iter().zip([9.0, 3.0, 6.0]) {
+            assert!((share - want / 18.0).abs() < 0.01, "{:?}", o.mix);
+        }
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_measured_is_refused() {
+        let size = Size {
+            sessions: 3,
+            ..SIZE
+        };
+        let e = run(Kind::Long, size).unwrap_err().to_string();
+        assert!(e.contains("--sessions 3"), "{e}");
+    }
 }

@@ -177,7 +177,7 @@ impl<M: Maker> Target<M> {
 /// What the worker receives from, in memory: the mirror's schedule, or the target's answers.
 pub enum MemorySource {
     /// A mirror port.
-    Mirror(Mirror),
+    Mirror(Box<Mirror>),
     /// The replay port.
     Replay(Rc<RefCell<Target<Pool>>>),
 }

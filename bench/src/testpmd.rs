@@ -133,17 +133,16 @@ impl Testpmd {
         }
         Ok(most)
     }
+}
 
-    /// A figure of the forwarding statistics of one port.
-    fn figure(&self, port: u16, name: &str) -> Result<u64> {
-        let title = format!("Forward statistics for port {port} ");
-        self.text
-            .split_once(&title)
-            .and_then(|(_, rest)| rest.split_once(name))
-            .and_then(|(_, rest)| rest.split_whitespace().next())
-            .and_then(|n| n.parse().ok())
-            .with_context(|| format!("testpmd gave no {name} for port {port}"))
-    }
+/// A figure of the forwarding statistics of one port.
+fn figure(text: &str, port: u16, name: &str) -> Result<u64> {
+    let title = format!("Forward statistics for port {port} ");
+    text.split_once(&title)
+        .and_then(|(_, rest)| rest.split_once(name))
+        .and_then(|(_, rest)| rest.split_whitespace().next())
+        .and_then(|n| n.parse().ok())
+        .with_context(|| format!("testpmd gave no {name} for port {port}"))
 }
 
 /// Forwards with exchanged Ethernet addresses for this long.
@@ -162,12 +161,32 @@ pub fn run(program: &Path, source: Source, pcap: &Path, time: Duration) -> Resul
     );
     testpmd.command("quit")?;
     testpmd.read_until(None, 0)?;
-    let frames = testpmd.figure(0, "RX-packets:")?;
+    let frames = figure(&testpmd.text, 0, "RX-packets:")?;
     Ok(Outcome {
         source,
         frames,
-        sent: testpmd.figure(1, "TX-packets:")?,
+        sent: figure(&testpmd.text, 1, "TX-packets:")?,
         seconds,
         cpu_ns: cpu as f64 / frames.max(1) as f64,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_those_of_the_port_asked_for() {
+        let text = "
+  ---------------------- Forward statistics for port 0  ----------------------
+  RX-packets: 72              RX-dropped: 0             RX-total: 72
+  TX-packets: 1               TX-dropped: 0             TX-total: 1
+  ---------------------- Forward statistics for port 1  ----------------------
+  RX-packets: 1               RX-dropped: 0             RX-total: 1
+  TX-packets: 70              TX-dropped: 2             TX-total: 72
+";
+        assert_eq!(figure(text, 0, "RX-packets:").unwrap(), 72);
+        assert_eq!(figure(text, 1, "TX-packets:").unwrap(), 70);
+        assert!(figure(text, 2, "RX-packets:").is_err());
+    }
 }

@@ -61,7 +61,7 @@ impl Kind {
         Self::LastAck,
     ];
 
-    const fn from_client(self) -> bool {
+    const fn is_client(self) -> bool {
         !matches!(self, Self::SynAck | Self::Response | Self::ServerFin)
     }
 }
@@ -134,7 +134,7 @@ impl Segment {
             options.sack_permitted = true;
         }
         Head {
-            flow: if self.kind.from_client() {
+            flow: if self.kind.is_client() {
                 up
             } else {
                 up.reversed()
@@ -202,7 +202,7 @@ impl Templates {
         let headers = &self.headers[s.kind as usize];
         out[..headers.len()].copy_from_slice(headers);
         let client = s.client();
-        let (ip, port) = if s.kind.from_client() {
+        let (ip, port) = if s.kind.is_client() {
             (26, 34)
         } else {
             (30, 36)
@@ -305,16 +305,6 @@ impl Schedule {
     pub fn finish(&mut self, units: Option<u64>) {
         let begun = self.step + u64::from(self.stage > 0);
         self.end = self.first + units.unwrap_or(begun - self.first);
-    }
-
-    /// Segments a unit has.
-    pub fn segments_per_unit(&self) -> u64 {
-        self.stages.len() as u64
-    }
-
-    /// Units begun so far.
-    pub fn begun(&self) -> u64 {
-        (self.step + u64::from(self.stage > 0)).min(self.end) - self.first
     }
 }
 
@@ -428,10 +418,9 @@ mod tests {
         let mut s = Schedule::short();
         let mut got: Vec<_> = s.by_ref().take(5_000).collect();
         s.finish(None);
-        let begun = s.begun();
         got.extend(s);
-        assert_eq!(got.len() as u64, begun * SHORT.len() as u64);
         let clients: HashSet<_> = got.iter().map(Segment::client).collect();
-        assert_eq!(clients.len() as u64, begun);
+        assert!(clients.len() > 500);
+        assert_eq!(got.len(), clients.len() * SHORT.len());
     }
 }
