@@ -9,13 +9,14 @@ const ACCEPTED: [&str; 4] = ["22.11", "23.11", "24.11", "25.11"];
 const INSTALL: &str =
     "apt-get install -y --no-install-recommends dpdk libdpdk-dev libclang-dev pkg-config";
 /// What the shim and the `dpdk` crate call. Drivers are loaded at run time and are not linked.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "rte_ethdev",
     "rte_mbuf",
     "rte_mempool",
     "rte_ring",
     "rte_bus_vdev",
     "rte_net_ring",
+    "rte_ip_frag",
     "rte_kvargs",
     "rte_eal",
 ];
@@ -59,6 +60,10 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_link_get_nowait",
     "rte_eth_stats_get",
     "rte_eth_dev_get_mtu",
+    "rte_ip_frag_table_create",
+    "rte_ip_frag_table_destroy",
+    "rte_ip_frag_table_del_expired_entries",
+    "rte_ip_frag_free_death_row",
 ];
 const TYPES: &[&str] = &[
     "rte_mbuf",
@@ -69,7 +74,10 @@ const TYPES: &[&str] = &[
     "rte_eth_link",
     "rte_ether_addr",
     "rte_lcore_state_t",
+    "rte_ip_frag_tbl",
+    "rte_ip_frag_death_row",
     "shim_mbuf_offset",
+    "shim_mbuf_l3_len",
     "shim_interface_flag",
 ];
 const VARIABLES: &[&str] = &[
@@ -79,6 +87,7 @@ const VARIABLES: &[&str] = &[
     "RTE_MAX_LCORE",
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "LCORE_ID_ANY",
+    "RTE_LIBRTE_IP_FRAG_MAX_FRAG",
 ];
 
 fn main() {

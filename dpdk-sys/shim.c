@@ -92,6 +92,20 @@ uint32_t shim_mempool_size(const struct rte_mempool *pool)
 	return pool->size;
 }
 
+struct rte_mbuf *shim_ipv4_reassemble(struct rte_ip_frag_tbl *tbl, struct rte_ip_frag_death_row *dr,
+				      struct rte_mbuf *mb, uint64_t tms, void *ip)
+{
+	return rte_ipv4_frag_reassemble_packet(tbl, dr, mb, tms, ip);
+}
+
+struct rte_mbuf *shim_ipv6_reassemble(struct rte_ip_frag_tbl *tbl, struct rte_ip_frag_death_row *dr,
+				      struct rte_mbuf *mb, uint64_t tms, void *ip)
+{
+	struct rte_ipv6_hdr *fixed = ip;
+
+	return rte_ipv6_frag_reassemble_packet(tbl, dr, mb, tms, fixed, (void *)(fixed + 1));
+}
+
 int shim_link_is_up(const struct rte_eth_link *link)
 {
 	return link->link_status == RTE_ETH_LINK_UP;

@@ -11,6 +11,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_ip_frag.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
@@ -33,6 +34,12 @@ enum shim_mbuf_offset {
 	SHIM_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	SHIM_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),
 	SHIM_MBUF_SIZE = sizeof(struct rte_mbuf),
+};
+
+/* Where l3_len stands in the word at SHIM_MBUF_TX_OFFLOAD; l2_len and all else are zero beside it. */
+enum shim_mbuf_l3_len {
+	SHIM_MBUF_L3_LEN_SHIFT = RTE_MBUF_L3_LEN_OFS,
+	SHIM_MBUF_L3_LEN_BITS = RTE_MBUF_L3_LEN_BITS,
 };
 
 /* RTE_BIT64 macros, which bindgen cannot read. */
@@ -83,6 +90,16 @@ uint16_t shim_base_refcnt_read(const struct rte_mbuf *m);
 uint32_t shim_mempool_cached(struct rte_mempool *pool, unsigned int lcore);
 /* How many objects `pool` was made with. */
 uint32_t shim_mempool_size(const struct rte_mempool *pool);
+
+/*
+ * rte_ipv4_frag_reassemble_packet() of `mb`, whose l2_len and l3_len are set, for the fragment that the IPv4 header at `ip` describes.
+ * `ip` need not be in the mbuf: what reassembly writes, it writes into the first fragment's mbuf.
+ */
+struct rte_mbuf *shim_ipv4_reassemble(struct rte_ip_frag_tbl *tbl, struct rte_ip_frag_death_row *dr,
+				      struct rte_mbuf *mb, uint64_t tms, void *ip);
+/* rte_ipv6_frag_reassemble_packet(), the same; the fragment header follows the fixed header at `ip`. */
+struct rte_mbuf *shim_ipv6_reassemble(struct rte_ip_frag_tbl *tbl, struct rte_ip_frag_death_row *dr,
+				      struct rte_mbuf *mb, uint64_t tms, void *ip);
 
 /* 1 if the link is up. */
 int shim_link_is_up(const struct rte_eth_link *link);

@@ -59,6 +59,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A table for reassembly could not be made.
+    #[error(
+        "the table that reassembles fragments of up to {datagrams} datagrams could not be made: {reason}"
+    )]
+    Reassembly {
+        /// Datagrams asked for.
+        datagrams: u32,
+        /// Why.
+        reason: String,
+    },
     /// The kernel has no interface of this name in this network namespace.
     #[error(
         "{port}: no interface {interface:?} in this network namespace; `ip link` lists those there are"

@@ -9,6 +9,7 @@
 //! [`RxQueue`] and [`TxQueue`] implement the traits of [`wire::io`]; receiving and sending allocate nothing but mbufs, take no
 //! lock, log nothing and cannot panic.
 
+mod chain;
 mod clock;
 mod eal;
 mod error;
@@ -19,6 +20,7 @@ mod mempool;
 mod payload;
 mod port;
 mod raw;
+mod reassembly;
 mod rx;
 mod tx;
 
@@ -30,6 +32,7 @@ pub use mbuf::Mbuf;
 pub use mempool::{DATA_ROOM, HEADER_ROOM, HEADROOM, Mempool};
 pub use payload::Payload;
 pub use port::{MirrorPort, Port, PortInfo, PortOptions, PortStats};
+pub use reassembly::Reassembly;
 pub use rx::RxQueue;
 pub use tx::{TxCounters, TxQueue};
 

@@ -46,7 +46,7 @@ impl Mbuf {
     }
 
     #[inline]
-    fn ptr(&self) -> *mut rte_mbuf {
+    pub(crate) fn ptr(&self) -> *mut rte_mbuf {
         self.raw.as_ptr()
     }
 
@@ -191,6 +191,21 @@ impl Mbuf {
                     .read()
                     .saturating_mul(1_000),
             )
+        }
+    }
+
+    /// Sets what [`Mbuf::captured_at`] says, in full microseconds. Does nothing while no driver knows times.
+    pub(crate) fn set_captured_at(&mut self, at: Nanos) {
+        let flag = TIMESTAMP_FLAG.load(Ordering::Relaxed);
+        let offset = TIMESTAMP_OFFSET.load(Ordering::Relaxed);
+        if flag == 0 {
+            return;
+        }
+        let m = self.ptr();
+        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which is aligned and inside the mbuf.
+        unsafe {
+            raw::set_ol_flags(m, raw::ol_flags(m) | flag);
+            m.byte_add(offset as usize).cast::<u64>().write(at / 1_000);
         }
     }
 
