@@ -49,7 +49,9 @@ impl<P: Payload> Core<P> {
         } else {
             self.segs[r.nxt].seq
         };
-        self.replicas[rid].tcb = Tcb::opening(first - 1);
+        let r = &mut self.replicas[rid];
+        r.tcb = Tcb::opening(first - 1);
+        r.tcb.reopened = r.released > 0 || r.gate_free;
         self.counters.connects += 1;
         self.send_syn(now, rid, tx);
         self.rearm(now, rid);

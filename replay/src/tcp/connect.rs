@@ -65,6 +65,9 @@ impl Tcb {
             return outcome;
         }
         if !head.flags.has(Flags::SYN) || !acceptable {
+            // The challenge of an old connection that had all of the stream before this SYN looks acceptable, since the client's sequence
+            // numbers are kept: it has to go, or it answers every SYN like this.
+            outcome.reset_peer = acceptable && self.reopened;
             return outcome;
         }
         let v4 = head.flow.src.addr.is_v4();

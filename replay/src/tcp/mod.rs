@@ -79,6 +79,8 @@ pub struct Tcb {
     pub(crate) sack: bool,
     /// Our FIN was sent (it may have to be sent again).
     pub(crate) fin_sent: bool,
+    /// The target may still hold an older connection on the same ports, whose sequence numbers go on where that one ended.
+    pub(crate) reopened: bool,
     /// Payload bytes a segment may carry, options already taken off.
     pub(crate) mss: u16,
     pub(crate) iss: Seq,
