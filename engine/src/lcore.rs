@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 use wire::Nanos;
+use wire::defragment::Defragment;
 use wire::io::{BURST, Frame, Rx, Tx};
 
 /// What the worker is to do.
@@ -97,16 +98,17 @@ pub struct Settings<C, G> {
 }
 
 /// Runs a worker until it is ordered to stop. Returns it, so that its queues and buffers are let go where the caller wants.
-pub fn run<R, T, C, G>(
-    mut worker: Worker<R, T>,
+pub fn run<R, T, D, C, G>(
+    mut worker: Worker<R, T, D>,
     mut player: Option<Player<R>>,
     orders: &Orders<R>,
     settings: Settings<C, G>,
-) -> Worker<R, T>
+) -> Worker<R, T, D>
 where
     R: Rx,
     R::Frame: Frame<Payload = T::Payload>,
     T: Tx,
+    D: Defragment<R::Frame>,
     C: Fn() -> Nanos,
     G: Fn() -> bool,
 {
@@ -133,6 +135,8 @@ where
             if ordered != ends {
                 ends = ordered;
                 worker.core.end_all(now, &mut worker.out);
+                // The file's identifications come again as well.
+                worker.defragment.clear();
             }
         }
         let mut work = match player.as_mut() {
@@ -143,6 +147,10 @@ where
         work += worker.step(now, live);
         if live && work == 0 && phase == Phase::Quiesce {
             reading = false;
+        }
+        if draining {
+            // What is still missing will not come, and sessions need not wait for it.
+            worker.defragment.clear();
         }
         if let Some(mut snapshot) = orders.empty.pop() {
             worker.snapshot(&mut snapshot);
@@ -162,8 +170,8 @@ where
 }
 
 /// Feeds the frames of a capture file that are due.
-fn play<R, T>(
-    worker: &mut Worker<R, T>,
+fn play<R, T, D>(
+    worker: &mut Worker<R, T, D>,
     player: &mut Player<R>,
     orders: &Orders<R>,
     now: Nanos,
@@ -172,6 +180,7 @@ where
     R: Rx,
     R::Frame: Frame<Payload = T::Payload>,
     T: Tx,
+    D: Defragment<R::Frame>,
 {
     if let Some(queue) = orders.fresh.pop() {
         player.again(queue);

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
 use wire::Skip;
+use wire::defragment::FragmentDrop;
 
 /// What a report is made from.
 pub struct Sources<'a> {
@@ -63,6 +64,11 @@ pub fn json(s: &Sources<'_>) -> Value {
             "dropped": dropped(w, &c),
             "handed_over": sum(w, |w| w.worker.handed_over),
             "out_of_order": c.out_of_order,
+            "fragments": {
+                "received": sum(w, |w| w.fragments.received),
+                "datagrams": sum(w, |w| w.fragments.datagrams),
+                "held": sum(w, |w| w.fragments.held()),
+            },
             "ports": s.mirrors.iter().map(|(name, p)| port(name, p)).collect::<Vec<_>>(),
         },
         "production": { "sessions": c.sessions, "sessions_shed": c.sessions_shed, "turns": c.turns, "bytes": c.bytes },
@@ -135,6 +141,11 @@ fn replay_port(s: &Sources<'_>) -> Value {
     })
 }
 
+/// Frames that told nothing of a session, by reason. With `used` they add up to the frames received, less those on their way between cores and
+/// those held as parts of incomplete datagrams.
+///
+/// A datagram that was reassembled from n frames counts once among `used` or the reasons, as what it turned out to be; the n - 1 frames that
+/// were merged with the first count as `reassembled`. Parts that never became a datagram count under the `fragment_…` reasons.
 fn dropped(workers: &[Snapshot], c: &Counters) -> Value {
     let mut map = Map::new();
     for skip in Skip::ALL {
@@ -146,6 +157,16 @@ fn dropped(workers: &[Snapshot], c: &Counters) -> Value {
     for (reason, n) in Drop::ALL.iter().zip(c.dropped) {
         map.insert(reason.name().into(), n.into());
     }
+    for reason in FragmentDrop::ALL {
+        map.insert(
+            reason.name().into(),
+            sum(workers, |w| w.fragments.dropped[reason as usize]).into(),
+        );
+    }
+    map.insert(
+        "reassembled".into(),
+        sum(workers, |w| w.fragments.merged).into(),
+    );
     map.insert(
         "handover_full".into(),
         sum(workers, |w| w.worker.handover_full).into(),

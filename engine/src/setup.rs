@@ -11,7 +11,7 @@ use config::{Idle, Memory};
 use crossbeam::queue::ArrayQueue;
 use dpdk::{
     Clock, DATA_ROOM, Eal, EalOptions, HEADER_ROOM, Mempool, MirrorPort, Port, PortInfo,
-    PortOptions, RxQueue, TxQueue,
+    PortOptions, Reassembly, RxQueue, TxQueue,
 };
 use ipnet::IpNet;
 use link::Claim;
@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::decode::LinkType;
+use wire::defragment::MAX_PARTS;
 use wire::host::{Host, HostConfig, Route};
 use wire::{Addr, Endpoint, Nanos};
 
@@ -36,13 +37,16 @@ const SLACK_MIB: usize = 96;
 const RING: usize = 4_096;
 /// Client ports of a pool begin above the well-known ones.
 const FIRST_PORT: u16 = 1_024;
+/// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds apart; an end system would wait for 60 s
+/// (RFC 8200 section 4.5), with memory of its own.
+const FRAGMENT_TIME: Nanos = 2_000_000_000;
 /// How long to wait for the control links at start.
 const LINK_TIME: Duration = Duration::from_secs(5);
 
 /// A worker and what it needs beside itself.
 pub struct Job {
     /// The worker.
-    pub worker: Worker<RxQueue, TxQueue>,
+    pub worker: Worker<RxQueue, TxQueue, Reassembly>,
     /// The capture file, if this worker plays one.
     pub player: Option<Player<RxQueue>>,
     /// Its orders.
@@ -151,7 +155,17 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     let plan = Plan::new(config, &mirrors, replay.info(), now.get(), data);
     plan.check_routes(config)?;
 
-    let mut jobs = plan.workers(config, replay.info(), replay_rx, replay_tx, ends);
+    let mut reassemblies = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        reassemblies.push(Reassembly::new(
+            &eal,
+            fragmented(data, workers),
+            FRAGMENT_TIME,
+            None,
+        )?);
+    }
+    let replay_queues = (replay_rx, replay_tx);
+    let mut jobs = plan.workers(config, replay.info(), replay_queues, reassemblies, ends);
     for queues in queues {
         for (job, queue) in jobs.iter_mut().zip(queues) {
             job.worker.mirrors.push(queue);
@@ -186,6 +200,12 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         },
         jobs,
     ))
+}
+
+/// Incomplete datagrams that each worker may hold: so many that the workers' fragments together take no more than a quarter of the buffers, if
+/// each is in a buffer of its own.
+fn fragmented(mbufs: u32, workers: usize) -> u32 {
+    (mbufs / (4 * MAX_PARTS * workers.max(1)) as u32).clamp(1, 4_096)
 }
 
 /// How many mbufs `limits.mbufs` buys.
@@ -371,8 +391,8 @@ impl Plan {
         &self,
         config: &Replay,
         port: &PortInfo,
-        rx: Vec<RxQueue>,
-        tx: Vec<TxQueue>,
+        (rx, tx): (Vec<RxQueue>, Vec<TxQueue>),
+        reassemblies: Vec<Reassembly>,
         ends: Vec<Option<WorkerEnd>>,
     ) -> Vec<Job> {
         let cores = usize::from(self.ownership.cores);
@@ -397,7 +417,8 @@ impl Plan {
                 .collect(),
         };
         let mut jobs = Vec::with_capacity(cores);
-        for (i, ((rx, tx), end)) in rx.into_iter().zip(tx).zip(ends).enumerate() {
+        let queues = rx.into_iter().zip(tx);
+        for (i, (((rx, tx), reassembly), end)) in queues.zip(reassemblies).zip(ends).enumerate() {
             let me = i as u16;
             let pool = self.slices[i].clone();
             let params = Params {
@@ -415,7 +436,7 @@ impl Plan {
                 out.claim_slice(claim);
             }
             let core = Core::new(params, self.params.start);
-            let mut worker = Worker::new(me, core, out, owner.clone());
+            let mut worker = Worker::new(me, core, out, owner.clone()).reassembling(reassembly);
             worker.replay = Some(rx);
             worker.to = rings.iter().map(|from| Arc::clone(&from[i])).collect();
             worker.from = rings[i].iter().map(Arc::clone).collect();

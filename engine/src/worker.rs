@@ -8,15 +8,21 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use replay::{Core, Counters, Ownership};
 use std::sync::Arc;
-use wire::decode::{LinkType, Local, Packet, local, mirrored_on};
+use wire::decode::{Fragment, LinkType, Local, Packet, fragment_on, local, mirrored_on};
+use wire::defragment::{Defragment, FragmentCounters, Insert, NoDefragment, datagram_hash};
 use wire::host::{FrameBuf, Kind};
 use wire::io::{BURST, Frame, Rx, Tx};
 use wire::{Addr, Endpoint, Flow, Head, Nanos, Skip};
+
+/// Fragmented datagrams inside one another that are reassembled for one frame.
+const NESTED: usize = 4;
 
 /// What one core gives to another.
 pub enum Parcel<F> {
     /// A mirrored frame of a session that the other core owns.
     Mirrored(Packet, F),
+    /// A part of a datagram that is reassembled by the other core.
+    Fragment(Fragment, F),
     /// The header of a response to a connection that the other core owns.
     Response(Head),
     /// A segment of this flow was longer than the path's MTU, and that.
@@ -70,6 +76,8 @@ pub struct Snapshot {
     pub core: Counters,
     /// The loop's.
     pub worker: WorkerCounters,
+    /// The reassembler's.
+    pub fragments: FragmentCounters,
     /// The transmit side's.
     pub egress: EgressCounters,
     /// Sessions now.
@@ -111,8 +119,9 @@ impl ResponseOwner {
     }
 }
 
-/// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay port.
-pub struct Worker<R: Rx, T: Tx> {
+/// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay port, `D` reassembles what the mirror shows
+/// in fragments.
+pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     /// Which worker it is.
     pub index: u16,
     /// Its mirror queues.
@@ -131,6 +140,8 @@ pub struct Worker<R: Rx, T: Tx> {
     pub from: Vec<Ring<R::Frame>>,
     /// Who gets a response.
     pub owner: ResponseOwner,
+    /// Where parts of datagrams wait for the rest.
+    pub defragment: D,
     /// What it counts.
     pub counters: WorkerCounters,
     frames: ArrayVec<R::Frame, BURST>,
@@ -143,7 +154,7 @@ where
     R::Frame: Frame<Payload = T::Payload>,
     T: Tx,
 {
-    /// A worker without mirror queues, replay queue or peers.
+    /// A worker without mirror queues, replay queue, peers or reassembly.
     pub fn new(index: u16, core: Core<T::Payload>, out: Outlet<T>, owner: ResponseOwner) -> Self {
         Self {
             index,
@@ -155,12 +166,40 @@ where
             to: Vec::new(),
             from: Vec::new(),
             owner,
+            defragment: NoDefragment,
             counters: WorkerCounters::default(),
             frames: ArrayVec::new(),
             reply: FrameBuf::new(),
         }
     }
 
+    /// The same worker, which reassembles fragments by `defragment`.
+    pub fn reassembling<D: Defragment<R::Frame>>(self, defragment: D) -> Worker<R, T, D> {
+        Worker {
+            index: self.index,
+            mirrors: self.mirrors,
+            link_type: self.link_type,
+            replay: self.replay,
+            core: self.core,
+            out: self.out,
+            to: self.to,
+            from: self.from,
+            owner: self.owner,
+            defragment,
+            counters: self.counters,
+            frames: self.frames,
+            reply: self.reply,
+        }
+    }
+}
+
+impl<R, T, D> Worker<R, T, D>
+where
+    R: Rx,
+    R::Frame: Frame<Payload = T::Payload>,
+    T: Tx,
+    D: Defragment<R::Frame>,
+{
     /// Once round. `read_mirror` is false while draining and while an offline replay waits. Returns how much there was to do.
     #[inline]
     pub fn step(&mut self, now: Nanos, read_mirror: bool) -> usize {
@@ -169,6 +208,7 @@ where
             work += self.poll_mirrors(now);
         }
         work += self.poll_rings(now);
+        self.defragment.expire(now);
         work += self.poll_replay(now);
         work += self.poll_links(now);
         work += self.core.poll(now, &mut self.out);
@@ -192,29 +232,95 @@ where
         received
     }
 
-    /// One frame of the mirror: to the session core, to the core that owns it, or to a counter.
+    /// One frame of the mirror: to the session core, to the core that owns it, to the reassembler, or to a counter.
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
-        let len = frame.frame_len();
         self.counters.mirror_frames += 1;
-        self.counters.mirror_bytes += len as u64;
-        let packet = match mirrored_on(self.link_type, frame.bytes(), len) {
-            Ok(packet) => packet,
-            Err(skip) => {
-                self.counters.skipped[skip as usize] += 1;
-                return;
+        self.counters.mirror_bytes += frame.frame_len() as u64;
+        match mirrored_on(self.link_type, frame.bytes(), frame.frame_len()) {
+            Ok(packet) => self.decoded(now, packet, frame),
+            Err(Skip::Fragment) => {
+                let part = fragment_on(self.link_type, frame.bytes(), frame.frame_len());
+                self.fragment(now, part, frame);
             }
-        };
+            Err(skip) => self.counters.skipped[skip as usize] += 1,
+        }
+    }
+
+    /// A segment of the mirror.
+    #[inline]
+    fn decoded(&mut self, now: Nanos, packet: Packet, frame: R::Frame) {
         let owner = self.mirror_owner(&packet.head);
         if owner == self.index {
             // A frame of no use is counted by the core.
             let _ = self.core.mirror(now, &packet, frame, &mut self.out);
             return;
         }
-        match self.to[usize::from(owner)].push(Parcel::Mirrored(packet, frame)) {
+        self.hand_over(owner, Parcel::Mirrored(packet, frame));
+    }
+
+    #[inline]
+    fn hand_over(&mut self, owner: u16, parcel: Parcel<R::Frame>) {
+        match self.to[usize::from(owner)].push(parcel) {
             Ok(()) => self.counters.handed_over += 1,
             Err(_) => self.counters.handover_full += 1,
         }
+    }
+
+    /// A part of a datagram. No port tells whose it is, so a hash of what the parts have in common chooses the core where they meet.
+    fn fragment(&mut self, now: Nanos, part: Option<Fragment>, frame: R::Frame) {
+        let Some(part) = part else {
+            self.counters.skipped[Skip::Fragment as usize] += 1;
+            return;
+        };
+        let owner = self.fragment_owner(&part);
+        if owner == self.index {
+            self.reassemble(now, part, frame);
+        } else {
+            self.hand_over(owner, Parcel::Fragment(part, frame));
+        }
+    }
+
+    #[inline]
+    fn fragment_owner(&self, part: &Fragment) -> u16 {
+        match self.core.params().ownership.cores {
+            0 | 1 => self.index,
+            cores => (datagram_hash(part) % u32::from(cores)) as u16,
+        }
+    }
+
+    /// A part that belongs here. When its datagram is whole, that goes on as a frame would: it may be part of another datagram, which
+    /// carried it through a tunnel.
+    fn reassemble(&mut self, now: Nanos, mut part: Fragment, mut frame: R::Frame) {
+        for _ in 0..NESTED {
+            frame = match self.defragment.insert(now, frame, &part) {
+                Insert::Whole(datagram) => datagram,
+                Insert::Taken => return,
+                Insert::Refused => {
+                    self.counters.skipped[Skip::Fragment as usize] += 1;
+                    return;
+                }
+            };
+            let (bytes, len) = (frame.bytes(), frame.frame_len());
+            match mirrored_on(LinkType::RawIp, bytes, len) {
+                Ok(packet) => return self.decoded(now, packet, frame),
+                Err(Skip::Fragment) => {}
+                Err(skip) => {
+                    self.counters.skipped[skip as usize] += 1;
+                    return;
+                }
+            }
+            let Some(inner) = fragment_on(LinkType::RawIp, bytes, len) else {
+                self.counters.skipped[Skip::Fragment as usize] += 1;
+                return;
+            };
+            let owner = self.fragment_owner(&inner);
+            if owner != self.index {
+                return self.hand_over(owner, Parcel::Fragment(inner, frame));
+            }
+            part = inner;
+        }
+        self.counters.skipped[Skip::Depth as usize] += 1;
     }
 
     #[inline]
@@ -242,6 +348,7 @@ where
                     Parcel::Mirrored(packet, frame) => {
                         let _ = self.core.mirror(now, &packet, frame, &mut self.out);
                     }
+                    Parcel::Fragment(part, frame) => self.reassemble(now, part, frame),
                     Parcel::Response(head) => self.core.response(now, &head, &mut self.out),
                     Parcel::TooBig(flow, mtu) => {
                         self.core.too_big(now, &flow, mtu, &mut self.out);
@@ -361,6 +468,7 @@ where
     pub fn snapshot(&self, into: &mut Snapshot) {
         into.core.clone_from(self.core.counters());
         into.worker.clone_from(&self.counters);
+        into.fragments = self.defragment.counters();
         into.egress = self.out.counters;
         into.sessions = self.core.session_count();
         into.segments = self.core.segment_count();
