@@ -197,6 +197,13 @@ impl Target {
                 }
             }
         }
+        // A socket whose handshake was reset listens again, and would take the connection of another port.
+        for conn in self.conns.iter_mut().filter(|c| !c.gone) {
+            if self.sockets.get::<Socket>(conn.handle).state() == State::Listen {
+                self.sockets.remove(conn.handle);
+                conn.gone = true;
+            }
+        }
         if self.refusals > 0 {
             self.refusals -= 1;
             return None;

@@ -112,6 +112,8 @@ pub struct World {
     pub script: Script,
     pub core: Core<MemoryPayload>,
     pub target: Target,
+    /// How far the client's stream goes, as far as the mirror told.
+    pub told: u32,
     out: Out,
     rng: Rng,
     now: Nanos,
@@ -164,6 +166,7 @@ impl World {
         Self {
             core: Core::new(params(&plan, seed), 0),
             target: Target::new(&plan, &script),
+            told: 0,
             out: Out {
                 queue: Vec::new(),
                 captured: vec![false; script.len as usize],
@@ -278,6 +281,12 @@ impl World {
             let n = payload.len() - cut;
             self.out.captured[from..from + n].fill(true);
         }
+        let tells = if head.flow.dst == PRODUCTION {
+            head.seq + head.payload_len
+        } else {
+            head.ack
+        };
+        self.told = self.told.max(tells.since(self.script.first));
         let buffer = self.rng.pick(&[100, 2048, usize::MAX]);
         let frame = MemoryFrame::chained(&bytes, buffer);
         let packet = decode::mirrored(frame.bytes(), frame.frame_len()).expect("a frame");
