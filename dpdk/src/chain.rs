@@ -128,6 +128,11 @@ impl Mbuf {
         self.chain().filter(marked).count()
     }
 
+    /// Whether this is a segment of the chain.
+    pub(crate) fn has(&self, segment: *const rte_mbuf) -> bool {
+        self.chain().any(|m| std::ptr::eq(m, segment))
+    }
+
     /// Takes all marks away.
     pub(crate) fn clear_marks(&mut self) {
         for m in self.chain() {

@@ -181,13 +181,11 @@ impl Reassembly {
     /// Frees what DPDK dropped while it took in `inserted`, and counts it. If the part itself is there, it found no room or spoilt its datagram;
     /// if not, it took the place of one that had expired.
     fn free_row(&mut self, now: Nanos, part: &Fragment, inserted: *mut rte_mbuf) {
-        let row = &self.row.row[..(self.row.cnt as usize).min(ROW)];
-        if row.is_empty() {
-            return;
-        }
-        let reason = match row {
+        let reason = match &self.row.row[..(self.row.cnt as usize).min(ROW)] {
+            [] => return,
             [only] if *only == inserted => FragmentDrop::TableFull,
-            row if row.contains(&inserted) => FragmentDrop::Invalid,
+            // DPDK may have begun to chain the parts before it found a hole, so this one need not be the first in its chain.
+            _ if self.dropped().any(|chain| chain.has(inserted)) => FragmentDrop::Invalid,
             _ => FragmentDrop::Expired,
         };
         if reason != FragmentDrop::Expired {
@@ -196,15 +194,18 @@ impl Reassembly {
         self.bury(reason);
     }
 
+    /// The chains in the row, to be looked at.
+    fn dropped(&self) -> impl Iterator<Item = ManuallyDrop<Mbuf>> {
+        let n = (self.row.cnt as usize).min(ROW);
+        let row = self.row.row[..n].iter();
+        row.filter_map(|raw| NonNull::new(*raw))
+            // SAFETY: what is in the row are well-formed chains that nobody else refers to. They are not taken over.
+            .map(|raw| ManuallyDrop::new(unsafe { Mbuf::from_raw(raw) }))
+    }
+
     /// Frees the row and counts the parts in it. Returns how many there were.
     fn bury(&mut self, reason: FragmentDrop) -> usize {
-        let n = (self.row.cnt as usize).min(ROW);
-        let parts = self.row.row[..n]
-            .iter()
-            .filter_map(|raw| NonNull::new(*raw))
-            // SAFETY: what is in the row are chains that nobody else refers to. They are looked at, not taken over.
-            .map(|raw| ManuallyDrop::new(unsafe { Mbuf::from_raw(raw) }).count_parts())
-            .sum();
+        let parts = self.dropped().map(|chain| chain.count_parts()).sum();
         // SAFETY: the row is ours, and this frees each chain in it once and leaves it empty.
         unsafe { dpdk_sys::rte_ip_frag_free_death_row(&raw mut *self.row, 3) };
         self.counters.dropped[reason as usize] += parts as u64;
