@@ -2,7 +2,8 @@
 # Measures what the engine costs, against references in the same run: CPU a packet at 10 k to 1 M sessions, memory of an idle session,
 # allocations on the packet path (there must be none), and DPDK's software drivers beside testpmd.
 #
-# No root, no hugepages and no network are needed. Absolute figures swing with what else the machine does; ratios hold.
+# No root, no hugepages and no network are needed. Absolute figures swing with what else the machine does; compare the ratios, which are
+# of measurements next to one another, and mind the spread beside them.
 set -euo pipefail
 
 usage() {

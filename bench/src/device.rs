@@ -57,6 +57,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// The driver's name.
+    pub fn driver(self) -> &'static str {
+        match self {
+            Self::Null => "net_null",
+            Self::Pcap => "net_pcap",
+        }
+    }
+
     /// The device, as DPDK calls it.
     pub fn device(self, pcap: &Path) -> String {
         match self {

@@ -73,6 +73,8 @@ pub struct Outcome {
     pub kind: Kind,
     /// Sessions in the table, on average.
     pub sessions: u64,
+    /// Windows measured.
+    pub windows: usize,
     /// Packets since the first one, warm-up and end included.
     pub packets: u64,
     /// Shares of frames of the mirror, frames of the target, and frames sent in the windows.
@@ -83,6 +85,8 @@ pub struct Outcome {
     pub harness_ns: Spread,
     /// Harness, decoding and building.
     pub floor_ns: Spread,
+    /// Engine over floor, the harness taken off both, window by window: what disturbs the machine meets both.
+    pub ratio: Spread,
     /// Blocks allocated in all the steps that these packets took.
     pub allocations: u64,
     /// Memory that became resident per session, in bytes; only with long-lived ones.
@@ -514,14 +518,22 @@ pub fn run(kind: Kind, size: Size) -> Result<Outcome> {
         c.in_flight_turns
     );
     let total: u64 = packets.iter().sum();
+    let ratios: Vec<f64> = engine
+        .iter()
+        .zip(&floor)
+        .zip(&harness)
+        .map(|((e, f), h)| (e - h) / (f - h))
+        .collect();
     Ok(Outcome {
         kind,
         sessions: sessions / size.windows.max(1) as u64,
+        windows: engine.len(),
         packets: rig.packets().iter().sum(),
         mix: packets.map(|p| p as f64 / total as f64),
         engine_ns: Spread::of(&engine),
         harness_ns: Spread::of(&harness),
         floor_ns: Spread::of(&floor),
+        ratio: Spread::of(&ratios),
         allocations: rig.allocations,
         resident_per_session,
         counted_per_session: Core::<crate::frames::BenchPayload>::bytes_per_session() as u64,

@@ -1,5 +1,6 @@
 //! The table and the JSON file: ratios first, absolute figures beside them.
 
+use crate::measure::Spread;
 use crate::{device, memory, testpmd};
 use serde::Serialize;
 use std::fmt::Write;
@@ -43,10 +44,25 @@ impl Machine {
 pub struct Ratio {
     /// What is compared with what.
     pub what: String,
-    /// First over second.
-    pub ratio: f64,
+    /// First over second: median, least and greatest of the pairs that were measured next to one another. `None`: nothing to compare with.
+    pub ratio: Option<Spread>,
+    /// How many pairs.
+    pub pairs: usize,
     /// The absolute figures, which swing.
     pub figures: String,
+}
+
+/// What was measured over one driver, one after the other.
+#[derive(Serialize)]
+pub struct Round {
+    /// Where frames came from.
+    pub source: device::Source,
+    /// DPDK's own forwarder, if it is installed.
+    pub testpmd: Option<testpmd::Outcome>,
+    /// The crate `dpdk` alone.
+    pub swap: Option<device::Outcome>,
+    /// The engine.
+    pub engine: Option<device::Outcome>,
 }
 
 /// Everything.
@@ -58,10 +74,8 @@ pub struct Report {
     pub machine: Machine,
     /// Over ports in memory.
     pub memory: Vec<memory::Outcome>,
-    /// Over DPDK's software drivers.
-    pub device: Vec<device::Outcome>,
-    /// DPDK's own forwarder over the same; empty if it is not installed.
-    pub testpmd: Vec<testpmd::Outcome>,
+    /// Over DPDK's software drivers, round by round.
+    pub device: Vec<Round>,
     /// Comparisons.
     pub ratios: Vec<Ratio>,
     /// What could not be measured, or is not as it must be.
@@ -78,7 +92,6 @@ impl Report {
             machine: Machine::here(),
             memory: Vec::new(),
             device: Vec::new(),
-            testpmd: Vec::new(),
             ratios: Vec::new(),
             failures: Vec::new(),
             left_out: Vec::new(),
@@ -100,7 +113,7 @@ impl Report {
                     o.packets
                 )
             })
-            .chain(self.device.iter().filter(|o| o.allocations > 0).map(|o| {
+            .chain(self.device_outcomes().filter(|o| o.allocations > 0).map(|o| {
                 format!(
                     "{:?} over {:?}: {} allocations in {} frames on the packet path, but there must be none",
                     o.case, o.source, o.allocations, o.frames
@@ -114,6 +127,12 @@ impl Report {
         self.ratios = ratios;
     }
 
+    fn device_outcomes(&self) -> impl Iterator<Item = &device::Outcome> {
+        self.device
+            .iter()
+            .flat_map(|r| r.swap.iter().chain(&r.engine))
+    }
+
     fn compare_memory(&self, ratios: &mut Vec<Ratio>) {
         for o in &self.memory {
             ratios.push(Ratio {
@@ -122,7 +141,8 @@ impl Report {
                     name(o.kind),
                     round(o.sessions)
                 ),
-                ratio: o.net() / o.net_floor(),
+                ratio: Some(o.ratio),
+                pairs: o.windows,
                 figures: format!(
                     "{:.0} ns / {:.0} ns ({:.2} M packets/s, {:.2} M mirrored/s, {:.0} k {}/s a core)",
                     o.net(),
@@ -142,24 +162,27 @@ impl Report {
             if let (Some(few), Some(many)) = (of_kind.next(), of_kind.next_back()) {
                 ratios.push(Ratio {
                     what: format!(
-                        "CPU a packet, {} sessions: {} open / {} open",
+                        "CPU a packet, {} sessions: {} open / {} open, each over its own floor",
                         name(kind),
                         round(many.sessions),
                         round(few.sessions)
                     ),
-                    ratio: many.net() / few.net(),
+                    ratio: Some(Spread::of(&[many.ratio.median / few.ratio.median])),
+                    pairs: 1,
                     figures: format!("{:.0} ns / {:.0} ns", many.net(), few.net()),
                 });
             }
         }
         for o in &self.memory {
             if let Some(bytes) = o.resident_per_session {
+                let ratio = bytes as f64 / o.counted_per_session as f64;
                 ratios.push(Ratio {
                     what: format!(
                         "memory of an idle session, {} open: resident / as the core counts",
                         round(o.sessions)
                     ),
-                    ratio: bytes as f64 / o.counted_per_session as f64,
+                    ratio: Some(Spread::of(&[ratio])),
+                    pairs: 1,
                     figures: format!("{bytes} bytes / {} bytes", o.counted_per_session),
                 });
             }
@@ -167,45 +190,60 @@ impl Report {
     }
 
     fn compare_devices(&self, ratios: &mut Vec<Ratio>) {
-        for o in &self.device {
-            let (driver, what) = match (o.source, o.case) {
-                (device::Source::Null, device::Case::Swap) => {
-                    ("net_null", "our receive and send, addresses exchanged")
-                }
-                (device::Source::Pcap, device::Case::Swap) => {
-                    ("net_pcap", "our receive and send, addresses exchanged")
-                }
-                (device::Source::Null, device::Case::Engine) => (
-                    "net_null",
-                    "engine, frames of zeros: receive and refuse alone",
-                ),
-                (device::Source::Pcap, device::Case::Engine) => {
-                    ("net_pcap", "engine, short sessions: receive, replay, send")
-                }
+        type Pick = fn(&Round) -> Option<&device::Outcome>;
+        let swap: Pick = |r| r.swap.as_ref();
+        let engine: Pick = |r| r.engine.as_ref();
+        let lines = [
+            (
+                device::Source::Null,
+                swap,
+                "our receive and send, addresses exchanged",
+            ),
+            (
+                device::Source::Null,
+                engine,
+                "engine, frames of zeros: receive and refuse alone, nothing sent",
+            ),
+            (
+                device::Source::Pcap,
+                swap,
+                "our receive and send, addresses exchanged",
+            ),
+            (
+                device::Source::Pcap,
+                engine,
+                "engine, short sessions: receive, replay, send",
+            ),
+        ];
+        for (source, pick, what) in lines {
+            let own = |o: &device::Outcome| o.cpu_ns - o.target_ns;
+            let rounds = || self.device.iter().filter(|r| r.source == source);
+            let ours: Vec<f64> = rounds().filter_map(pick).map(own).collect();
+            let theirs: Vec<f64> = rounds()
+                .filter_map(|r| Some(r.testpmd.as_ref()?.cpu_ns))
+                .collect();
+            let pairs: Vec<f64> = rounds()
+                .filter_map(|r| Some(own(pick(r)?) / r.testpmd.as_ref()?.cpu_ns))
+                .collect();
+            let range = |values: &[f64]| {
+                let s = Spread::of(values);
+                format!("{:.0} ns ({:.0} to {:.0})", s.median, s.min, s.max)
             };
-            let own = o.cpu_ns - o.target_ns;
-            let figures = format!(
-                "{own:.0} ns a frame ({:.2} M frames/s in this run)",
-                o.frames as f64 / o.seconds / 1e6
-            );
-            let Some(t) = self.testpmd.iter().find(|t| t.source == o.source) else {
-                ratios.push(Ratio {
-                    what: format!(
-                        "CPU a mirrored frame, {driver}: {what} (no testpmd to compare with)"
-                    ),
-                    ratio: f64::NAN,
-                    figures,
-                });
+            if ours.is_empty() {
                 continue;
-            };
+            }
             ratios.push(Ratio {
-                what: format!("CPU a mirrored frame, {driver}: {what} / testpmd macswap"),
-                ratio: own / t.cpu_ns,
-                figures: format!(
-                    "{figures} / {:.0} ns ({:.2} M frames/s)",
-                    t.cpu_ns,
-                    t.frames as f64 / t.seconds / 1e6
+                what: format!(
+                    "CPU a mirrored frame, {}: {what} / testpmd macswap",
+                    source.driver()
                 ),
+                ratio: (!pairs.is_empty()).then(|| Spread::of(&pairs)),
+                pairs: pairs.len(),
+                figures: if theirs.is_empty() {
+                    format!("{} / not measured", range(&ours))
+                } else {
+                    format!("{} / {}", range(&ours), range(&theirs))
+                },
             });
         }
     }
@@ -217,25 +255,33 @@ impl Report {
         let _ = writeln!(
             text,
             "{} x {}, Linux {}, DPDK {}, transparent hugepages: {}\n\
-             Ratios hold; absolute figures swing with what else the machine does. Time is CPU time of the one core measured.\n\
+             Each ratio is the median of pairs measured next to one another, with the least and the greatest of them: trust it as far as these are\n\
+             close. Absolute figures swing with what else the machine does. Time is CPU time of the one core measured.\n\
              A packet is a frame received from the mirror, received from the target, or sent. The bench's own traffic and target are taken off.\n",
             m.cpus, m.cpu, m.kernel, m.dpdk, m.transparent_hugepages
         );
         for r in &self.ratios {
-            let ratio = if r.ratio.is_finite() {
-                format!("{:.2}", r.ratio)
-            } else {
-                "-".to_owned()
+            let (ratio, spread) = match r.ratio {
+                Some(s) if r.pairs > 1 => (
+                    format!("{:.2}", s.median),
+                    format!(" [{:.2} to {:.2}, {} pairs]", s.min, s.max, r.pairs),
+                ),
+                Some(s) => (format!("{:.2}", s.median), " [one sample]".to_owned()),
+                None => ("-".to_owned(), String::new()),
             };
-            let _ = writeln!(text, "{ratio:>7}  {}\n         {}", r.what, r.figures);
+            let _ = writeln!(
+                text,
+                "{ratio:>7}{spread}  {}\n         {}",
+                r.what, r.figures
+            );
         }
         let packets: u64 = self.memory.iter().map(|o| o.packets).sum();
-        let frames: u64 = self.device.iter().map(|o| o.frames).sum();
+        let frames: u64 = self.device_outcomes().map(|o| o.frames).sum();
         let allocations: u64 = self
             .memory
             .iter()
             .map(|o| o.allocations)
-            .chain(self.device.iter().map(|o| o.allocations))
+            .chain(self.device_outcomes().map(|o| o.allocations))
             .sum();
         let _ = writeln!(
             text,

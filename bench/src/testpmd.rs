@@ -40,6 +40,7 @@ pub fn find() -> Option<PathBuf> {
 /// A testpmd that ends with this value.
 struct Testpmd {
     child: Child,
+    prefix: String,
     output: Receiver<Vec<u8>>,
     text: String,
 }
@@ -49,6 +50,11 @@ impl Drop for Testpmd {
         // Fails when it has ended, as it should have.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // DPDK never removes its runtime folder; this one bears the number of this process.
+        let run = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        for base in [Some(PathBuf::from("/var/run")), run].into_iter().flatten() {
+            let _ = std::fs::remove_dir(base.join("dpdk").join(&self.prefix));
+        }
     }
 }
 
@@ -56,10 +62,11 @@ impl Testpmd {
     fn start(program: &Path, source: Source, pcap: &Path) -> Result<Self> {
         let (main_cpu, cpu) = placement()?;
         let memory = MEMORY_MIB.to_string();
+        let prefix = format!("bench-{}", std::process::id());
         let mut command = Command::new(program);
         command.args(["--lcores", &format!("0@{main_cpu},1@{cpu}")]);
         command.args(["--main-lcore", "0", "--no-pci", "--no-telemetry"]);
-        command.args(["--file-prefix", &format!("bench-{}", std::process::id())]);
+        command.args(["--file-prefix", &prefix]);
         if hugepages() {
             command.arg("--in-memory");
         } else {
@@ -86,6 +93,7 @@ impl Testpmd {
         });
         Ok(Self {
             child,
+            prefix,
             output,
             text: String::new(),
         })
