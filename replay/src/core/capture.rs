@@ -92,12 +92,7 @@ impl<P: Payload> Core<P> {
         let advanced = self.client_ack(sid, head);
         let news = self.client_payload(now, sid, packet, frame, tx);
         let ended = head.flags.has(Flags::FIN) && self.client_fin(now, sid, head, tx);
-        self.note_extent(
-            now,
-            sid,
-            head.seq + head.payload_len,
-            head.payload_len > 0,
-        );
+        self.note_extent(now, sid, head.seq + head.payload_len, head.payload_len > 0);
         match news {
             Ok(false) if !ended && !advanced && head.payload_len > 0 => Err(Drop::Duplicate),
             Ok(_) => Ok(()),

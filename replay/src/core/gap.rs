@@ -9,8 +9,8 @@ use super::{Core, Egress};
 use crate::counters::Loss;
 use crate::session::{List, Phase, Seg};
 use crate::slab::NIL;
-use wire::{Nanos, Seq};
 use wire::io::Payload;
+use wire::{Nanos, Seq};
 
 /// A gap that production's server has acknowledged may still be filled by a mirror that reorders: not after this.
 const ACKED_GAP: Nanos = 50_000_000;
@@ -136,9 +136,7 @@ impl<P: Payload> Core<P> {
             }
         }
         let s = &mut self.sessions[sid];
-        if s.beyond.is_empty()
-            && s.shown.le(s.rcv_nxt)
-            && s.fin.is_none_or(|fin| fin.le(s.rcv_nxt))
+        if s.beyond.is_empty() && s.shown.le(s.rcv_nxt) && s.fin.is_none_or(|fin| fin.le(s.rcv_nxt))
         {
             s.gap_since = 0;
         }
