@@ -2,6 +2,7 @@
 //!
 //! Everything follows from a seed: the conversation, its faults on the mirror, the wire's faults, the target's window, MTU and manners.
 //! `ORACLE_SEEDS=n` runs the first `n` seeds, `ORACLE_SEED=n` replays one of them and tells what happens.
+#![allow(clippy::expect_used, clippy::panic)] // All of it is a test; clippy only knows functions that are marked as one.
 
 mod packet;
 mod plan;

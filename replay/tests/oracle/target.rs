@@ -158,7 +158,11 @@ impl Target {
 
     /// Reads what a connection has received: it was acknowledged, and a reset would throw it away.
     fn read_all(&mut self, port: u16) {
-        let live = self.conns.iter_mut().rev().find(|c| c.port == port && !c.gone);
+        let live = self
+            .conns
+            .iter_mut()
+            .rev()
+            .find(|c| c.port == port && !c.gone);
         if let Some(conn) = live {
             let socket = self.sockets.get_mut::<Socket>(conn.handle);
             while socket.can_recv() {

@@ -24,7 +24,9 @@ fn excusable(world: &World) -> Vec<Loss> {
         Mood::Good => {}
         // What was on the way when it closed finds nobody.
         // A late reset may look like the refusal of the next connection.
-        Mood::ClosesAfter(_) | Mood::ResetsAfter(_) => reasons.extend([Loss::TargetReset, Loss::ConnectRefused]),
+        Mood::ClosesAfter(_) | Mood::ResetsAfter(_) => {
+            reasons.extend([Loss::TargetReset, Loss::ConnectRefused])
+        }
         Mood::Refuses(_) => reasons.push(Loss::ConnectRefused),
         Mood::DiesAfter(_) => reasons.extend([
             Loss::ConnectTimeout,
@@ -75,8 +77,8 @@ pub fn check(world: &World) {
             "a connection begins in the middle of a turn, at {start}"
         );
         // Unless nothing told that the client said more: a number that is higher by one may as well count its FIN.
-        let whole = script.boundaries.contains(&end)
-            || (!plan.mirror_is_whole() && world.told <= end + 1);
+        let whole =
+            script.boundaries.contains(&end) || (!plan.mirror_is_whole() && world.told <= end + 1);
         assert!(
             !conn.finished || whole,
             "a connection ends in good order in the middle of a turn, at {end}"
