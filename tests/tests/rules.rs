@@ -308,6 +308,7 @@ fn the_readme_explains_every_reason_a_report_can_give() {
     for (file, before) in [
         ("replay/src/counters.rs", " = \""),
         ("wire/src/skip.rs", " => \""),
+        ("wire/src/defragment.rs", " => \""),
     ] {
         for line in read(&root.join(file)).lines() {
             let Some((variant, rest)) = line.split_once(before) else {
