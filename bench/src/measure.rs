@@ -90,10 +90,11 @@ mod tests {
 
     #[test]
     fn resident_memory_grows_by_what_is_touched() {
+        // Other tests of this process take and free some tens of MiB meanwhile.
         let before = resident().unwrap();
-        let block = vec![1u8; 64 << 20];
-        let grown = resident().unwrap() - before;
-        assert!(grown > 60 << 20, "{grown}");
+        let block = vec![1u8; 256 << 20];
+        let grown = resident().unwrap().saturating_sub(before);
+        assert!(grown > 100 << 20, "{grown}");
         drop(block);
     }
 
