@@ -72,6 +72,15 @@ fn is_promiscuous(interface: &str) -> bool {
     String::from_utf8_lossy(&flags).contains("PROMISC")
 }
 
+fn set_promiscuous(interface: &str, on: bool) {
+    let on = if on { "on" } else { "off" };
+    let status = Command::new("ip")
+        .args(["link", "set", interface, "promisc", on])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
 fn inside() {
     let eal = eal();
     let packets = Pool::new(1023, DATA_ROOM);
@@ -152,6 +161,24 @@ fn inside() {
         !is_promiscuous("a0"),
         "a port leaves the interface as it was"
     );
+
+    // Somebody else's promiscuous mode is neither ended nor taken away, whatever the port wants for itself.
+    set_promiscuous("a0", true);
+    for promiscuous in [false, true] {
+        let wanted = PortOptions {
+            promiscuous,
+            ..options.clone()
+        };
+        let opened =
+            Port::open(&eal, "net_af_packet0,iface=a0", &wanted, &packets, &small).unwrap();
+        assert!(is_promiscuous("a0"));
+        drop(opened);
+        assert!(
+            is_promiscuous("a0"),
+            "a port leaves the interface as it was"
+        );
+    }
+    set_promiscuous("a0", false);
 
     // The ring's size decides what arrives whole.
     let (_mirror, mut cut) = MirrorPort::open(

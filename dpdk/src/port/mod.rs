@@ -200,6 +200,8 @@ struct Probed {
     number: u16,
     /// The virtual device to remove.
     virtual_name: Option<CString>,
+    /// The kernel's interface under it was in promiscuous mode before, and is to be afterwards.
+    was_promiscuous: bool,
     eal: Eal,
 }
 
@@ -317,10 +319,7 @@ impl Inner {
             other => other?,
         };
         find_timestamp();
-        let was_promiscuous = device
-            .interface()
-            .and_then(device::interface_flags)
-            .is_some_and(|f| f & sys::SHIM_IFF_PROMISC != 0);
+        let was_promiscuous = probed.was_promiscuous;
         let mut inner = Self {
             info,
             rx_queues: options.rx_queues,
@@ -328,7 +327,8 @@ impl Inner {
             device: probed,
             _pools: pools.iter().map(|p| (*p).clone()).collect(),
         };
-        if options.promiscuous {
+        // Starting a port ends its interface's promiscuous mode, whoever had wanted it (rte_ethdev.c, eth_dev_config_restore).
+        if options.promiscuous || was_promiscuous {
             crate::logging::clear();
             // SAFETY: the port is started.
             let result = unsafe { sys::rte_eth_promiscuous_enable(inner.number()) };
@@ -413,6 +413,10 @@ impl Probed {
     fn probe(eal: &Eal, device: &Device, port: &str) -> Result<Self, Error> {
         let _guard = lock(eal);
         crate::logging::clear();
+        let was_promiscuous = device
+            .interface()
+            .and_then(device::interface_flags)
+            .is_some_and(|f| f & sys::SHIM_IFF_PROMISC != 0);
         let bad_name = |_| Error::Device {
             port: port.to_owned(),
             what: "its name has a NUL byte".to_owned(),
@@ -474,6 +478,7 @@ impl Probed {
         Ok(Self {
             number,
             virtual_name,
+            was_promiscuous,
             eal: eal.clone(),
         })
     }
@@ -511,8 +516,12 @@ impl Probed {
 impl Drop for Probed {
     fn drop(&mut self) {
         let _guard = lock(&self.eal);
-        // SAFETY: the port exists and is ours alone. Stopping one that was never started does nothing.
+        // SAFETY: the port exists and is ours alone. Stopping one that was never started does nothing, nor does asking for
+        // promiscuous mode where it is on.
         unsafe {
+            if self.was_promiscuous {
+                sys::rte_eth_promiscuous_enable(self.number);
+            }
             sys::rte_eth_dev_stop(self.number);
             sys::rte_eth_dev_close(self.number);
             if let Some(name) = &self.virtual_name {
