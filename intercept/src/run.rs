@@ -206,6 +206,11 @@ impl Machine {
             }
         }
         if failed.is_none() {
+            info!(
+                "ready: responses on {} go to engines on {}",
+                info.name,
+                server.address()
+            );
             watch(
                 &handles,
                 &self.published,
