@@ -126,6 +126,7 @@ pub struct Connection {
     plain: Vec<u8>,
     heard_at: Nanos,
     heartbeat_at: Nanos,
+    echoed: Option<Nanos>,
     stats: Stats,
     peer_stats: Stats,
     /// Round trip and offset of the peer's clock to ours, of the last echoes.
@@ -161,6 +162,7 @@ impl Connection {
             plain: Vec::new(),
             heard_at: now,
             heartbeat_at: now,
+            echoed: None,
             stats: Stats::default(),
             peer_stats: Stats::default(),
             clock: VecDeque::new(),
@@ -320,6 +322,16 @@ impl Connection {
         }
     }
 
+    /// Makes a heartbeat due at once.
+    pub const fn hurry(&mut self) {
+        self.heartbeat_at = 0;
+    }
+
+    /// When the last heartbeat was sent that the peer has echoed: it has read everything that was queued before.
+    pub const fn echoed(&self) -> Option<Nanos> {
+        self.echoed
+    }
+
     /// The counters that the next heartbeats tell the peer.
     pub const fn set_stats(&mut self, stats: Stats) {
         self.stats = stats;
@@ -451,6 +463,7 @@ impl Connection {
                     if self.clock.len() == CLOCK_SAMPLES {
                         self.clock.pop_front();
                     }
+                    self.echoed = self.echoed.max(Some(token));
                     let middle = token + rtt / 2;
                     self.clock.push_back((rtt, at.wrapping_sub(middle) as i64));
                 }

@@ -369,3 +369,23 @@ fn a_damaged_sealed_frame_ends_the_link() {
     ));
     assert!(b.next_message().is_none());
 }
+
+#[test]
+fn an_echo_tells_what_the_peer_has_read() {
+    let (mut a, mut b) = pair(Some(KEY), Some(KEY));
+    assert_eq!(a.echoed(), None);
+    assert_eq!(talk(&mut a, &mut b, 10, 100_000), (None, None));
+    let first = a.echoed();
+    assert!(first.is_some());
+    // The next heartbeat is not due, unless it is wanted.
+    a.poll(20).unwrap();
+    assert!(a.output().is_empty() && a.next_poll() > 20);
+    a.hurry();
+    assert!(a.next_poll() <= 20);
+    a.send(&claim()).unwrap();
+    a.poll(20).unwrap();
+    carry(&mut a, &mut b, 21, 100_000).unwrap();
+    assert_eq!((a.echoed(), b.next_message()), (first, Some(claim())));
+    carry(&mut b, &mut a, 22, 100_000).unwrap();
+    assert_eq!(a.echoed(), Some(20));
+}
