@@ -98,6 +98,9 @@ struct Shared {
     address: SocketAddr,
     stop: AtomicBool,
     up: AtomicBool,
+    /// It is asked for that claims are confirmed, and they are.
+    confirm: AtomicBool,
+    confirmed: AtomicBool,
     connects: AtomicU64,
     records: AtomicU64,
     records_dropped: AtomicU64,
@@ -115,6 +118,8 @@ impl Shared {
             address,
             stop: AtomicBool::new(false),
             up: AtomicBool::new(false),
+            confirm: AtomicBool::new(false),
+            confirmed: AtomicBool::new(false),
             connects: AtomicU64::new(0),
             records: AtomicU64::new(0),
             records_dropped: AtomicU64::new(0),
@@ -262,6 +267,38 @@ impl Links {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits until all servers have granted what workers have claimed so far. To be called before workers run.
+    ///
+    /// # Errors
+    /// A server refused a claim: its sentence says why. Or it did not answer within `timeout`.
+    pub fn confirm_claims(&self, timeout: Duration) -> Result<(), anyhow::Error> {
+        for t in &self.threads {
+            t.shared.confirm.store(true, Relaxed);
+            t.waker.wake();
+        }
+        let start = Instant::now();
+        for t in &self.threads {
+            let shared = &t.shared;
+            while !shared.confirmed.load(Relaxed) {
+                if start.elapsed() >= timeout {
+                    bail!(
+                        "intercept {} did not answer claims of client addresses within {timeout:?}",
+                        shared.address
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if shared.refusals.load(Relaxed) > 0 {
+                bail!(
+                    "intercept {} refused {}",
+                    shared.address,
+                    shared.last_error().unwrap_or_default()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Connects to each server once, and ends the link when it is established: for a check of the configuration.

@@ -166,6 +166,15 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     }
     let replay_queues = (replay_rx, replay_tx);
     let mut jobs = plan.workers(config, replay.info(), replay_queues, reassemblies, ends);
+    // With a pool all claims there will ever be are made by now. Without these responses the engine would only disturb another.
+    if let Some(waiting) = links.as_ref().filter(|_| !config.clients.pool.is_empty())
+        && let Err(e) = waiting.confirm_claims(LINK_TIME)
+    {
+        if let Some(links) = links {
+            links.stop();
+        }
+        return Err(e.context("clients.pool"));
+    }
     for queues in queues {
         for (job, queue) in jobs.iter_mut().zip(queues) {
             job.worker.mirrors.push(queue);

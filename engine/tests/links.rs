@@ -241,6 +241,62 @@ fn overlapping_claims_of_two_engines_go_to_the_first() {
 }
 
 #[test]
+fn claims_are_confirmed_or_the_refusal_is_said() {
+    let clock = clock();
+    let servers = [
+        server(any_port(), Some(KEY), &clock),
+        server(any_port(), Some(KEY), &clock),
+    ];
+    let addresses = [0, 1].map(|n: usize| servers[n].0.address());
+    let start = |addresses: &[SocketAddr]| {
+        let (links, ends) =
+            Links::start(settings(addresses, Some(KEY)), 2, Arc::clone(&clock)).unwrap();
+        links.wait_up(LONG).unwrap();
+        (links, ends)
+    };
+    let (one, a) = start(&addresses);
+    for port in 1..=3000 {
+        say(
+            &a[usize::from(port % 2)],
+            Message::Claim(claim(port, port % 2)),
+        );
+    }
+    one.confirm_claims(LONG).unwrap();
+    for (running, _) in &servers {
+        assert_eq!(running.counters().claims.load(Relaxed), 3000);
+    }
+    // The very last one of many is taken, at one of the two servers: not a single refusal is missed.
+    let (two, b) = start(&addresses[1..]);
+    for port in 3001..=5000 {
+        say(&b[0], Message::Claim(claim(port, 0)));
+    }
+    say(&b[1], Message::Claim(claim(3000, 1)));
+    let e = two.confirm_claims(LONG).unwrap_err().to_string();
+    assert!(
+        e.contains(&addresses[1].to_string())
+            && e.contains("10.1.0.1/32")
+            && e.contains("has claimed some of these responses already"),
+        "{e}"
+    );
+    two.stop();
+    one.stop();
+    for (running, _core) in servers {
+        assert!(running.stop());
+    }
+    // Nobody is there to confirm.
+    let nobody = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let (links, ends) =
+        Links::start(settings(&[nobody], Some(KEY)), 1, Arc::clone(&clock)).unwrap();
+    say(&ends[0], Message::Claim(claim(1, 0)));
+    let e = links
+        .confirm_claims(Duration::ZERO)
+        .unwrap_err()
+        .to_string();
+    assert!(e.contains(&nobody.to_string()), "{e}");
+    links.stop();
+}
+
+#[test]
 fn what_is_wrong_is_said_at_the_engine() {
     let clock = clock();
     let (running, _core) = server(any_port(), Some(KEY), &clock);

@@ -36,6 +36,10 @@ const READS_A_TURN: usize = 16;
 /// How long the last bytes may take at the end.
 const LAST_WORDS: Nanos = 500_000_000;
 
+/// Echoes after which every claim was granted or refused: one may overtake the refusal of a claim that the server read together with the
+/// heartbeat, the next one cannot.
+const CONFIRMING_ECHOES: u8 = 2;
+
 /// Refusals that are logged for each connection; all are counted.
 const LOGGED_REFUSALS: u32 = 5;
 
@@ -70,6 +74,9 @@ struct Line {
     connection: Connection,
     refusal: Option<String>,
     refusals: u32,
+    /// When the heartbeat was asked for whose echo is waited for, and how many came, while claims are being confirmed.
+    asked_at: Option<Nanos>,
+    echoes: u8,
 }
 
 impl Line {
@@ -81,6 +88,8 @@ impl Line {
             connection: Connection::new(settings, now),
             refusal: None,
             refusals: 0,
+            asked_at: None,
+            echoes: 0,
         })
     }
 
@@ -276,6 +285,7 @@ impl Session {
         }
         if line.connection.is_established() {
             self.send_claims(line)?;
+            self.confirm(line, now);
         } else {
             self.note_commands();
         }
@@ -429,6 +439,30 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Where it is asked for, finds out that the server has answered for every claim there is.
+    fn confirm(&self, line: &mut Line, now: Nanos) {
+        if !self.shared.confirm.load(Relaxed) || line.echoes == CONFIRMING_ECHOES {
+            return;
+        }
+        let said = self.delayed.is_none()
+            && self.to_claim.is_empty()
+            && self.commands.iter().all(|ring| ring.is_empty());
+        match line.asked_at {
+            Some(at) if line.connection.echoed() >= Some(at) => {
+                line.asked_at = None;
+                line.echoes += 1;
+                if line.echoes == CONFIRMING_ECHOES {
+                    self.shared.confirmed.store(true, Relaxed);
+                }
+            }
+            None if said => {
+                line.asked_at = Some(now);
+                line.connection.hurry();
+            }
+            _ => {}
+        }
     }
 
     fn send(&mut self, line: &mut Line, message: Message) -> Result<(), Down> {
