@@ -48,6 +48,12 @@ fn sum(workers: &[Snapshot], field: impl Fn(&Snapshot) -> u64) -> u64 {
     workers.iter().map(field).sum()
 }
 
+/// Mirrored frames that the worker has received or taken over, and not handed on. Snapshots of two workers are not of the same moment, so a
+/// frame between them would count twice or not at all; in this way it counts at the core that has it.
+const fn frames(w: &Snapshot) -> u64 {
+    (w.worker.mirror_frames + w.worker.taken_over).saturating_sub(w.worker.handed_over)
+}
+
 /// The report as JSON.
 pub fn json(s: &Sources<'_>) -> Value {
     let c = total(s.workers);
@@ -58,7 +64,7 @@ pub fn json(s: &Sources<'_>) -> Value {
         "elapsed_s": s.elapsed.as_secs_f64(),
         "copies": s.copies,
         "mirror": {
-            "frames": sum(w, |w| w.worker.mirror_frames),
+            "frames": sum(w, frames),
             "bytes": sum(w, |w| w.worker.mirror_bytes),
             "used": c.used,
             "dropped": dropped(w, &c),
@@ -228,7 +234,7 @@ pub fn write(path: &Path, report: &Value) -> std::io::Result<()> {
 /// One line for the log.
 pub fn line(s: &Sources<'_>) -> String {
     let c = total(s.workers);
-    let frames = sum(s.workers, |w| w.worker.mirror_frames);
+    let frames = sum(s.workers, frames);
     let sessions = sum(s.workers, |w| w.sessions as u64);
     format!(
         "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target",

@@ -45,6 +45,9 @@ pub struct WorkerCounters {
     pub skipped: [u64; Skip::COUNT],
     /// Mirrored frames handed to the core that owns them.
     pub handed_over: u64,
+    /// Mirrored frames that other cores handed over and this one has taken. `mirror_frames + taken_over = used + dropped + handed_over + held`,
+    /// at any moment.
+    pub taken_over: u64,
     /// Mirrored frames dropped because the owner's ring was full.
     pub handover_full: u64,
     /// Frames received on the replay port.
@@ -346,9 +349,13 @@ where
                 work += 1;
                 match parcel {
                     Parcel::Mirrored(packet, frame) => {
+                        self.counters.taken_over += 1;
                         let _ = self.core.mirror(now, &packet, frame, &mut self.out);
                     }
-                    Parcel::Fragment(part, frame) => self.reassemble(now, part, frame),
+                    Parcel::Fragment(part, frame) => {
+                        self.counters.taken_over += 1;
+                        self.reassemble(now, part, frame);
+                    }
                     Parcel::Response(head) => self.core.response(now, &head, &mut self.out),
                     Parcel::TooBig(flow, mtu) => {
                         self.core.too_big(now, &flow, mtu, &mut self.out);

@@ -71,7 +71,7 @@ impl Report {
     }
 
     /// Checks that nothing is unaccounted for: `production.turns × copies = replayed + lost + in flight`, the same of bytes, and
-    /// mirrored frames = used frames + those dropped by reason.
+    /// mirrored frames = used frames + those dropped by reason + parts of datagrams that wait for the rest.
     ///
     /// # Errors
     /// A sentence for the first sum that is wrong.
@@ -92,14 +92,15 @@ impl Report {
                 );
             }
         }
-        let (frames, used, dropped) = (
+        let (frames, used, dropped, held) = (
             self.number("mirror.frames")?,
             self.number("mirror.used")?,
             self.sum("mirror.dropped")?,
+            self.number("mirror.fragments.held")?,
         );
-        if frames != used + dropped {
+        if frames != used + dropped + held {
             bail!(
-                "the books of the mirror don't balance: {frames} frames, but {used} used + {dropped} dropped\n{self}"
+                "the books of the mirror don't balance: {frames} frames, but {used} used + {dropped} dropped + {held} held\n{self}"
             );
         }
         Ok(())
@@ -131,7 +132,7 @@ mod tests {
         Report::parse(&format!(
             r#"{{"production": {{"turns": 10, "bytes": 100}}, "replayed": {{"turns": {replayed}, "bytes": 180}},
                  "lost": {{"turns": {lost}, "bytes": 15, "shed": 1}}, "in_flight": {{"turns": 2, "bytes": 5}},
-                 "mirror": {{"frames": 50, "used": {used}, "dropped": {{"not_tcp": 3, "bad": {{"ip": 1, "tcp": 1}}}}}}}}"#
+                 "mirror": {{"frames": 51, "used": {used}, "fragments": {{"held": 1}}, "dropped": {{"not_tcp": 3, "bad": {{"ip": 1, "tcp": 1}}}}}}}}"#
         ))
         .unwrap()
     }
@@ -143,7 +144,7 @@ mod tests {
         assert!(turns.contains("turns don't balance: production 10 × 2 = 20, but replayed 16 + lost 1 + in flight 2 = 19"), "{turns}");
         let mirror = report(17, 1, 44).check_books(2).unwrap_err().to_string();
         assert!(
-            mirror.contains("50 frames, but 44 used + 5 dropped"),
+            mirror.contains("51 frames, but 44 used + 5 dropped + 1 held"),
             "{mirror}"
         );
         assert!(report(17, 1, 45).check_nothing_lost().is_err());
