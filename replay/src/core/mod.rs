@@ -151,7 +151,7 @@ impl<P: Payload> Core<P> {
 
     /// Bytes of one session with one replica, tables and timers included: what an idle session costs.
     pub const fn bytes_per_session() -> usize {
-        const TABLE_ENTRY: usize = 5 * 8 / 7 + 1;
+        const TABLE_ENTRY: usize = FlowTable::BYTES_PER_FLOW;
         const TIMER: usize = Wheel::BYTES_PER_TIMER;
         const FREE_LINK: usize = 4;
         size_of::<Session>() + size_of::<Replica>() + 2 * (TABLE_ENTRY + TIMER + FREE_LINK)
