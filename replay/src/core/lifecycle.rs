@@ -58,7 +58,7 @@ impl<P: Payload> Core<P> {
             acked_at_data: head.ack,
             server_acked: None,
             server_nxt: None,
-            mss: head.options.mss.unwrap_or(limit).clamp(64, limit),
+            mss: head.options.mss.unwrap_or(limit).max(64).min(limit),
             replica_count: 0,
             first_replica: NIL,
             segs: List::default(),
