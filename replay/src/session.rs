@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub ack_known: bool,
     /// The newest turn may still grow.
     pub turn_open: bool,
+    /// The server has closed its side; true: before the client had.
+    pub server_closed: Option<bool>,
     /// Why bytes before the next turn boundary are lost.
     pub join_loss: crate::Loss,
     /// The response to the open turn was seen and its latency noted.

@@ -353,6 +353,9 @@ impl<P: Payload> Core<P> {
             }
         }
         let s = &mut self.sessions[sid];
+        if head.flags.has(Flags::FIN) && s.server_closed.is_none() {
+            s.server_closed = Some(head.ack.le(s.rcv_nxt));
+        }
         if head.flags.has(Flags::ACK) && s.server_acked.is_none_or(|acked| head.ack.gt(acked)) {
             s.server_acked = Some(head.ack);
             news = true;
@@ -361,6 +364,9 @@ impl<P: Payload> Core<P> {
                 self.arm_session(sid, due);
             }
             self.note_extent(now, sid, head.ack, false);
+        }
+        if self.fin_is_unseen(sid) {
+            self.watch_gap(now, sid);
         }
         if news || head.payload_len == 0 {
             Ok(())

@@ -156,6 +156,32 @@ impl<P: Payload> Core<P> {
         !s.beyond.is_empty() || s.shown.gt(s.rcv_nxt)
     }
 
+    /// The server has closed and acknowledged one number more than the client is known to have said: that is the client's FIN, unless a byte of
+    /// this number comes yet.
+    pub(super) fn fin_is_unseen(&self, sid: u32) -> bool {
+        let s = &self.sessions[sid];
+        s.server_closed.is_some()
+            && s.fin.is_none()
+            && s.server_acked == Some(s.rcv_nxt + 1)
+            && !matches!(s.phase, Phase::Free | Phase::Ended)
+            && !self.gap_is_open(sid)
+    }
+
+    /// Ends the session whose FIN the mirror did not show.
+    fn end_unseen(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+        let s = &mut self.sessions[sid];
+        s.gap_since = 0;
+        s.fin = Some(s.rcv_nxt);
+        if s.server_closed == Some(true)
+            && let Some(end) = s.server_nxt
+        {
+            // A client that closes second has read what there was to read.
+            s.acked = s.acked.max(end);
+        }
+        self.check_fin(now, sid);
+        self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
+    }
+
     /// A frame tells that the client's stream goes to `end`. A sequence or acknowledgment number without payload may count an unseen FIN in:
     /// then it is not `certain` by one.
     pub(super) fn note_extent(&mut self, now: Nanos, sid: u32, end: Seq, certain: bool) {
@@ -173,7 +199,7 @@ impl<P: Payload> Core<P> {
 
     /// A gap is open: see to it that somebody looks at it again.
     pub(super) fn watch_gap(&mut self, now: Nanos, sid: u32) {
-        if !self.gap_is_open(sid) {
+        if !self.gap_is_open(sid) && !self.fin_is_unseen(sid) {
             return;
         }
         let s = &mut self.sessions[sid];
@@ -193,6 +219,10 @@ impl<P: Payload> Core<P> {
 
     /// The gap is a hole: the bytes are gone. What lies beyond it is looked at again for a turn boundary.
     pub(super) fn hole(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+        if self.fin_is_unseen(sid) {
+            self.end_unseen(now, sid, tx);
+            return;
+        }
         let s = &self.sessions[sid];
         let head = s.beyond.head;
         let end = if head == NIL {

@@ -49,6 +49,7 @@ impl<P: Payload> Core<P> {
             end_after: 0,
             ack_known: midstream,
             turn_open: false,
+            server_closed: None,
             join_loss: Loss::Midstream,
             answered: false,
             isn: if midstream { head.seq - 1 } else { head.seq },

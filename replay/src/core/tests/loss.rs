@@ -125,6 +125,81 @@ fn bytes_lost_before_the_fin_are_a_hole_too() {
     b.assert_over();
 }
 
+/// Production's server acknowledges, perhaps with a FIN of its own.
+fn server(b: &mut Bed, c: &mut Conv, flags: Flags, ack: Seq) {
+    let head = Head {
+        flow: c.flow.reversed(),
+        seq: c.s,
+        ack,
+        ..c.head(flags, 0)
+    };
+    c.s += u32::from(flags.has(Flags::FIN));
+    assert_eq!(b.mirror(&head), Ok(()));
+}
+
+#[test]
+fn a_fin_that_was_not_seen_is_told_by_the_server() {
+    for server_first in [true, false] {
+        let mut b = Bed::new();
+        let (mut c, mut t) = b.open_both(4000);
+        b.say(&mut c, 100);
+        assert_eq!(b.receive(&mut t), (100, false));
+        b.answer(&mut c, 50);
+        // The client's acknowledgment of the answer is lost with its FIN.
+        if server_first {
+            let upto = c.c;
+            server(&mut b, &mut c, Flags::FIN, upto);
+            let upto = c.c + 1;
+            server(&mut b, &mut c, Flags::default(), upto);
+        } else {
+            let upto = c.c + 1;
+            server(&mut b, &mut c, Flags::FIN, upto);
+        }
+        assert_eq!(b.counters().in_flight_turns, 1, "it may come yet");
+        b.pass(100 * MS);
+        assert_eq!(b.counters().replayed_turns, 1);
+        if server_first {
+            assert_eq!(
+                b.receive(&mut t),
+                (0, false),
+                "it waits for the answer that the client had read"
+            );
+            b.reply(&mut t, 50);
+            b.close(&mut t);
+        }
+        assert_eq!(b.receive(&mut t), (0, true));
+        if !server_first {
+            b.reply(&mut t, 50);
+            b.close(&mut t);
+        }
+        b.assert_over();
+        assert_eq!(b.counters().lost_turns_sum(), 0);
+    }
+}
+
+#[test]
+fn a_last_byte_that_comes_late_is_no_fin() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.exchange(&mut c, &mut t, 100, 50);
+    let upto = c.c;
+    server(&mut b, &mut c, Flags::FIN, upto);
+    let upto = c.c + 1;
+    server(&mut b, &mut c, Flags::default(), upto);
+    b.pass(10 * MS);
+    b.say(&mut c, 1);
+    b.pass(SECOND);
+    assert_eq!(b.receive(&mut t), (1, false));
+    b.fin(&mut c);
+    assert_eq!(b.receive(&mut t), (0, true));
+    b.close(&mut t);
+    b.assert_over();
+    assert_eq!(
+        (b.counters().replayed_bytes, b.counters().lost_bytes_sum()),
+        (101, 0)
+    );
+}
+
 #[test]
 fn a_gap_before_the_fin_is_watched_after_another_was_filled() {
     let mut b = Bed::new();
