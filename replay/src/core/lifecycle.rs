@@ -386,13 +386,17 @@ impl<P: Payload> Core<P> {
         self.end_all(now, tx);
     }
 
-    /// Nothing more will be captured of the sessions there are: what was is still replayed, then every connection is closed in good order.
+    /// Nothing more will be captured of the sessions there are: what was is still replayed, then every connection is closed in good order. Unless
+    /// the core is draining, what comes next is another recording: a SYN in it that these sessions began with begins others.
     pub fn end_all(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
         for sid in self.sessions.ids() {
             if !matches!(self.sessions[sid].phase, Phase::Free | Phase::Ended) {
                 self.settle_gaps(now, sid, tx);
                 self.end_session(now, sid, End::Fin);
                 self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
+            }
+            if !self.draining && self.sessions[sid].phase != Phase::Free {
+                self.unlist(sid);
             }
         }
     }

@@ -180,6 +180,38 @@ fn an_idle_session_is_forgotten_and_the_target_told() {
 }
 
 #[test]
+fn a_recording_that_begins_again_brings_every_session_again() {
+    let mut b = Bed::new();
+    // One session that has ended when the recording is over, and one that has not.
+    let mut targets = Vec::new();
+    for round in 1..=3 {
+        for port in [4000, 4001] {
+            let (mut c, mut t) = b.open_both(port);
+            b.say(&mut c, 30);
+            assert_eq!(b.receive(&mut t), (30, false));
+            if port == 4000 {
+                b.fin(&mut c);
+                assert_eq!(b.receive(&mut t), (0, true));
+            }
+            targets.push(t);
+        }
+        b.core.end_all(b.now, &mut b.out);
+        b.audit();
+        assert_eq!(b.receive(targets.last_mut().unwrap()), (0, true));
+        assert_eq!(
+            (b.counters().sessions, b.counters().turns),
+            (round * 2, round * 2)
+        );
+    }
+    for mut t in targets {
+        b.close(&mut t);
+    }
+    b.assert_over();
+    assert_eq!(b.counters().replayed_turns, 6);
+    assert_eq!(b.counters().lost_turns_sum(), 0);
+}
+
+#[test]
 fn draining_replays_what_there_is_and_takes_nothing_new() {
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);
