@@ -43,6 +43,13 @@ pub struct Record {
     pub closed_us: u64,
 }
 
+impl Record {
+    /// The name of the file that keeps the client's bytes, if the recorder keeps them.
+    pub fn kept_name(&self) -> String {
+        format!("{}-{}-{}", self.peer.ip(), self.peer.port(), self.opened_us)
+    }
+}
+
 /// Which connections of two lists belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {

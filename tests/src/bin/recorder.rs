@@ -2,7 +2,8 @@
 //!
 //! It stands in front of a real server, of production and of the target alike, so that the two lists can be compared. It adds and
 //! changes no byte, closes each direction when that direction was closed, and passes a reset on as a reset. A record is written when a
-//! connection has ended, and on SIGTERM or SIGINT for those that are still open.
+//! connection has ended, and on SIGTERM or SIGINT for those that are still open. Without a server behind it, it is a sink: it reads to the
+//! client's end, answers nothing, and closes then.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, anyhow};
@@ -28,9 +29,9 @@ struct Args {
     /// Address and port to listen on; several are allowed.
     #[arg(long, required = true)]
     listen: Vec<SocketAddr>,
-    /// Address and port of the real server.
+    /// Address and port of the real server; without it clients are read to their end and never answered.
     #[arg(long)]
-    to: SocketAddr,
+    to: Option<SocketAddr>,
     /// File that the records are written to, one line of JSON each.
     #[arg(long)]
     out: PathBuf,
@@ -83,17 +84,6 @@ type Shared = Rc<RefCell<Book>>;
 
 impl Book {
     fn open(&mut self, peer: SocketAddr, local: SocketAddr) -> Result<u64> {
-        let opened_us = now_us();
-        let kept = match &self.keep {
-            Some(dir) => {
-                let path = dir.join(format!("{}-{}-{opened_us}", peer.ip(), peer.port()));
-                Some(
-                    File::create(&path)
-                        .with_context(|| format!("{}: cannot be made", path.display()))?,
-                )
-            }
-            None => None,
-        };
         let record = Record {
             peer,
             local,
@@ -101,8 +91,18 @@ impl Book {
             sha256: String::new(),
             answered: 0,
             end: End::Open,
-            opened_us,
+            opened_us: now_us(),
             closed_us: 0,
+        };
+        let kept = match &self.keep {
+            Some(dir) => {
+                let path = dir.join(record.kept_name());
+                Some(
+                    File::create(&path)
+                        .with_context(|| format!("{}: cannot be made", path.display()))?,
+                )
+            }
+            None => None,
         };
         self.next += 1;
         self.live.insert(
@@ -141,12 +141,11 @@ fn now_us() -> u64 {
 /// The client's words on their way to the server, with a note of each. Returns how the client ended.
 async fn upward(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut to: Option<OwnedWriteHalf>,
     book: Shared,
     id: u64,
 ) -> Result<End> {
     let mut chunk = vec![0; CHUNK];
-    let mut deaf = false;
     let end = loop {
         match from.read(&mut chunk).await {
             Ok(0) => break End::Fin,
@@ -156,7 +155,11 @@ async fn upward(
                     live.take(bytes)?;
                 }
                 // A server that has stopped listening does not stop the client from talking, and that is to be recorded too.
-                deaf = deaf || to.write_all(bytes).await.is_err();
+                if let Some(server) = &mut to
+                    && server.write_all(bytes).await.is_err()
+                {
+                    to = None;
+                }
             }
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
                 break End::Rst;
@@ -167,13 +170,13 @@ async fn upward(
     if let Some(live) = book.borrow_mut().live.get_mut(&id) {
         live.record.end = end;
     }
-    match end {
-        End::Rst => {
-            to.as_ref().set_zero_linger()?;
-            to.forget();
+    match (end, to) {
+        (_, None) => {}
+        (End::Rst, Some(server)) => {
+            server.as_ref().set_zero_linger()?;
+            server.forget();
         }
-        _ if deaf => {}
-        _ => drop(to.shutdown().await),
+        (_, Some(mut server)) => drop(server.shutdown().await),
     }
     Ok(end)
 }
@@ -209,8 +212,18 @@ async fn downward(
     }
 }
 
-async fn carry(client: TcpStream, server: SocketAddr, book: &Shared, id: u64) -> Result<()> {
+async fn carry(
+    client: TcpStream,
+    server: Option<SocketAddr>,
+    book: &Shared,
+    id: u64,
+) -> Result<()> {
     client.set_nodelay(true)?;
+    let Some(server) = server else {
+        let (client_read, _client_write) = client.into_split();
+        upward(client_read, None, Rc::clone(book), id).await?;
+        return Ok(());
+    };
     let server = match TcpStream::connect(server).await {
         Ok(server) => server,
         Err(e) => {
@@ -221,7 +234,7 @@ async fn carry(client: TcpStream, server: SocketAddr, book: &Shared, id: u64) ->
     server.set_nodelay(true)?;
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let up = upward(client_read, server_write, Rc::clone(book), id);
+    let up = upward(client_read, Some(server_write), Rc::clone(book), id);
     let down = downward(server_read, client_write, Rc::clone(book), id);
     tokio::pin!(up, down);
     tokio::select! {
@@ -253,7 +266,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     Ok(socket.listen(4096)?)
 }
 
-async fn serve(listener: TcpListener, to: SocketAddr, book: Shared) -> Result<()> {
+async fn serve(listener: TcpListener, to: Option<SocketAddr>, book: Shared) -> Result<()> {
     loop {
         let (client, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -288,7 +301,10 @@ async fn run(args: Args) -> Result<()> {
     for address in args.listen {
         servers.spawn_local(serve(listen(address)?, args.to, Rc::clone(&book)));
     }
-    eprintln!("ready: recording what goes to {}", args.to);
+    match args.to {
+        Some(to) => eprintln!("ready: recording what goes to {to}"),
+        None => eprintln!("ready: recording what comes"),
+    }
     let mut flush = tokio::time::interval(FLUSH);
     let ended = loop {
         tokio::select! {

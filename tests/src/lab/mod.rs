@@ -15,7 +15,10 @@
 
 pub mod appliance;
 pub mod capture;
+pub mod conversation;
 pub mod demo;
+pub mod offline;
+pub mod pcap;
 pub mod process;
 pub mod report;
 pub mod servers;
