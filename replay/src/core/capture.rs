@@ -92,7 +92,8 @@ impl<P: Payload> Core<P> {
         let advanced = self.client_ack(sid, head);
         let news = self.client_payload(now, sid, packet, frame, tx);
         let ended = head.flags.has(Flags::FIN) && self.client_fin(now, sid, head, tx);
-        self.note_extent(now, sid, head.seq + head.payload_len, head.payload_len > 0);
+        let end = head.end() - u32::from(head.flags.has(Flags::FIN));
+        self.note_extent(now, sid, end, head.payload_len > 0);
         match news {
             Ok(false) if !ended && !advanced && head.payload_len > 0 => Err(Drop::Duplicate),
             Ok(_) => Ok(()),
@@ -259,13 +260,13 @@ impl<P: Payload> Core<P> {
     /// The client's FIN. True if it was news.
     fn client_fin(&mut self, now: Nanos, sid: u32, head: &Head, tx: &mut impl Egress<P>) -> bool {
         let s = &mut self.sessions[sid];
-        let end = head.seq + head.payload_len;
+        let end = head.end() - 1;
         if s.end.is_some() || s.fin.is_some() || !plausible(s.rcv_nxt, end) {
             return false;
         }
-        s.fin = Some(head.seq + head.payload_len);
+        s.fin = Some(end);
         if s.phase == Phase::Joining {
-            s.rcv_nxt = s.rcv_nxt.max(head.seq + head.payload_len);
+            s.rcv_nxt = s.rcv_nxt.max(end);
         }
         self.check_fin(now, sid);
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));

@@ -2,7 +2,7 @@
 
 use super::{Core, Egress};
 use crate::counters::Loss;
-use crate::session::{Seg, Turn};
+use crate::session::{Phase, Seg, Turn};
 use crate::slab::NIL;
 use wire::io::Payload;
 use wire::{Nanos, Seq};
@@ -40,7 +40,8 @@ impl<P: Payload> Core<P> {
         tx: &mut impl Egress<P>,
     ) -> bool {
         let expected = self.sessions[sid].rcv_nxt;
-        if piece.end().le(expected) {
+        // A FIN ends the stream, whatever a frame has behind it.
+        if piece.end().le(expected) || self.sessions[sid].phase == Phase::Ended {
             return false;
         }
         if piece.seq.lt(expected) {
