@@ -5,65 +5,21 @@
 )]
 
 use rustix::process::Signal;
-use std::collections::BTreeSet;
 use std::time::Duration;
 use tests::lab::appliance::{Engine, EngineOptions};
 use tests::lab::report::Report;
 use tests::lab::servers::{Server, Service, Side};
+use tests::lab::traces::{Traces, run_to_end};
 use tests::lab::turn::Turn;
 use tests::lab::{Family, Lab, LabOptions, Node, skipped};
 use tests::load::{Talk, Workload};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Interfaces, processes, and files in the EAL's runtime folder.
-fn traces(lab: &Lab) -> (String, String, BTreeSet<String>) {
-    // Name and flags; what a cable's other end does to it is not ours.
-    let links = lab.run(Node::Appliance, "ip", &["-br", "link"]).unwrap();
-    let links: String = links
-        .split_whitespace()
-        .filter(|word| !matches!(*word, "UP" | "DOWN" | "UNKNOWN" | "LOWERLAYERDOWN"))
-        .fold(String::new(), |all, word| {
-            all + " " + &word.replace("NO-CARRIER,", "").replace(",LOWER_UP", "")
-        });
-    let pids = std::process::Command::new("ip")
-        .args(["netns", "pids", &lab.namespace(Node::Appliance)])
-        .output()
-        .unwrap();
-    let processes = String::from_utf8(pids.stdout).unwrap();
-    let mut files = BTreeSet::new();
-    let mut folders = vec![lab.file("run")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
-                folders.push(entry.path());
-            } else {
-                files.insert(entry.path().display().to_string());
-            }
-        }
-    }
-    (links, processes, files)
-}
-
 /// Runs the engine to its end. Returns exit code and last line.
 fn run(lab: &Lab, options: &EngineOptions) -> (Option<i32>, String) {
-    std::fs::create_dir_all(lab.file("run")).unwrap();
-    let before = traces(lab);
-    let mut command = Engine::command(lab, options).unwrap();
-    // Where the EAL keeps its files; a folder of its own shows what it leaves.
-    command.env("RUNTIME_DIRECTORY", lab.file("run"));
-    let mut process = lab.spawn("engine", command).unwrap();
-    let status = process.wait(LIMIT).unwrap();
-    assert_eq!(
-        traces(lab),
-        before,
-        "something was left behind; log:\n{}",
-        process.log()
-    );
-    (
-        status.code(),
-        process.log().lines().last().unwrap_or("").to_owned(),
-    )
+    let command = Engine::command(lab, options).unwrap();
+    run_to_end(lab, Node::Appliance, "engine", command).unwrap()
 }
 
 fn with(section: &'static str, line: &str) -> EngineOptions {
@@ -211,17 +167,19 @@ fn signals_end_it_in_order_with_a_report() {
         .map(|side| Server::start(&lab, side, Service::Http, true).unwrap());
     for signal in [Signal::TERM, Signal::INT] {
         let _ = std::fs::remove_file(lab.file("report.json"));
-        std::fs::create_dir_all(lab.file("run")).unwrap();
-        let before = traces(&lab);
+        let folder = lab.file("run");
+        std::fs::create_dir_all(&folder).unwrap();
+        let before = Traces::of(&lab, Node::Appliance, &folder).unwrap();
         let mut command = Engine::command(&lab, &EngineOptions::default()).unwrap();
-        command.env("RUNTIME_DIRECTORY", lab.file("run"));
+        command.env("RUNTIME_DIRECTORY", &folder);
         let mut process = lab.spawn("engine", command).unwrap();
         process.wait_for("ready", LIMIT).unwrap();
         some_load(&lab);
         process.signal(signal).unwrap();
         let status = process.wait(LIMIT).unwrap();
         assert_eq!(status.code(), Some(0), "{signal:?}: {}", process.tail());
-        assert_eq!(traces(&lab), before);
+        let after = Traces::of(&lab, Node::Appliance, &folder).unwrap();
+        assert_eq!(after, before);
         let report = Report::read(&lab.file("report.json")).unwrap();
         report.check_books(1).unwrap();
         // What was still on its way is finished before it ends.

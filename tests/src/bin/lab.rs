@@ -113,8 +113,8 @@ fn run(command: Command) -> Result<ExitCode> {
                 } else {
                     Span::Both
                 },
-                more_clients: 0,
                 name: Some(name),
+                ..LabOptions::default()
             };
             let lab = Lab::start(options)?;
             for node in Node::ALL {

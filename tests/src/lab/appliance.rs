@@ -49,8 +49,13 @@ pub struct EngineOptions {
     pub port: String,
     /// Keys to add to a section, such as `("traffic", "rtt = \"20ms\"")`.
     pub extra: Vec<(&'static str, String)>,
+    /// Replacements in the text of the file that all of the above makes. What is replaced has to be there.
+    pub edits: Vec<(&'static str, String)>,
     /// Text of a configuration file that is used instead of all of the above.
     pub verbatim: Option<String>,
+    /// What its process and its files are called, for a second engine: NAME.log, NAME.toml, NAME-report.json. Those of the first,
+    /// `engine`, are replay.toml and report.json.
+    pub name: &'static str,
     /// Further arguments of the program.
     pub args: Vec<String>,
 }
@@ -67,10 +72,25 @@ impl Default for EngineOptions {
             mirror: "net_af_packet0,iface=span0,framecnt=8192".to_owned(),
             port: "net_af_packet1,iface=replay0,framecnt=4096".to_owned(),
             extra: Vec::new(),
+            edits: Vec::new(),
             verbatim: None,
+            name: FIRST,
             args: Vec::new(),
         }
     }
+}
+
+/// The first engine's name.
+const FIRST: &str = "engine";
+
+fn edited(mut text: String, edits: &[(&'static str, String)]) -> Result<String> {
+    for (from, to) in edits {
+        if !text.contains(from) {
+            bail!("{from:?}: is not in the configuration, so it cannot be replaced:\n{text}");
+        }
+        text = text.replace(from, to);
+    }
+    Ok(text)
 }
 
 fn quoted(items: impl IntoIterator<Item = String>) -> String {
@@ -151,7 +171,7 @@ impl EngineOptions {
             "\n[limits]\nsessions = 20_000\nmbufs = \"128MiB\"\nsession_bytes = \"4MiB\"\n{}",
             extra("limits")
         );
-        let report = lab.file("report.json");
+        let report = self.report(lab);
         let _ = write!(
             text,
             "\n[report]\ninterval = \"500ms\"\njson = {report:?}\n{}",
@@ -163,7 +183,21 @@ impl EngineOptions {
             lcores(self.workers)?,
             extra("eal")
         );
-        Ok(text)
+        edited(text, &self.edits)
+    }
+
+    fn report(&self, lab: &Lab) -> PathBuf {
+        match self.name {
+            FIRST => lab.file("report.json"),
+            name => lab.file(&format!("{name}-report.json")),
+        }
+    }
+
+    fn config(&self, lab: &Lab) -> PathBuf {
+        match self.name {
+            FIRST => lab.file("replay.toml"),
+            name => lab.file(&format!("{name}.toml")),
+        }
     }
 }
 
@@ -180,11 +214,11 @@ impl Engine {
     /// # Errors
     /// The binary is not built, or the engine ends before it is ready: its log's last lines are in the error.
     pub fn start(lab: &Lab, options: &EngineOptions) -> Result<Self> {
-        let mut process = lab.spawn("engine", Self::command(lab, options)?)?;
+        let mut process = lab.spawn(options.name, Self::command(lab, options)?)?;
         process.wait_ready("ready", START, is_ready)?;
         Ok(Self {
             process,
-            report: lab.file("report.json"),
+            report: options.report(lab),
         })
     }
 
@@ -193,7 +227,7 @@ impl Engine {
     /// # Errors
     /// The binary is not built, or a file can't be written.
     pub fn command(lab: &Lab, options: &EngineOptions) -> Result<Command> {
-        let path = lab.file("replay.toml");
+        let path = options.config(lab);
         std::fs::write(&path, options.toml(lab)?)
             .with_context(|| format!("{}: cannot be written", path.display()))?;
         write_key(lab)?;
@@ -273,20 +307,52 @@ impl Engine {
     }
 }
 
-/// A running intercept.
-#[derive(Debug)]
-pub struct Intercept {
-    process: Process,
+/// How to start an intercept.
+#[derive(Clone, Debug)]
+pub struct InterceptOptions {
+    /// Keys to add to a section, such as `("link", "payload_prefix = 16")`.
+    pub extra: Vec<(&'static str, String)>,
+    /// Replacements in the text of the file. What is replaced has to be there.
+    pub edits: Vec<(&'static str, String)>,
+    /// What its files are called, for a second intercept: NAME.toml, NAME-report.json.
+    pub name: &'static str,
+    /// Further arguments of the program.
+    pub args: Vec<String>,
 }
 
-impl Intercept {
-    /// Writes `intercept.toml`, starts the intercept in the assistant's namespace and waits until it is ready.
+impl Default for InterceptOptions {
+    fn default() -> Self {
+        Self {
+            extra: Vec::new(),
+            edits: Vec::new(),
+            name: "intercept",
+            args: Vec::new(),
+        }
+    }
+}
+
+impl InterceptOptions {
+    /// The lab's second intercept: at the assistant's second port, with the addresses that end with 4.
+    pub fn second() -> Self {
+        Self {
+            edits: vec![
+                ("iface=abs0", "iface=abs1".to_owned()),
+                ("10.20.0.3/", "10.20.0.4/".to_owned()),
+                ("fd20::3/", "fd20::4/".to_owned()),
+                ("10.30.0.3:36524", "10.30.0.3:36525".to_owned()),
+            ],
+            name: "intercept-b",
+            ..Self::default()
+        }
+    }
+
+    /// The text of `intercept.toml`.
     ///
     /// # Errors
-    /// As [`Engine::start`].
-    pub fn start(lab: &Lab, extra: &[(&'static str, String)]) -> Result<Self> {
+    /// Something to be replaced is not there.
+    pub fn toml(&self, lab: &Lab) -> Result<String> {
         let line = |section: &str| -> String {
-            extra
+            self.extra
                 .iter()
                 .filter(|(s, _)| *s == section)
                 .map(|(_, l)| format!("{l}\n"))
@@ -301,26 +367,60 @@ impl Intercept {
              [eal]\nlcores = [1]\nmemory = \"no-huge\"\n{}",
             line("port"),
             line("link"),
-            lab.file("intercept-report.json"),
+            lab.file(&format!("{}-report.json", self.name)),
             line("report"),
             line("eal"),
         );
-        let path = lab.file("intercept.toml");
-        std::fs::write(&path, text)
+        edited(text, &self.edits)
+    }
+}
+
+/// A running intercept.
+#[derive(Debug)]
+pub struct Intercept {
+    process: Process,
+    report: PathBuf,
+}
+
+impl Intercept {
+    /// Writes `intercept.toml`, starts the intercept in the assistant's namespace and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start(lab: &Lab, options: &InterceptOptions) -> Result<Self> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "{}-{}",
+            options.name,
+            STARTED.fetch_add(1, Ordering::Relaxed)
+        );
+        let mut process = lab.spawn(&name, Self::command(lab, options)?)?;
+        process.wait_ready("ready", START, is_ready)?;
+        Ok(Self {
+            process,
+            report: lab.file(&format!("{}-report.json", options.name)),
+        })
+    }
+
+    /// The command that starts the intercept, with its configuration already written.
+    ///
+    /// # Errors
+    /// As [`Engine::command`].
+    pub fn command(lab: &Lab, options: &InterceptOptions) -> Result<Command> {
+        let path = lab.file(&format!("{}.toml", options.name));
+        std::fs::write(&path, options.toml(lab)?)
             .with_context(|| format!("{}: cannot be written", path.display()))?;
         write_key(lab)?;
         let mut command = lab.command(Node::Assistant, binary("intercept")?);
-        command.arg("--config").arg(&path).current_dir(lab.dir());
+        command
+            .arg("--config")
+            .arg(&path)
+            .args(&options.args)
+            .current_dir(lab.dir());
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
         }
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let name = format!("intercept-{}", STARTED.fetch_add(1, Ordering::Relaxed));
-        let mut process = lab.spawn(&name, command)?;
-        process.wait_ready("listening for engines", START, |log| {
-            is_ready(log) || log.contains("listening for engines")
-        })?;
-        Ok(Self { process })
+        Ok(command)
     }
 
     /// Its process.
@@ -328,11 +428,11 @@ impl Intercept {
         &mut self.process
     }
 
-    /// Asks it to end.
+    /// Asks it to end and returns its final report.
     ///
     /// # Errors
-    /// Its exit code is not 0, or it doesn't end.
-    pub fn stop(mut self) -> Result<()> {
+    /// Its exit code is not 0, it doesn't end, or leaves no report.
+    pub fn stop(mut self) -> Result<Report> {
         let status = self.process.terminate(STOP)?;
         if !status.success() {
             bail!(
@@ -340,7 +440,7 @@ impl Intercept {
                 self.process.tail()
             );
         }
-        Ok(())
+        Report::read(&self.report)
     }
 }
 

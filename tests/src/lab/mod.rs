@@ -23,6 +23,7 @@ pub mod process;
 pub mod report;
 pub mod servers;
 mod topology;
+pub mod traces;
 pub mod trial;
 pub mod turn;
 
@@ -149,6 +150,8 @@ pub enum Span {
     Both,
     /// What clients send to it alone.
     ClientToServer,
+    /// What it sends to clients alone.
+    ServerToClient,
 }
 
 /// How to build a lab.
@@ -158,6 +161,8 @@ pub struct LabOptions {
     pub responses: Responses,
     /// What is mirrored.
     pub span: Span,
+    /// A second port of each kind: `span1`, which shows this, and `replay1` at the appliance, `abs1` at the assistant.
+    pub second: Option<Span>,
     /// Further client addresses beside the first, 10.10.0.101 and fd10::101 upwards; at most 100.
     pub more_clients: u8,
     /// A name of the caller's choice instead of one derived from the process: such a lab is left alone by [`sweep`]

@@ -239,6 +239,24 @@ pub(super) fn build(lab: &str, options: &LabOptions) -> Result<()> {
              addr add 10.30.0.9/24 dev ctl0\nlink set ctl0 up\n"
         ),
     )?;
+    if options.second.is_some() {
+        ip(
+            &sw,
+            &format!(
+                "link add sp1 type veth peer name span1 address 02:00:00:00:fe:09 netns {ap}\nlink set sp1 up\n"
+            ),
+        )?;
+        ip(
+            &lan,
+            &format!(
+                "link add lr1 type veth peer name replay1 address 02:00:00:00:20:08 netns {ap}\n\
+                 link add la1 type veth peer name abs1 address 02:00:00:00:20:04 netns {assistant}\n\
+                 link set lr1 master br0 up\nlink set la1 master br0 up\n"
+            ),
+        )?;
+        ip(&ap, "link set span1 up\nlink set replay1 up\n")?;
+        ip(&assistant, "link set abs1 up\n")?;
+    }
     ip(
         &assistant,
         "link set lo up\nlink set abs0 up\naddr add 10.30.0.3/24 dev ctl0\nlink set ctl0 up\n",
@@ -273,19 +291,36 @@ pub(super) fn build(lab: &str, options: &LabOptions) -> Result<()> {
         ),
     )?;
 
-    // Egress of the production server's switch port is what it receives, ingress what it sends. The offloads go on the SPAN port
-    // alone: its peer then sees the frames as they would be on a cable, while the hosts stay as they are.
-    let directions = match options.span {
-        Span::Both => "egress ingress",
-        Span::ClientToServer => "egress",
-    };
-    shell(
-        &sw,
-        &format!(
-            "ethtool -K sp0 tx off tso off gso off sg off\ntc qdisc add dev swp clsact\n\
-             for d in {directions}; do tc filter add dev swp $d protocol all pref 1 u32 match u32 0 0 action mirred egress mirror dev sp0; done\n"
-        ),
-    )
+    shell(&sw, &mirror(options))
+}
+
+/// The script that mirrors the production server's switch port: its egress is what the server receives, its ingress what it sends.
+fn mirror(options: &LabOptions) -> String {
+    let ports = [("sp0", Some(options.span)), ("sp1", options.second)];
+    let mut script = String::from("tc qdisc add dev swp clsact\n");
+    for (port, _) in ports.iter().filter(|(_, span)| span.is_some()) {
+        // The offloads go on the SPAN port alone: its peer then sees the frames as they would be on a cable, while the hosts stay as
+        // they are.
+        let _ = writeln!(script, "ethtool -K {port} tx off tso off gso off sg off");
+    }
+    for (direction, shown) in [
+        ("egress", Span::ClientToServer),
+        ("ingress", Span::ServerToClient),
+    ] {
+        let actions = ports
+            .iter()
+            .filter(|(_, span)| span.is_some_and(|s| s == Span::Both || s == shown))
+            .fold(String::new(), |all, (port, _)| {
+                all + " action mirred egress mirror dev " + port
+            });
+        if !actions.is_empty() {
+            let _ = writeln!(
+                script,
+                "tc filter add dev swp {direction} protocol all pref 1 u32 match u32 0 0{actions}"
+            );
+        }
+    }
+    script
 }
 
 /// Loses TCP packets between the ports of a bridge.

@@ -3,7 +3,7 @@
 //! A trial proves three things at once: the target was told byte for byte what production was told, nothing was lost, and the engine's books
 //! balanced in every report it wrote on the way.
 
-use super::appliance::{Clients, Engine, EngineOptions, Intercept};
+use super::appliance::{Clients, Engine, EngineOptions, Intercept, InterceptOptions};
 use super::report::Report;
 use super::servers::{Server, Service, Side};
 use super::{Family, Lab, LabOptions, Responses};
@@ -50,7 +50,14 @@ impl Trial {
     /// # Errors
     /// Something of it does not come up.
     pub fn start(lab: LabOptions, options: EngineOptions) -> Result<Self> {
-        let lab = Lab::start(lab)?;
+        Self::start_in(Lab::start(lab)?, options)
+    }
+
+    /// The same in a lab that is there already.
+    ///
+    /// # Errors
+    /// As [`Trial::start`].
+    pub fn start_in(lab: Lab, options: EngineOptions) -> Result<Self> {
         match Parts::start(&lab, &options) {
             Ok(parts) => Ok(Self {
                 parts,
@@ -119,7 +126,7 @@ impl Parts {
         }
         let intercept = match lab.options().responses {
             Responses::Embedded => None,
-            Responses::Remote => Some(Intercept::start(lab, &[])?),
+            Responses::Remote => Some(Intercept::start(lab, &InterceptOptions::default())?),
         };
         let engine = Engine::start(lab, options)?;
         Ok(Self {
@@ -183,7 +190,7 @@ impl Parts {
 }
 
 /// How many turns the clients of a workload take at least: one each time they speak after they were answered.
-fn turns(w: &Workload) -> u64 {
+pub fn turns(w: &Workload) -> u64 {
     let each = match w.talk {
         Talk::Get | Talk::Post(_) => w.requests,
         Talk::Redis { pipeline, .. } => w.requests.div_ceil(pipeline),
