@@ -1,0 +1,343 @@
+//! Where frames come from and where they go: pools, routes, mirror ports, memory, and what the interfaces are like afterwards.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on is to fail there"
+)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tests::lab::appliance::{Engine, EngineOptions, Intercept, InterceptOptions};
+use tests::lab::capture::{Capture, Direction};
+use tests::lab::servers::{Server, Service, Side};
+use tests::lab::trial::{Trial, turns};
+use tests::lab::turn::Turn;
+use tests::lab::{Family, Lab, LabOptions, Node, Responses, Span, skipped};
+use tests::load::{Talk, Workload};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Short HTTP connections and some that are kept alive, of all families. Returns how many turns it is.
+fn run_http(trial: &mut Trial, families: &[Family]) -> u64 {
+    let mut all = 0;
+    for family in families {
+        for (seed, connections, requests) in [(1, 200, 1), (2, 10, 30)] {
+            let workload = Workload {
+                to: Service::Http.on_production(*family),
+                from: trial.lab.client_addresses(*family),
+                talk: Talk::Get,
+                connections,
+                requests,
+                concurrency: 10,
+                rate: 300,
+                seed,
+            };
+            trial.load(&workload).unwrap();
+            all += turns(&workload);
+        }
+    }
+    all
+}
+
+/// The pool is a part of the target's own subnet: no route leads to it, somebody has to answer ARP and ND for it.
+fn pool_on_the_wire(test: &str, responses: Responses) {
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions {
+        responses,
+        more_clients: 4,
+        ..LabOptions::default()
+    })
+    .unwrap();
+    for (option, prefix) in [
+        ("-4", "62.135.200.0/24"),
+        ("-4", "10.10.0.0/24"),
+        ("-6", "fd62::/64"),
+        ("-6", "fd10::/64"),
+    ] {
+        lab.run(Node::Target, "ip", &[option, "route", "del", prefix])
+            .unwrap();
+    }
+    let options = EngineOptions {
+        families: vec![Family::V4, Family::V6],
+        edits: vec![
+            ("62.135.200.0/24", "10.20.0.64/28".to_owned()),
+            ("fd62::/120", "fd20::100/124".to_owned()),
+        ],
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start_in(lab, options).unwrap();
+    run_http(&mut trial, &[Family::V4, Family::V6]);
+    let neighbours = trial.lab.run(Node::Target, "ip", &["neigh"]).unwrap();
+    let outcome = trial.finish().unwrap_or_else(|e| panic!("{test}: {e:#}"));
+    assert_eq!(outcome.connections, 420);
+    // Each address of the pool that was used was asked for, and the one answered who takes the responses.
+    let mac = match responses {
+        Responses::Embedded => "02:00:00:00:20:09",
+        Responses::Remote => "02:00:00:00:20:03",
+    };
+    for pool in ["10.20.0.7", "fd20::10"] {
+        let of_pool: Vec<&str> = neighbours.lines().filter(|l| l.starts_with(pool)).collect();
+        assert!(of_pool.len() >= 5, "{neighbours}");
+        assert!(of_pool.iter().all(|l| l.contains(mac)), "{neighbours}");
+    }
+}
+
+#[test]
+fn a_pool_on_the_targets_own_wire_embedded() {
+    pool_on_the_wire(
+        "a_pool_on_the_targets_own_wire_embedded",
+        Responses::Embedded,
+    );
+}
+
+#[test]
+fn a_pool_on_the_targets_own_wire_remote() {
+    pool_on_the_wire("a_pool_on_the_targets_own_wire_remote", Responses::Remote);
+}
+
+#[test]
+fn a_target_behind_a_router() {
+    if skipped("a_target_behind_a_router") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions {
+        more_clients: 4,
+        ..LabOptions::default()
+    })
+    .unwrap();
+    // The assistant is a router between the target's networks and two others, in which the appliance is.
+    let script = "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 0 >ipv6/conf/all/disable_ipv6; echo 0 >ipv6/conf/abs0/disable_ipv6\n\
+        echo 1 >ipv6/conf/all/forwarding; for i in all abs0; do echo 0 >ipv4/conf/$i/send_redirects; done\n\
+        ip addr add 10.20.0.3/24 dev abs0; ip addr add 10.50.0.1/24 dev abs0\n\
+        ip addr add fd20::3/64 dev abs0 nodad; ip addr add fd50::1/64 dev abs0 nodad\n\
+        ip route add 62.135.200.0/24 via 10.50.0.9; ip route add fd62::/64 via fd50::9\n";
+    lab.run(Node::Assistant, "sh", &["-ec", script]).unwrap();
+    lab.run(
+        Node::Target,
+        "sh",
+        &[
+            "-ec",
+            "ip route replace 62.135.200.0/24 via 10.20.0.3; ip route replace fd62::/64 via fd20::3",
+        ],
+    )
+    .unwrap();
+    let options = EngineOptions {
+        families: vec![Family::V4, Family::V6],
+        edits: vec![
+            ("10.20.0.9/24", "10.50.0.9/24".to_owned()),
+            ("fd20::9/64", "fd50::9/64".to_owned()),
+        ],
+        extra: vec![(
+            "replay",
+            "gateway = [\"10.50.0.1\", \"fd50::1\"]".to_owned(),
+        )],
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start_in(lab, options).unwrap();
+    run_http(&mut trial, &[Family::V4, Family::V6]);
+    let hops = trial
+        .lab
+        .run(Node::Assistant, "ip", &["-s", "neigh"])
+        .unwrap();
+    let outcome = trial
+        .finish()
+        .unwrap_or_else(|e| panic!("{e:#}; the router's neighbours:\n{hops}"));
+    assert_eq!(outcome.connections, 420);
+    // The router knows both: what reached the target went through it.
+    assert!(
+        hops.contains("10.50.0.9") && hops.contains("10.20.0.2"),
+        "{hops}"
+    );
+    assert!(
+        hops.contains("fd50::9") && hops.contains("fd20::2"),
+        "{hops}"
+    );
+}
+
+#[test]
+fn two_mirror_ports_with_a_direction_each() {
+    if skipped("two_mirror_ports_with_a_direction_each") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = LabOptions {
+        span: Span::ClientToServer,
+        second: Some(Span::ServerToClient),
+        more_clients: 4,
+        ..LabOptions::default()
+    };
+    let first = EngineOptions::default().mirror;
+    let second = first.replace("net_af_packet0,iface=span0", "net_af_packet2,iface=span1");
+    let options = EngineOptions {
+        workers: 2,
+        edits: vec![(
+            "ports = [\"net_af_packet0,iface=span0,framecnt=8192\"]",
+            format!("ports = [{first:?}, {second:?}]"),
+        )],
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start(lab, options).unwrap();
+    let turns = run_http(&mut trial, &[Family::V4]);
+    let report = trial.finish().unwrap().report;
+    assert_eq!(report.number("production.turns").unwrap(), turns);
+    let ports = report.value("mirror.ports").unwrap().as_array().unwrap();
+    assert_eq!(ports.len(), 2);
+    for port in ports {
+        let frames = port.get("frames").unwrap().as_u64().unwrap();
+        assert!(frames > turns, "{port}");
+    }
+    // With the server's direction there is a latency to measure for each turn.
+    let measured = report.number("latency.production.count").unwrap();
+    assert_eq!(measured, turns);
+}
+
+/// The project's script, which this test reserves and releases with.
+fn hugepages(args: &[&str]) -> bool {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/hugepages.sh");
+    Command::new(script).args(args).status().unwrap().success()
+}
+
+fn reserved() -> u64 {
+    std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+        .ok()
+        .and_then(|n| n.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Releases what this test has reserved.
+struct Reserved {
+    before: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        // Pages that were there before are another's.
+        let _ = if self.before == 0 {
+            hugepages(&["release", "--size", "2M"])
+        } else {
+            std::fs::write(
+                "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+                self.before.to_string(),
+            )
+            .is_ok()
+        };
+    }
+}
+
+#[test]
+fn hugepages_hold_the_buffers() {
+    if skipped("hugepages_hold_the_buffers") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let before = reserved();
+    let _reserved = Reserved { before };
+    let count = (before + 160).to_string();
+    if !hugepages(&["reserve", "--size", "2M", "--count", &count]) {
+        eprintln!(
+            "SKIPPED hugepages_hold_the_buffers: 160 pages of 2 MiB cannot be had here; nothing was proved"
+        );
+        return;
+    }
+    let free = || {
+        std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+            .unwrap()
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let unused = free();
+    let options = EngineOptions {
+        edits: vec![("memory = \"no-huge\"", "memory = \"hugepages\"".to_owned())],
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start(LabOptions::default(), options).unwrap();
+    let used = unused - free();
+    assert!(used >= 64, "128 MiB of buffers take {used} pages of 2 MiB");
+    run_http(&mut trial, &[Family::V4]);
+    trial.finish().unwrap();
+    assert_eq!(free(), unused, "all pages are given back");
+}
+
+#[test]
+fn a_check_sends_no_frame() {
+    if skipped("a_check_sends_no_frame") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions {
+        responses: Responses::Remote,
+        ..LabOptions::default()
+    })
+    .unwrap();
+    let _target = Server::start(&lab, Side::Target, Service::Http, true).unwrap();
+    let check = vec!["--check".to_owned()];
+    // What a switch receives on these ports is what the engine and the intercept have sent.
+    let captures = [(Node::Lan, "lr"), (Node::Lan, "la"), (Node::Switch, "sp0")]
+        .map(|(node, port)| Capture::start(&lab, node, port, Direction::In).unwrap());
+    let intercept_check = InterceptOptions {
+        args: check.clone(),
+        ..InterceptOptions::default()
+    };
+    let mut process = lab
+        .spawn(
+            "intercept-check",
+            Intercept::command(&lab, &intercept_check).unwrap(),
+        )
+        .unwrap();
+    assert_eq!(process.wait(LIMIT).unwrap().code(), Some(0));
+    let intercept = Intercept::start(&lab, &InterceptOptions::default()).unwrap();
+    let engine_check = EngineOptions {
+        args: check,
+        ..EngineOptions::default()
+    };
+    let mut process = lab
+        .spawn(
+            "engine-check",
+            Engine::command(&lab, &engine_check).unwrap(),
+        )
+        .unwrap();
+    assert_eq!(process.wait(LIMIT).unwrap().code(), Some(0));
+    for capture in captures {
+        assert_eq!(capture.stop().unwrap(), [], "a check sent something");
+    }
+    intercept.stop().unwrap();
+}
+
+#[test]
+fn interfaces_stay_promiscuous_if_they_were() {
+    if skipped("interfaces_stay_promiscuous_if_they_were") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let flag = |interface: &str| {
+        let text = lab
+            .run(Node::Appliance, "ip", &["link", "show", interface])
+            .unwrap();
+        text.contains("PROMISC")
+    };
+    for promiscuous in [false, true] {
+        let word = if promiscuous { "on" } else { "off" };
+        for interface in ["span0", "replay0"] {
+            lab.run(
+                Node::Appliance,
+                "ip",
+                &["link", "set", interface, "promisc", word],
+            )
+            .unwrap();
+        }
+        let engine = Engine::start(&lab, &EngineOptions::default()).unwrap();
+        assert!(flag("span0"), "a mirror port takes frames for any address");
+        assert_eq!(flag("replay0"), promiscuous);
+        engine.stop().unwrap();
+        for interface in ["span0", "replay0"] {
+            assert_eq!(flag(interface), promiscuous, "{interface}");
+        }
+    }
+}
