@@ -457,3 +457,73 @@ pub fn streams(frames: &[Frame]) -> Vec<Stream> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::conversation::{Conversation, on_link};
+    use super::*;
+
+    fn talk() -> Conversation {
+        Conversation {
+            client_port: 40_000,
+            server_port: 80,
+            turns: vec![b"first".to_vec(), vec![b'x'; 1_500], b"last".to_vec()],
+            start_us: 7_000_000,
+            pause_us: 10,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.pcap");
+        for format in [Format::Pcap, Format::PcapBigEndianNano, Format::PcapNg] {
+            for kind in [link::NULL, link::ETHERNET, link::RAW, link::SLL, link::SLL2] {
+                let frames = on_link(kind, &talk().frames());
+                write(&path, format, kind, &frames).unwrap();
+                let again = read(&path).unwrap();
+                assert_eq!(again, frames, "{format:?} {kind}");
+                let said = streams(&again);
+                assert_eq!(said.len(), 1);
+                assert!(said[0].is_whole());
+                assert_eq!(said[0].captured(), talk().said());
+            }
+        }
+        std::fs::write(&path, b"no capture").unwrap();
+        assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn only_captured_bytes_in_order_are_explained() {
+        let mut frames = talk().frames();
+        // The second turn's first frame is gone: the client's frames are 3, 6, 7 and 10.
+        frames.remove(6);
+        let s = streams(&frames).remove(0);
+        assert!(!s.is_whole());
+        let fits = |said: &[u8]| !s.explains(&s.beginning(), said).is_empty();
+        let rest = [b'x'; 500];
+        for good in [
+            &b""[..],
+            b"first",
+            b"firstlast",
+            b"last",
+            &[b"first", &rest[..], b"last"].concat(),
+        ] {
+            assert!(fits(good), "{good:?}");
+        }
+        for bad in [
+            &b"lastfirst"[..],
+            b"firstfirst",
+            b"firslast",
+            b"First",
+            b"firstlast.",
+            &[b"first", &[b'x'; 501][..]].concat(),
+        ] {
+            assert!(!fits(bad), "{bad:?}");
+        }
+        // A second connection goes on behind the first.
+        let behind = s.explains(&s.beginning(), b"first");
+        assert!(s.explains(&behind, b"first").is_empty());
+        assert!(!s.explains(&behind, b"last").is_empty());
+    }
+}
