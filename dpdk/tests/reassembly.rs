@@ -61,7 +61,7 @@ fn insert_frame(table: &mut Reassembly, now: Nanos, frame: Mbuf) -> Option<Mbuf>
     let whole = match table.insert(now, frame, &part) {
         Insert::Whole(m) => Some(m),
         Insert::Taken => None,
-        Insert::Refused => panic!("DPDK reassembles"),
+        Insert::Refused => unreachable!("DPDK reassembles"),
     };
     let after = table.counters();
     assert_eq!(after.received, before.received + 1);
@@ -118,7 +118,7 @@ impl Style {
             b.extend([0x40 | (header / 4) as u8, 0]);
             b.extend(word(header + data.len()));
             b.extend(word(self.ident as usize));
-            b.extend(word(offset / 8 | if more { 0x2000 } else { 0 }));
+            b.extend(word((offset / 8) | if more { 0x2000 } else { 0 }));
             b.extend([64, self.protocol, 0, 0]);
             b.extend([10, 0, 0, 1, 10, 0, 0, 2]);
             b.extend(&self.more);

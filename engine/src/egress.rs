@@ -77,6 +77,11 @@ impl<T: Tx> Outlet<T> {
         }
     }
 
+    /// The transmit queue.
+    pub fn tx(&mut self) -> &mut T {
+        &mut self.tx
+    }
+
     /// Claims ranges of client addresses that are this core's for as long as it runs.
     pub fn claim_slice(&mut self, claim: Claim) {
         self.command(Message::Claim(claim));
