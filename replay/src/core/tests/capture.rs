@@ -384,3 +384,33 @@ fn production_s_latency_is_that_of_the_first_byte() {
     let us = h.quantile_us(0.5);
     assert!((29_000..=31_000).contains(&us), "{us} us");
 }
+
+#[test]
+fn a_syn_seen_again_after_the_reset_is_no_new_session() {
+    let mut b = Bed::new();
+    let mut again = Conv::new(4000);
+    let (c, _) = b.open_both(4000);
+    assert_eq!(b.mirror(&c.head(Flags::RST, 0)), Ok(()));
+    assert_eq!(b.syn(&mut again), Err(Drop::Duplicate));
+    assert_eq!(b.counters().sessions, 1);
+    b.assert_over();
+}
+
+#[test]
+fn nothing_joins_the_stream_behind_a_fin() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    let first = c.head(Flags::default(), 20);
+    b.say_unseen(&mut c, 20);
+    b.fin(&mut c);
+    // A frame in several buffers that goes on beyond the FIN.
+    let longer = Head {
+        payload_len: 400,
+        ..first
+    };
+    let _ = b.frame(&longer, 0, 64);
+    assert_eq!(b.counters().turns, 1);
+    b.receive(&mut t);
+    b.close(&mut t);
+    b.assert_over();
+}

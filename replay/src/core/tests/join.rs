@@ -79,3 +79,22 @@ fn a_session_that_never_joins_leaves_nothing_behind() {
     b.pass(130 * SECOND);
     assert_eq!(b.core.session_count(), 0);
 }
+
+#[test]
+fn a_turn_whose_beginning_may_be_missing_is_not_joined() {
+    let mut b = Bed::new();
+    let mut c = Conv::new(4000);
+    let _ = b.mirror(&c.head(Flags::PSH, 30));
+    c.c += 30;
+    b.answer(&mut c, 50);
+    // The first segment of the next request is lost, the second is not.
+    b.say_unseen(&mut c, 100);
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 20)), Err(Drop::BeforeJoin));
+    c.c += 20;
+    assert!(b.take().is_empty());
+    assert_eq!(b.lost(Loss::Hole), (1, 120));
+    b.answer(&mut c, 50);
+    b.say(&mut c, 10);
+    let mut t = b.accept();
+    assert_eq!(b.receive(&mut t), (10, false));
+}

@@ -332,3 +332,38 @@ fn when_segments_run_out_turns_are_lost_and_the_rest_goes_on() {
     b.pass(5 * SECOND);
     assert_eq!(b.counters().in_flight_turns, 0);
 }
+
+#[test]
+fn the_end_of_a_turn_that_only_an_acknowledgment_tells_of_is_a_hole() {
+    // Production's server acknowledges more than was captured, or the client's next number is higher.
+    for by_server in [true, false] {
+        let mut b = Bed::new();
+        let (mut c, mut t) = b.open_both(4000);
+        b.say(&mut c, 30);
+        assert_eq!(b.receive(&mut t), (30, false));
+        b.say_unseen(&mut c, 40);
+        if by_server {
+            b.answer(&mut c, 10);
+        } else {
+            b.ack(&c);
+        }
+        b.pass(4 * SECOND);
+        assert!(b.take().iter().any(|h| h.flags.has(Flags::RST)));
+        assert_eq!(b.lost(Loss::Hole), (1, 40));
+        assert_eq!(b.counters().replayed_turns, 0, "part of a turn is no turn");
+    }
+}
+
+#[test]
+fn a_fin_that_was_not_captured_is_no_missing_byte() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.exchange(&mut c, &mut t, 30, 30);
+    // The client's FIN is lost; its acknowledgment and the client's last ACK are one higher.
+    c.c += 1;
+    b.answer(&mut c, 0);
+    b.ack(&c);
+    b.pass(4 * SECOND);
+    assert_eq!(b.counters().lost_turns_sum(), 0);
+    assert_eq!(b.counters().replayed_turns, 1);
+}

@@ -260,3 +260,16 @@ fn an_idle_session_takes_at_most_512_bytes() {
     assert_eq!(size_of::<MemoryPayload>(), 16);
     assert!(bytes <= 512, "{bytes} bytes");
 }
+
+#[test]
+fn the_smallest_mtu_carries_a_session() {
+    let mut b = Bed::with(|p| p.mtu = 68);
+    let (mut c, mut t) = b.open_both(4000);
+    let start = c.c;
+    b.say(&mut c, 60);
+    assert_eq!(b.sent_since(start), [(0, 28), (28, 28), (56, 4)]);
+    t.rcv += 60;
+    b.respond(&t.head(Flags::default(), 0));
+    b.fin(&mut c);
+    assert_eq!(b.receive(&mut t), (0, true));
+}
