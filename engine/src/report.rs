@@ -147,8 +147,7 @@ fn replay_port(s: &Sources<'_>) -> Value {
     })
 }
 
-/// Frames that told nothing of a session, by reason. With `used` they add up to the frames received, less those on their way between cores and
-/// those held as parts of incomplete datagrams.
+/// Frames that told nothing of a session, by reason. With `used`, and with those held as parts of incomplete datagrams, they add up to `frames`.
 ///
 /// A datagram that was reassembled from n frames counts once among `used` or the reasons, as what it turned out to be; the n - 1 frames that
 /// were merged with the first count as `reassembled`. Parts that never became a datagram count under the `fragment_…` reasons.

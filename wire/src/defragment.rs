@@ -246,6 +246,8 @@ impl Entry {
 pub struct Ledger {
     entries: Box<[Entry]>,
     timeout: Nanos,
+    /// Something was noted since all was forgotten.
+    used: bool,
 }
 
 impl Ledger {
@@ -255,6 +257,7 @@ impl Ledger {
         Self {
             entries: vec![Entry::FREE; n].into_boxed_slice(),
             timeout,
+            used: false,
         }
     }
 
@@ -269,6 +272,7 @@ impl Ledger {
     #[inline]
     pub fn check(&mut self, now: Nanos, part: &Fragment) -> Verdict {
         let timeout = self.timeout;
+        self.used = true;
         let range = (part.offset as u16, part.len as u16);
         let Some(e) = self.entry(part) else {
             return Verdict::New;
@@ -324,9 +328,11 @@ impl Ledger {
         }
     }
 
-    /// Forgets everything.
+    /// Forgets everything. Costs nothing if there is nothing to forget.
     pub fn clear(&mut self) {
-        self.entries.fill(Entry::FREE);
+        if std::mem::take(&mut self.used) {
+            self.entries.fill(Entry::FREE);
+        }
     }
 }
 

@@ -148,6 +148,11 @@ fn our_addr(v6: bool, host: u8) -> Addr {
 }
 
 fn worker(index: u16, cores: u16, port: u16, v6: bool) -> Rig {
+    bare_worker(index, cores, port, v6)
+        .reassembling(Reassembly::new(&eal(), 64, TIMEOUT, None).unwrap())
+}
+
+fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, Wire> {
     let ownership = Ownership {
         cores,
         me: index,
@@ -170,7 +175,6 @@ fn worker(index: u16, cores: u16, port: u16, v6: bool) -> Rig {
     let out = Outlet::new(Wire::default(), host, [2; 6], vec![target], None, index);
     let start = params.start;
     Worker::new(index, Core::new(params, start), out, owner)
-        .reassembling(Reassembly::new(&eal(), 64, TIMEOUT, None).unwrap())
 }
 
 /// Replays the frames through `cores` workers, the first of which reads all of them from a capture file.
@@ -231,6 +235,16 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
         let mut s = Snapshot::default();
         w.snapshot(&mut s);
         s.core.balance(1).unwrap();
+        // Each core's own books: received or taken over = used, dropped, handed on or held.
+        let (c, f) = (&s.worker, &s.fragments);
+        let dropped: u64 = [&s.core.dropped[..], &c.skipped, &f.dropped]
+            .concat()
+            .iter()
+            .sum();
+        assert_eq!(
+            c.mirror_frames + c.taken_over,
+            s.core.used + dropped + f.merged + c.handover_full + c.handed_over + f.held()
+        );
         s
     };
     let snapshots: Vec<_> = workers.iter().map(snapshot).collect();
@@ -354,6 +368,23 @@ fn first_parts_without_a_whole_header_do_not_matter() {
     let got = replay(&small, 80, 1, false);
     assert_same(&got, &replay(&frames, 80, 1, false), "");
     assert_eq!(got.number("mirror.dropped.too_short"), 0);
+}
+
+#[test]
+fn without_a_reassembler_fragments_are_counted() {
+    let name = format!("f{}", unique());
+    let pool = Mempool::new(&eal(), &name, 255, DATA_ROOM, 0, None).unwrap();
+    let mut w = bare_worker(0, 1, 80, false);
+    for bytes in capture::fragmented(&session(false), 512) {
+        let mut m = pool.alloc().unwrap();
+        assert!(m.append(&bytes));
+        w.mirror_frame(MILLISECOND, m);
+    }
+    assert_eq!(w.counters.skipped[Skip::Fragment as usize], 18);
+    assert_eq!((w.core.counters().used, w.counters.mirror_frames), (3, 21));
+    w.core.abandon(MILLISECOND, &mut w.out);
+    drop(w);
+    assert_eq!(pool.in_use(), 0);
 }
 
 #[test]
