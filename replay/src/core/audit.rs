@@ -48,6 +48,8 @@ impl<P: Payload> Core<P> {
             ("scoreboards", sums.boards, self.boards.len()),
             ("segments", sums.segs, self.segs.len()),
             ("turns", sums.turns, self.turns.len()),
+            // A replica that is done has no timer, and neither has a session that was removed.
+            ("session timers", sums.sessions, self.session_timers.armed()),
             (
                 "turns in flight",
                 sums.in_flight_turns as usize,
@@ -64,6 +66,10 @@ impl<P: Payload> Core<P> {
                 format!("{what}: {found} are reachable, but {kept} are accounted for")
             })?;
         }
+        let armed = self.replica_timers.armed();
+        ensure(armed <= sums.active, || {
+            format!("{armed} timers are armed for {} replicas", sums.active)
+        })?;
         let used = self.slots().0;
         ensure(self.slots.is_empty() || used == sums.active, || {
             format!("{used} slots are in use by {} replicas", sums.active)
