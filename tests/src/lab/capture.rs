@@ -31,10 +31,12 @@ pub struct Seen {
     pub macs: [[u8; 6]; 2],
     /// Source and destination IP address, or an ARP frame's.
     pub ips: Option<[IpAddr; 2]>,
-    /// TCP ports, sequence and acknowledgment number, flags.
+    /// The TCP segment's head, if it is one.
     pub tcp: Option<Segment>,
     /// Length on the wire in bytes.
     pub len: u32,
+    /// When it was captured, in µs since the epoch.
+    pub at_us: u64,
 }
 
 /// A TCP segment's head.
@@ -48,6 +50,8 @@ pub struct Segment {
     pub ack: u32,
     /// Control bits.
     pub flags: u8,
+    /// Bytes of payload.
+    pub payload_len: u32,
 }
 
 impl Segment {
@@ -158,9 +162,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Seen>> {
             native(at + 8).ok_or_else(cut)? as usize,
             native(at + 12).ok_or_else(cut)?,
         );
+        let at_us = native(at)
+            .zip(native(at + 4))
+            .map(|(s, us)| u64::from(s) * 1_000_000 + u64::from(us))
+            .ok_or_else(cut)?;
         let frame = bytes.get(at + 16..at + 16 + kept).ok_or_else(cut)?;
         frames.push(
-            seen(frame, len)
+            seen(frame, len, at_us)
                 .ok_or_else(|| anyhow!("frame {}: is shorter than its headers", frames.len()))?,
         );
         at += 16 + kept;
@@ -168,7 +176,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Seen>> {
     Ok(frames)
 }
 
-fn seen(frame: &[u8], len: u32) -> Option<Seen> {
+fn seen(frame: &[u8], len: u32, at_us: u64) -> Option<Seen> {
     let macs = [
         frame.get(0..6)?.try_into().ok()?,
         frame.get(6..12)?.try_into().ok()?,
@@ -178,7 +186,8 @@ fn seen(frame: &[u8], len: u32) -> Option<Seen> {
         0x0800 => {
             let header = usize::from(*packet.first()? & 0x0f) * 4;
             let tcp = if packet.get(9)? == &6 {
-                packet.get(header..)
+                let len = usize::from(half(packet, 2)?).checked_sub(header)?;
+                Some((packet.get(header..)?, len))
             } else {
                 None
             };
@@ -186,7 +195,7 @@ fn seen(frame: &[u8], len: u32) -> Option<Seen> {
         }
         0x86dd => {
             let tcp = if packet.get(6)? == &6 {
-                packet.get(40..)
+                Some((packet.get(40..)?, usize::from(half(packet, 4)?)))
             } else {
                 None
             };
@@ -196,11 +205,12 @@ fn seen(frame: &[u8], len: u32) -> Option<Seen> {
         _ => (None, None),
     };
     let tcp = match tcp {
-        Some(t) => Some(Segment {
+        Some((t, len)) => Some(Segment {
             ports: [half(t, 0)?, half(t, 2)?],
             seq: word(t, 4)?,
             ack: word(t, 8)?,
             flags: *t.get(13)?,
+            payload_len: len.checked_sub(usize::from(*t.get(12)? >> 4) * 4)? as u32,
         }),
         None => None,
     };
@@ -209,6 +219,7 @@ fn seen(frame: &[u8], len: u32) -> Option<Seen> {
         ips,
         tcp,
         len,
+        at_us,
     })
 }
 

@@ -22,10 +22,12 @@ pub mod pcap;
 pub mod process;
 pub mod report;
 pub mod servers;
+pub mod stage;
 mod topology;
 pub mod traces;
 pub mod trial;
 pub mod turn;
+pub mod weather;
 
 use crate::load::{Summary, Talk, Workload};
 use anyhow::{Context, Result, bail};

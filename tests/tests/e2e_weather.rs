@@ -1,0 +1,212 @@
+//! Hard weather on the wires: a replay network and a mirror that lose frames, a mirror that shows each of them twice.
+//!
+//! Loss between the appliance and the target costs time and no byte. Loss on the mirror costs the turns it hits and no other. By default a tenth of
+//! the load runs; `REPLAY_FULL=1` runs all of it.
+#![cfg(feature = "lab")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on is to fail there"
+)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tests::lab::appliance::{Clients, Engine, EngineOptions};
+use tests::lab::servers::{Server, Service, Side};
+use tests::lab::trial::Trial;
+use tests::lab::turn::Turn;
+use tests::lab::weather::{MirrorWatch, check_others, scaled};
+use tests::lab::{Family, Lab, LabOptions, skipped};
+use tests::load::{Talk, Workload};
+
+/// One request on each connection, or more.
+fn gets(connections: usize, requests: usize, rate: u32, seed: u64) -> Workload {
+    Workload {
+        to: Service::Http.on_production(Family::V4),
+        from: Vec::new(),
+        talk: Talk::Get,
+        connections,
+        requests,
+        concurrency: 20,
+        rate,
+        seed,
+    }
+}
+
+fn uploads(connections: usize, size: usize, rate: u32, seed: u64) -> Workload {
+    Workload {
+        talk: Talk::Post(vec![size]),
+        concurrency: 2,
+        ..gets(connections, 1, rate, seed)
+    }
+}
+
+/// The load crosses a replay network that loses `percent` of the packets each way; nothing of it is lost.
+fn crosses(test: &str, percent: u8, load: &Workload) {
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let options = EngineOptions {
+        extra: vec![("traffic", "gate_timeout = \"60s\"".to_owned())],
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start(LabOptions::default(), options).unwrap();
+    trial.lab.lose_on_replay_network(percent).unwrap();
+    let began = std::time::Instant::now();
+    trial.load(load).unwrap();
+    let loaded = began.elapsed();
+    let outcome = trial.finish().unwrap_or_else(|e| panic!("{test}: {e:#}"));
+    eprintln!(
+        "{test}: load {loaded:.1?}, replayed and compared {:.1?}, retransmitted {}",
+        began.elapsed(),
+        outcome.report.number("replayed.retransmitted").unwrap(),
+    );
+    assert_eq!(outcome.connections, load.connections);
+    let retransmitted = outcome.report.number("replayed.retransmitted").unwrap();
+    assert!(retransmitted > 0, "nothing was lost, so nothing was proved");
+}
+
+#[test]
+fn one_percent_of_short_requests() {
+    let n = scaled("short requests", 20_000, 2_000);
+    crosses("one_percent_of_short_requests", 1, &gets(n, 1, 400, 1));
+}
+
+#[test]
+fn five_percent_of_short_requests() {
+    let n = scaled("short requests", 20_000, 2_000);
+    crosses("five_percent_of_short_requests", 5, &gets(n, 1, 400, 2));
+}
+
+#[test]
+fn one_percent_of_uploads() {
+    let n = scaled("uploads of 1 MiB", 200, 20);
+    crosses("one_percent_of_uploads", 1, &uploads(n, 1 << 20, 4, 3));
+}
+
+#[test]
+fn five_percent_of_uploads() {
+    let n = scaled("uploads of 1 MiB", 200, 20);
+    crosses("five_percent_of_uploads", 5, &uploads(n, 1 << 20, 4, 4));
+}
+
+/// Reasons for which turns may be lost when the mirror loses frames.
+const OF_THE_MIRROR: [&str; 2] = ["hole", "midstream"];
+
+/// A mirror that loses 1 % of the frames: the sessions that were hit lose turns, all others arrive byte for byte.
+#[test]
+fn a_mirror_that_loses_frames() {
+    let test = "a_mirror_that_loses_frames";
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    if let Err(e) = mirror_loses(&lab) {
+        lab.failed();
+        panic!("{test}: {e:#}");
+    }
+}
+
+fn mirror_loses(lab: &Lab) -> anyhow::Result<()> {
+    let production = Server::start(lab, Side::Production, Service::Http, true)?;
+    let target = Server::start(lab, Side::Target, Service::Http, true)?;
+    let options = EngineOptions {
+        clients: Clients::Own,
+        ..EngineOptions::default()
+    };
+    let mut engine = Engine::start(lab, &options)?;
+    lab.lose_on_mirror(10)?;
+    let watch = MirrorWatch::start(lab)?;
+    let short = scaled("short requests", 5_000, 1_000);
+    let loads = [
+        gets(short, 1, 400, 11),
+        gets(40, 25, 400, 12),
+        uploads(40, 100_000, 10, 13),
+    ];
+    for load in &loads {
+        let summary = lab.load(load)?;
+        anyhow::ensure!(summary.errors == 0, "production failed: {summary:?}");
+    }
+    // Sessions of which the FIN was not shown stay open; no turn of theirs does once no gap is waited for any more.
+    let missing = watch.stop(Service::Http.on_production(Family::V4))?;
+    let before = engine.settle(0, 1, Duration::from_secs(30))?;
+    let report = engine.stop()?;
+    let (production, target) = (production.stop()?, target.stop()?);
+    let hit: BTreeSet<_> = missing.clients.keys().copied().collect();
+    let connections: usize = loads.iter().map(|l| l.connections).sum();
+    eprintln!(
+        "{} client segments were not shown; {} of {connections} sessions lost payload or SYN; lost: {}",
+        missing.segments,
+        hit.len(),
+        report.value("lost")?
+    );
+    anyhow::ensure!(
+        missing.segments > hit.len() && !hit.is_empty(),
+        "no loss, no proof: {missing:?}"
+    );
+    anyhow::ensure!(
+        production.len() == connections,
+        "production recorded {}",
+        production.len()
+    );
+    let others = check_others(&production, &target, &hit)?;
+    anyhow::ensure!(
+        others + hit.len() == connections,
+        "{others} others of {connections}"
+    );
+    report.check_books(1)?;
+
+    // Each segment that was not shown costs at least part of a turn, and at most its own turn, the one before and the one that follows.
+    let lost = report.number("lost.turns")?;
+    let segments: usize = missing.clients.values().sum();
+    anyhow::ensure!(
+        lost >= hit.len() as u64 && lost <= 3 * segments as u64,
+        "{lost} turns lost, though {segments} segments of {} sessions were not shown:\n{report}",
+        hit.len()
+    );
+    let because: u64 = OF_THE_MIRROR
+        .iter()
+        .map(|reason| report.number(&format!("lost.reason.{reason}.turns")))
+        .sum::<anyhow::Result<u64>>()?;
+    anyhow::ensure!(
+        because == lost,
+        "lost for another reason than the mirror's:\n{report}"
+    );
+    anyhow::ensure!(
+        before.number("lost.turns")? == lost,
+        "turns were lost at the end that were not lost before:\n{report}"
+    );
+    Ok(())
+}
+
+/// A mirror that shows every frame twice: nothing is replayed twice, and the frames are counted.
+#[test]
+fn a_mirror_that_shows_everything_twice() {
+    let test = "a_mirror_that_shows_everything_twice";
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let options = EngineOptions {
+        clients: Clients::Own,
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start(LabOptions::default(), options).unwrap();
+    trial.lab.mirror_twice().unwrap();
+    let n = scaled("short requests", 5_000, 1_000);
+    trial.load(&gets(n, 1, 300, 21)).unwrap();
+    trial.load(&gets(20, 50, 300, 22)).unwrap();
+    trial.load(&uploads(20, 200_000, 5, 23)).unwrap();
+    let turns = (n + 20 * 50 + 20) as u64;
+    let report = trial
+        .finish()
+        .unwrap_or_else(|e| panic!("{test}: {e:#}"))
+        .report;
+    let duplicates = report.number("mirror.dropped.duplicate").unwrap();
+    eprintln!("{test}: {duplicates} duplicates");
+    // At least every segment with payload came twice.
+    assert!(duplicates >= turns, "{duplicates} of {turns}\n{report}");
+    assert_eq!(report.number("production.turns").unwrap(), turns);
+}

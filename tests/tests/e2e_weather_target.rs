@@ -1,0 +1,350 @@
+//! Targets in trouble: slow, standing still, restarted, closed, far away. The engine stays within its memory, sheds by the rules,
+//! says what happened, and recovers by itself.
+//!
+//! What takes long is shortened by default; `REPLAY_FULL=1` runs it in full.
+#![cfg(feature = "lab")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on is to fail there"
+)]
+
+use anyhow::{Result, ensure};
+use std::time::Duration;
+use tests::lab::capture::{Capture, Direction, Seen, Segment};
+use tests::lab::report::Report;
+use tests::lab::servers::Service;
+use tests::lab::stage::{Front, Stage, StageOptions};
+use tests::lab::turn::Turn;
+use tests::lab::weather::scaled;
+use tests::lab::{Family, Lab, LabOptions, Node, skipped};
+use tests::load::{Talk, Workload};
+
+fn load(
+    talk: Talk,
+    connections: usize,
+    requests: usize,
+    concurrency: usize,
+    rate: u32,
+) -> Workload {
+    Workload {
+        to: Service::Http.on_production(Family::V4),
+        from: Vec::new(),
+        talk,
+        connections,
+        requests,
+        concurrency,
+        rate,
+        seed: 1,
+    }
+}
+
+fn fresh() -> (Workload, u64) {
+    let fresh = Workload {
+        seed: 99,
+        ..load(Talk::Get, 300, 1, 10, 200)
+    };
+    (fresh, 300)
+}
+
+/// Runs a test on a stage; what the stage leaves is kept if it fails.
+fn on_stage(
+    test: &str,
+    options: StageOptions,
+    front: impl FnOnce(&mut Front, &Lab) -> Result<()>,
+    act: impl FnOnce(&mut Stage) -> Result<()>,
+) {
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let mut stage = Stage::start(LabOptions::default(), options, front)
+        .unwrap_or_else(|e| panic!("{test}: {e:#}"));
+    let (fresh, turns) = fresh();
+    let outcome = act(&mut stage).and_then(|()| {
+        let report = stage.recovers(&fresh, turns)?;
+        eprintln!(
+            "{test}: lost {}, target {}, buffers {}",
+            report.value("lost")?,
+            report.value("target")?,
+            report.value("buffers")?
+        );
+        Ok(())
+    });
+    if let Err(e) = outcome {
+        stage.lab.failed();
+        panic!("{test}: {e:#}");
+    }
+    stage.finish().unwrap_or_else(|e| panic!("{test}: {e:#}"));
+}
+
+/// Turns were lost for these reasons and no other.
+fn lost_only_for(report: &Report, reasons: &[&str]) -> Result<()> {
+    let mut sum = 0;
+    for reason in reasons {
+        sum += report.number(&format!("lost.reason.{reason}.turns"))?;
+    }
+    ensure!(
+        sum == report.number("lost.turns")?,
+        "turns were lost for another reason than {reasons:?}:\n{report}"
+    );
+    Ok(())
+}
+
+/// A target that reads 10 KB a second of each connection out of a tiny buffer: as long as there is memory, nothing is lost.
+#[test]
+fn a_slow_target_costs_time() {
+    on_stage(
+        "a_slow_target_costs_time",
+        StageOptions {
+            throttled: true,
+            ..StageOptions::default()
+        },
+        |front, lab| {
+            front.open(lab)?;
+            front.throttle(lab, 10_000, 2_048)
+        },
+        |stage| {
+            stage.load(&load(Talk::Post(vec![60_000]), 30, 1, 10, 20))?;
+            let during = stage.report()?;
+            ensure!(
+                during.number("in_flight.turns")? > 0,
+                "the target was not slow:\n{during}"
+            );
+            let report = stage.settle(30, Duration::from_secs(60))?;
+            report.check_nothing_lost()
+        },
+    );
+}
+
+/// The same with more than the engine may keep: it gives up what is over the limits, counts it, and stays within its memory.
+#[test]
+fn a_slow_target_with_little_memory() {
+    on_stage(
+        "a_slow_target_with_little_memory",
+        StageOptions {
+            throttled: true,
+            mbufs: 8,
+            session_bytes: 512,
+            ..StageOptions::default()
+        },
+        |front, lab| {
+            front.open(lab)?;
+            front.throttle(lab, 10_000, 2_048)
+        },
+        |stage| {
+            // Each of the first is more than a session may hold, all of the others together are more than there are buffers for.
+            stage.load(&load(Talk::Post(vec![1 << 20]), 4, 1, 2, 10))?;
+            stage.load(&load(Talk::Post(vec![300_000]), 60, 1, 4, 20))?;
+            let during = stage.report()?;
+            let lost = |r: &Report, reason: &str| r.number(&format!("lost.reason.{reason}.turns"));
+            ensure!(
+                lost(&during, "session_bytes")? > 0,
+                "no session was over its limit:\n{during}"
+            );
+            ensure!(
+                during.number("production.sessions_shed")? > 0 || lost(&during, "buffers")? > 0,
+                "nothing was shed:\n{during}"
+            );
+            stage.front.release()?;
+            let report = stage.settle(0, Duration::from_secs(90))?;
+            lost_only_for(&report, &["session_bytes", "buffers", "midstream", "hole"])
+        },
+    );
+}
+
+/// A target that stands still and goes on: everything arrives.
+#[test]
+fn a_target_that_stands_still_and_goes_on() {
+    let seconds = scaled("seconds of standstill", 30, 12);
+    on_stage(
+        "a_target_that_stands_still_and_goes_on",
+        StageOptions::default(),
+        |front, lab| front.open(lab),
+        |stage| {
+            stage.load(&load(Talk::Get, 50, 1, 10, 100))?;
+            stage.settle(50, Duration::from_secs(30))?;
+            stage.front.freeze()?;
+            let began = std::time::Instant::now();
+            stage.load(&load(Talk::Get, 100, 1, 10, 50))?;
+            stage.load(&load(Talk::Get, 10, 20, 10, 100))?;
+            stage.load(&load(Talk::Post(vec![1 << 20]), 10, 1, 2, 10))?;
+            while began.elapsed() < Duration::from_secs(seconds) {
+                stage.report()?;
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            let during = stage.report()?;
+            ensure!(
+                during.number("in_flight.turns")? > 0,
+                "nothing waited for the target:\n{during}"
+            );
+            stage.front.thaw()?;
+            let report = stage.settle(50 + 100 + 200 + 10, Duration::from_secs(90))?;
+            report.check_nothing_lost()
+        },
+    );
+}
+
+/// A target whose service is restarted: what it had is reset, what comes meanwhile is refused, and both are counted; kept-alive sessions go on with new
+/// connections.
+#[test]
+fn a_target_that_is_restarted() {
+    on_stage(
+        "a_target_that_is_restarted",
+        StageOptions::default(),
+        |front, lab| front.open(lab),
+        |stage| {
+            let kept = load(Talk::Get, 20, 40, 20, 100);
+            let short = Workload {
+                seed: 2,
+                ..load(Talk::Get, 400, 1, 10, 50)
+            };
+            let (kept, short) = (stage.begin("kept", &kept)?, stage.begin("short", &short)?);
+            std::thread::sleep(Duration::from_secs(2));
+            stage.front.close()?;
+            std::thread::sleep(Duration::from_secs(2));
+            stage.front.open(&stage.lab)?;
+            stage.end(kept, Duration::from_secs(60))?;
+            stage.end(short, Duration::from_secs(60))?;
+            let report = stage.settle(20 * 40 + 400, Duration::from_secs(60))?;
+            let refused = report.number("lost.reason.connect_refused.turns")?;
+            ensure!(
+                report.number("target.connect_failures")? > 0 && refused > 0,
+                "nothing was refused:\n{report}"
+            );
+            ensure!(
+                report.number("target.resets")? + report.number("target.closed_early")? > 0,
+                "no connection was ended by the target:\n{report}"
+            );
+            lost_only_for(&report, &["connect_refused", "target_reset"])?;
+            // The service was gone for 2 of 8 s.
+            ensure!(
+                report.number("replayed.turns")? > report.number("lost.turns")?,
+                "more was lost than the restart explains:\n{report}"
+            );
+            Ok(())
+        },
+    );
+}
+
+/// A target whose port is closed all the time: each turn is refused and counted, and when the port opens all is well.
+#[test]
+fn a_target_that_is_closed() {
+    on_stage(
+        "a_target_that_is_closed",
+        StageOptions::default(),
+        |_, _| Ok(()),
+        |stage| {
+            stage.load(&load(Talk::Get, 300, 1, 10, 150))?;
+            stage.load(&load(Talk::Get, 10, 20, 10, 100))?;
+            stage.load(&load(Talk::Post(vec![200_000]), 10, 1, 2, 10))?;
+            let turns = 300 + 200 + 10;
+            let report = stage.settle(turns, Duration::from_secs(30))?;
+            let refused = report.number("lost.reason.connect_refused.turns")?;
+            ensure!(
+                refused == turns && report.number("lost.turns")? == turns,
+                "{refused} of {turns} turns were refused:\n{report}"
+            );
+            ensure!(
+                report.number("target.connect_failures")? >= 300 + 10 + 10,
+                "the failures were not counted:\n{report}"
+            );
+            stage.front.open(&stage.lab)
+        },
+    );
+}
+
+/// A target 50 ms away: each turn takes at least twice that, and nothing is lost.
+#[test]
+fn a_target_far_away() {
+    let mut line = None;
+    on_stage(
+        "a_target_far_away",
+        StageOptions::default(),
+        |front, lab| {
+            front.open(lab)?;
+            line = Some(lab.delay_target(50)?);
+            Ok(())
+        },
+        |stage| {
+            stage.load(&load(Talk::Get, 300, 1, 10, 150))?;
+            stage.load(&load(Talk::Get, 10, 20, 10, 200))?;
+            stage.load(&load(Talk::Post(vec![200_000]), 10, 1, 2, 10))?;
+            let report = stage.settle(300 + 200 + 10, Duration::from_secs(60))?;
+            let fastest = report.number("latency.target.p50_us")?;
+            ensure!(
+                fastest >= 95_000,
+                "half of the answers came within {fastest} us from a target 100 ms away:\n{report}"
+            );
+            report.check_nothing_lost()
+        },
+    );
+}
+
+/// Emulated clients 50 ms away: the target gets the acknowledgments of its answers that late, and nothing else changes.
+#[test]
+fn clients_far_away() {
+    let mut engine = StageOptions::default().engine;
+    engine.extra = vec![("traffic", "rtt = \"50ms\"".to_owned())];
+    on_stage(
+        "clients_far_away",
+        StageOptions {
+            engine,
+            ..StageOptions::default()
+        },
+        |front, lab| front.open(lab),
+        |stage| {
+            let capture = Capture::start(&stage.lab, Node::Target, "eth0", Direction::Both)?;
+            // Each client asks every 200 ms, so that no request carries the acknowledgment of the answer before it.
+            stage.load(&load(Talk::Get, 20, 10, 20, 100))?;
+            let report = stage.settle(200, Duration::from_secs(60))?;
+            report.check_nothing_lost()?;
+            let mut delays = acknowledgment_delays(&capture.stop()?);
+            delays.sort_unstable();
+            // The last answer of each connection comes with a FIN, which is acknowledged at once.
+            ensure!(
+                delays.len() >= 150,
+                "{} answers of 200: {delays:?}",
+                delays.len()
+            );
+            let at = |percent: usize| {
+                delays
+                    .get(delays.len() * percent / 100)
+                    .copied()
+                    .unwrap_or(0)
+            };
+            eprintln!(
+                "acknowledged after {} us, {} us, {} us",
+                at(10),
+                at(50),
+                at(90)
+            );
+            // Late, as the machine may be: but not early, and not by whole seconds.
+            ensure!(at(25) >= 45_000, "acknowledged too early: {delays:?}");
+            ensure!(at(50) <= 500_000, "acknowledged too late: {delays:?}");
+            Ok(())
+        },
+    );
+}
+
+/// How long after each answer of the target the first segment came that acknowledged all of it, in us.
+fn acknowledgment_delays(frames: &[Seen]) -> Vec<u64> {
+    let target = Family::V4.target();
+    let segments: Vec<_> = frames
+        .iter()
+        .filter_map(|f| Some((f.at_us, f.ips?, f.tcp?)))
+        .collect();
+    let mut delays = Vec::new();
+    for (i, (at, ips, tcp)) in segments.iter().enumerate() {
+        if ips[0] != target || tcp.payload_len == 0 {
+            continue;
+        }
+        let end = tcp.seq.wrapping_add(tcp.payload_len);
+        let acknowledges = |a: &Segment| a.ack.wrapping_sub(end) < 1 << 31;
+        let first = segments.iter().skip(i).find(|(_, to, a)| {
+            to[0] == ips[1] && a.ports == [tcp.ports[1], tcp.ports[0]] && acknowledges(a)
+        });
+        delays.extend(first.map(|(then, _, _)| then - at));
+    }
+    delays
+}
