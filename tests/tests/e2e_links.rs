@@ -231,6 +231,46 @@ fn a_pool_that_another_engine_has_is_refused() {
     assert_eq!(report.number("link.claims_refused").unwrap(), 2);
 }
 
+#[test]
+fn own_addresses_that_another_engine_has_are_refused_and_said() {
+    if skipped("own_addresses_that_another_engine_has_are_refused_and_said") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let mut rig = Rig::start(Some(Span::Both), &[Service::Http]);
+    let intercept = Intercept::start(&rig.lab, &InterceptOptions::default()).unwrap();
+    let own = |options| EngineOptions {
+        clients: Clients::Own,
+        extra: vec![("traffic", "gate_timeout = \"200ms\"".to_owned())],
+        ..options
+    };
+    // Both see the same clients and would speak for them to the same target: who claims a client first has it.
+    let engines = [EngineOptions::default(), second_engine()]
+        .map(|options| Engine::start(&rig.lab, &own(options)).unwrap());
+    rig.load(Family::V4);
+    let (production, _target) = rig.stop(1);
+    assert_eq!(production.len(), 330);
+    let mut refusals = 0;
+    for mut engine in engines {
+        // What was refused is never answered; it is given up when the engine ends.
+        let status = engine.process().terminate(LIMIT).unwrap();
+        assert!(status.success(), "{}", engine.process().tail());
+        let report = engine.report().unwrap().unwrap();
+        report.check_books(1).unwrap();
+        let refused = count(&links(&report)[0], "refusals");
+        let said = engine
+            .process()
+            .log()
+            .contains("has claimed some of these responses already");
+        assert_eq!(said, refused > 0, "{}", engine.process().tail());
+        refusals += refused;
+    }
+    let report = intercept.stop().unwrap();
+    assert_eq!(report.number("link.claims_refused").unwrap(), refusals);
+    // One of the two at each session, if both had it at the same time.
+    assert!(refusals > 100, "{refusals}");
+}
+
 /// A service's target routes a prefix of client addresses to an address.
 fn route(lab: &Lab, prefix: &str, via: &str) {
     lab.run(
