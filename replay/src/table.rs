@@ -161,6 +161,7 @@ impl FlowTable {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
     use wire::{Addr, Endpoint};
 
     fn flow(n: u32) -> Flow {
@@ -193,9 +194,9 @@ mod tests {
                 Some(old) => flows[id] = Some(old),
                 None => {
                     let new = flow((x >> 16) as u32);
-                    if !model.contains_key(&new) {
+                    if let Entry::Vacant(vacant) = model.entry(new) {
+                        vacant.insert(id as u32);
                         flows[id] = Some(new);
-                        model.insert(new, id as u32);
                         table.insert(id as u32, |id| flows[id as usize].unwrap());
                     }
                 }
