@@ -159,6 +159,12 @@ impl Run<'_> {
             }
             std::thread::sleep(TICK);
         }
+        // What is left is lost because the engine stops, and the last report says so.
+        order_all(&self.orders, Phase::Abandon);
+        let limit = Instant::now() + ANSWER;
+        while !self.snapshots.iter().all(|s| s.drained) && Instant::now() < limit {
+            self.collect()?;
+        }
         self.report(true)
     }
 

@@ -20,7 +20,9 @@ pub enum Phase {
     Quiesce,
     /// Replay what was captured and close every connection in good order.
     Drain,
-    /// Give up what is left and end.
+    /// Give up what is left, and count it.
+    Abandon,
+    /// End.
     Stop,
 }
 
@@ -82,6 +84,7 @@ impl<R> Orders<R> {
             0 => Phase::Run,
             1 => Phase::Quiesce,
             2 => Phase::Drain,
+            3 => Phase::Abandon,
             _ => Phase::Stop,
         }
     }
@@ -113,6 +116,7 @@ where
     G: Fn() -> bool,
 {
     let (mut quiesced_at, mut reading, mut draining) = (None, true, false);
+    let mut abandoned = false;
     let (mut next_look, mut ends, mut empty_rounds) = (0, 0, 0);
     loop {
         let now = (settings.clock)();
@@ -124,9 +128,13 @@ where
             let began = *quiesced_at.get_or_insert(now);
             reading = now < began + LAST_READ && phase == Phase::Quiesce;
         }
-        if phase == Phase::Drain && !draining {
+        if phase >= Phase::Drain && !draining {
             draining = true;
             worker.core.drain(now, &mut worker.out);
+        }
+        if phase == Phase::Abandon && !abandoned {
+            abandoned = true;
+            worker.core.abandon(now, &mut worker.out);
         }
         if now >= next_look {
             next_look = now + PRESSURE_INTERVAL;

@@ -2,6 +2,7 @@
 //!
 //! The worker loop ([`worker`], driven by [`lcore`]) is generic over the ports it polls: the very code that runs on an lcore runs over a memory
 //! port. [`setup`] builds everything from a configuration, [`control`] runs it to its end.
+#![forbid(unsafe_code)]
 
 pub mod args;
 pub mod control;

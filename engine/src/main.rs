@@ -2,6 +2,7 @@
 //!
 //! Arguments, configuration, machine, cores, report, in this order. Exit code 2 means that the configuration is wrong, 1 anything else; the
 //! last line on stderr says why, in one sentence.
+#![forbid(unsafe_code)]
 
 use clap::Parser;
 use engine::args::Args;
