@@ -263,6 +263,13 @@ impl<P: Payload> Core<P> {
     /// The client has ended its connection, or production has.
     pub(super) fn end_session(&mut self, now: Nanos, sid: u32, end: End) {
         self.close_turn(sid);
+        if self.sessions[sid].phase == Phase::Joining {
+            // What the client was answered since it was out of step, no replica was.
+            self.for_replicas(sid, |core, rid| {
+                let r = &mut core.replicas[rid];
+                r.gate_free |= r.una == NIL;
+            });
+        }
         let s = &mut self.sessions[sid];
         s.phase = Phase::Ended;
         s.end = Some(end);

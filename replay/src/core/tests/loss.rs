@@ -201,6 +201,21 @@ fn a_last_byte_that_comes_late_is_no_fin() {
 }
 
 #[test]
+fn the_end_after_a_hole_waits_for_no_answer() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.say_unseen(&mut c, 40);
+    b.answer(&mut c, 50);
+    b.fin(&mut c);
+    b.pass(100 * MS);
+    assert_eq!(b.lost(Loss::Hole), (1, 40));
+    assert_eq!(b.receive(&mut t), (0, true), "nobody asked, nobody answers");
+    assert_eq!(b.counters().gate_timeouts, 0);
+    b.close(&mut t);
+    b.assert_over();
+}
+
+#[test]
 fn a_gap_before_the_fin_is_watched_after_another_was_filled() {
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);
