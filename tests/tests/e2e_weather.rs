@@ -102,7 +102,12 @@ fn a_mirror_that_loses_frames() {
         return;
     }
     let _turn = Turn::take().unwrap();
-    let lab = Lab::start(LabOptions::default()).unwrap();
+    // Several client addresses, so that hardly a port is used twice and connections match one to one.
+    let lab = Lab::start(LabOptions {
+        more_clients: 4,
+        ..LabOptions::default()
+    })
+    .unwrap();
     if let Err(e) = mirror_loses(&lab) {
         lab.failed();
         panic!("{test}: {e:#}");
@@ -124,7 +129,11 @@ fn mirror_loses(lab: &Lab) -> anyhow::Result<()> {
         gets(short, 1, 400, 11),
         gets(40, 25, 400, 12),
         uploads(40, 100_000, 10, 13),
-    ];
+    ]
+    .map(|load| Workload {
+        from: lab.client_addresses(Family::V4),
+        ..load
+    });
     for load in &loads {
         let summary = lab.load(load)?;
         anyhow::ensure!(summary.errors == 0, "production failed: {summary:?}");
@@ -152,9 +161,10 @@ fn mirror_loses(lab: &Lab) -> anyhow::Result<()> {
         production.len()
     );
     let others = check_others(&production, &target, &hit)?;
+    // A client may use a port twice, so a hit may leave out two.
     anyhow::ensure!(
-        others + hit.len() == connections,
-        "{others} others of {connections}"
+        others + 2 * hit.len() >= connections,
+        "only {others} others of {connections} were compared"
     );
     report.check_books(1)?;
 

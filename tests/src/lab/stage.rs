@@ -349,13 +349,8 @@ impl Stage {
         self.load(workload)?;
         let expected = before.number("production.turns")? + turns;
         let after = self.settle(expected, Duration::from_secs(60))?;
-        let production: Vec<Record> = later(self.production.records()?, since);
-        let enough = || {
-            let records = later(self.front.records()?, since);
-            Ok((records.len() >= production.len()).then_some(records))
-        };
-        let target = wait_until("the target's records", STOP, enough)
-            .or_else(|_| self.front.records().map(|r| later(r, since)))?;
+        let production = records_of(workload, since, || self.production.records())?;
+        let target = records_of(workload, since, || self.front.records())?;
         check_byte_exact(&production, &target, Match::Bytes, usize::from(self.copies))
             .with_context(|| format!("after the trouble; the report:\n{after}"))?;
         for what in ["lost.turns", "lost.bytes"] {
@@ -395,11 +390,18 @@ fn now_us() -> u64 {
         .map_or(0, |d| d.as_micros() as u64)
 }
 
-fn later(records: Vec<Record>, since: u64) -> Vec<Record> {
-    records
-        .into_iter()
-        .filter(|r| r.opened_us >= since)
-        .collect()
+/// The records of a workload that began at `since`, or as many of them as there are in time.
+fn records_of(
+    workload: &Workload,
+    since: u64,
+    read: impl Fn() -> Result<Vec<Record>>,
+) -> Result<Vec<Record>> {
+    let later = || -> Result<Vec<Record>> {
+        let all = read()?;
+        Ok(all.into_iter().filter(|r| r.opened_us >= since).collect())
+    };
+    let enough = || later().map(|r| (r.len() >= workload.connections).then_some(r));
+    wait_until("records", STOP, enough).or_else(|_| later())
 }
 
 struct Parts {
