@@ -214,8 +214,7 @@ impl Engine {
     /// # Errors
     /// The binary is not built, or the engine ends before it is ready: its log's last lines are in the error.
     pub fn start(lab: &Lab, options: &EngineOptions) -> Result<Self> {
-        let mut process = lab.spawn(options.name, Self::command(lab, options)?)?;
-        process.wait_ready("ready", START, is_ready)?;
+        let process = spawn_ready(lab, options.name, || Self::command(lab, options))?;
         Ok(Self {
             process,
             report: options.report(lab),
@@ -394,8 +393,7 @@ impl Intercept {
             options.name,
             STARTED.fetch_add(1, Ordering::Relaxed)
         );
-        let mut process = lab.spawn(&name, Self::command(lab, options)?)?;
-        process.wait_ready("ready", START, is_ready)?;
+        let process = spawn_ready(lab, &name, || Self::command(lab, options))?;
         Ok(Self {
             process,
             report: lab.file(&format!("{}-report.json", options.name)),
@@ -441,6 +439,22 @@ impl Intercept {
             );
         }
         Report::read(&self.report)
+    }
+}
+
+/// Starts a process and waits until it is ready.
+///
+/// DPDK's af_packet driver makes the number of a socket's fanout group of the process id and the interface's number, and the kernel refuses a number
+/// that a socket on another interface of the same namespace has. Two processes in one namespace meet now and then; another process id mends it.
+fn spawn_ready(lab: &Lab, name: &str, command: impl Fn() -> Result<Command>) -> Result<Process> {
+    let mut tries = 0..4;
+    loop {
+        tries.next();
+        let mut process = lab.spawn(name, command()?)?;
+        match process.wait_ready("ready", START, is_ready) {
+            Err(e) if !tries.is_empty() && format!("{e:#}").contains("PACKET_FANOUT") => {}
+            result => return result.map(|()| process),
+        }
     }
 }
 
