@@ -443,19 +443,23 @@ impl Intercept {
 }
 
 /// Starts a process and waits until it is ready.
-///
-/// DPDK's af_packet driver makes the number of a socket's fanout group of the process id and the interface's number, and the kernel refuses a number
-/// that a socket on another interface of the same namespace has. Two processes in one namespace meet now and then; another process id mends it.
 fn spawn_ready(lab: &Lab, name: &str, command: impl Fn() -> Result<Command>) -> Result<Process> {
-    let mut tries = 0..4;
-    loop {
-        tries.next();
-        let mut process = lab.spawn(name, command()?)?;
-        match process.wait_ready("ready", START, is_ready) {
-            Err(e) if !tries.is_empty() && format!("{e:#}").contains("PACKET_FANOUT") => {}
-            result => return result.map(|()| process),
-        }
+    keep_fanouts_apart()?;
+    let mut process = lab.spawn(name, command()?)?;
+    process.wait_ready("ready", START, is_ready)?;
+    Ok(process)
+}
+
+/// Uses up process ids, so that the next process has one that is far from all before it.
+///
+/// DPDK's af_packet driver makes the number of a socket's fanout group of the process id and the interface's number, by exclusive or, and the kernel
+/// refuses a number that a socket on another interface of the same namespace has. Ids that are further apart than interfaces are numbered
+/// never meet.
+pub(super) fn keep_fanouts_apart() -> Result<()> {
+    for _ in 0..64 {
+        Command::new("true").status().context("true")?;
     }
+    Ok(())
 }
 
 /// A log line whose message begins with `ready`.

@@ -68,6 +68,7 @@ pub fn run_to_end(
     std::fs::create_dir_all(&folder)?;
     command.env("RUNTIME_DIRECTORY", &folder);
     let before = Traces::of(lab, node, &folder)?;
+    super::appliance::keep_fanouts_apart()?;
     let mut process = lab.spawn(name, command)?;
     let status = process.wait(END)?;
     let after = Traces::of(lab, node, &folder)?;
