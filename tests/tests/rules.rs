@@ -4,6 +4,7 @@
 //! Sources are read as they are in the workspace; what is in comments and strings is no code.
 #![cfg(feature = "lab")]
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test that cannot go on is to fail there"
 )]
