@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tests::lab::appliance::{Clients, Engine, EngineOptions};
+use tests::lab::process::wait_until;
 use tests::lab::servers::{Server, Service, Side};
 use tests::lab::trial::Trial;
 use tests::lab::turn::Turn;
@@ -121,7 +122,7 @@ fn mirror_loses(lab: &Lab) -> anyhow::Result<()> {
         clients: Clients::Own,
         ..EngineOptions::default()
     };
-    let mut engine = Engine::start(lab, &options)?;
+    let engine = Engine::start(lab, &options)?;
     lab.lose_on_mirror(10)?;
     let watch = MirrorWatch::start(lab)?;
     let short = scaled("short requests", 5_000, 1_000);
@@ -138,9 +139,18 @@ fn mirror_loses(lab: &Lab) -> anyhow::Result<()> {
         let summary = lab.load(load)?;
         anyhow::ensure!(summary.errors == 0, "production failed: {summary:?}");
     }
-    // Sessions of which the FIN was not shown stay open; no turn of theirs does once no gap is waited for any more.
+    // Where neither the client's FIN nor the server's acknowledgment of it was shown, nothing tells that the last turn is over. All others are settled.
     let missing = watch.stop(Service::Http.on_production(Family::V4))?;
-    let before = engine.settle(0, 1, Duration::from_secs(30))?;
+    // A gap that no acknowledgment of the server told of is waited for 3 s, of which ending the captures took two.
+    std::thread::sleep(Duration::from_secs(2));
+    let before = wait_until("turns settled", Duration::from_secs(30), || {
+        let Some(report) = engine.report()? else {
+            return Ok(None);
+        };
+        report.check_books(1)?;
+        let open = report.number("in_flight.turns")?;
+        Ok((open <= missing.ends as u64).then_some(report))
+    })?;
     let report = engine.stop()?;
     let (production, target) = (production.stop()?, target.stop()?);
     let hit: BTreeSet<_> = missing.clients.keys().copied().collect();
@@ -167,12 +177,17 @@ fn mirror_loses(lab: &Lab) -> anyhow::Result<()> {
         "only {others} others of {connections} were compared"
     );
     report.check_books(1)?;
+    anyhow::ensure!(
+        report.number("in_flight.turns")? == 0,
+        "turns are in flight at the end:\n{report}"
+    );
 
-    // Each segment that was not shown costs at least part of a turn, and at most its own turn, the one before and the one that follows.
+    // Each segment that was not shown costs at least part of a turn, and at most its own turn, the one before and the one that follows. Only of
+    // a session that hardly anything was shown of, nobody knows that it had a turn.
     let lost = report.number("lost.turns")?;
     let segments: usize = missing.clients.values().sum();
     anyhow::ensure!(
-        lost >= hit.len() as u64 && lost <= 3 * segments as u64,
+        lost * 10 >= hit.len() as u64 * 9 && lost <= 3 * segments as u64,
         "{lost} turns lost, though {segments} segments of {} sessions were not shown:\n{report}",
         hit.len()
     );

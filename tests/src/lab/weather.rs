@@ -99,6 +99,8 @@ impl Lab {
 pub struct Missing {
     /// Clients of whom a segment with payload or SYN was not shown, with how many.
     pub clients: BTreeMap<SocketAddr, usize>,
+    /// Ends of connections, FIN or RST, that were not shown.
+    pub ends: usize,
     /// Segments of clients that were not shown, of any kind.
     pub segments: usize,
 }
@@ -144,6 +146,7 @@ impl MirrorWatch {
                 Some(n) if *n > 0 => *n -= 1,
                 _ => {
                     missing.segments += 1;
+                    missing.ends += usize::from(tcp.flags & (FIN | RST) != 0);
                     if tcp.payload_len > 0 || tcp.flags & SYN != 0 {
                         let client = SocketAddr::new(ips[0], tcp.ports[0]);
                         *missing.clients.entry(client).or_insert(0) += 1;
@@ -155,7 +158,9 @@ impl MirrorWatch {
     }
 }
 
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 
 /// Checks that each connection of a client that is not in `but` reached the target byte for byte, with the client's own address and port. Returns
 /// how many there were.
