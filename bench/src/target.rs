@@ -38,6 +38,7 @@ impl Answers {
                 ack: Seq(0),
                 flags: flags.with(Flags::ACK),
                 window: u16::MAX,
+                urgent: 0,
                 options: Options {
                     mss: syn.then_some(1460),
                     window_scale: syn.then_some(7),
@@ -288,6 +289,7 @@ mod tests {
             ack: Seq(77),
             flags,
             window: 1,
+            urgent: 0,
             options: Options {
                 mss: syn.then_some(1460),
                 window_scale: syn.then_some(7),

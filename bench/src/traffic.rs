@@ -143,6 +143,7 @@ impl Segment {
             ack,
             flags,
             window: 501,
+            urgent: 0,
             options,
             payload_len,
         }

@@ -70,6 +70,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "dropped": dropped(w, &c),
             "handed_over": sum(w, |w| w.worker.handed_over),
             "out_of_order": c.out_of_order,
+            "conflicting_bytes": c.conflicting_bytes,
             "fragments": {
                 "received": sum(w, |w| w.fragments.received),
                 "datagrams": sum(w, |w| w.fragments.datagrams),

@@ -88,6 +88,7 @@ fn head(port: u16) -> Head {
         ack: Seq(2),
         flags: Flags::ACK,
         window: 3,
+        urgent: 0,
         options: Options::default(),
         payload_len: 4,
     }

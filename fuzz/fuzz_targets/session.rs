@@ -180,6 +180,7 @@ fn head(flow: Flow, seq: Seq, ack: Seq, flags: u8, payload_len: u32) -> Head {
         ack,
         flags: Flags(flags & 0x3f),
         window: 1000,
+        urgent: 0,
         options: Options::default(),
         payload_len,
     }
@@ -257,8 +258,6 @@ fuzz_target!(|input: Input| {
                     head: h,
                     payload_offset: 0,
                     captured,
-                    urgent: 0,
-                    has_urgent: false,
                     depth: 0,
                 };
                 let _ = core.mirror(now, &packet, frame, &mut out);
@@ -281,8 +280,6 @@ fuzz_target!(|input: Input| {
                     head: h,
                     payload_offset: 0,
                     captured: 0,
-                    urgent: 0,
-                    has_urgent: false,
                     depth: 0,
                 };
                 let _ = core.mirror(now, &packet, MemoryFrame::new(&[]), &mut out);

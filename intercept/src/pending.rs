@@ -49,6 +49,7 @@ impl Pending {
                 ack: Seq(0),
                 flags: Flags(0),
                 window: 0,
+                urgent: 0,
                 options: Options::default(),
                 payload_len: 0,
             },
@@ -206,6 +207,7 @@ mod tests {
             ack: Seq(0),
             flags: Flags::ACK,
             window: 0,
+            urgent: 0,
             options: Options::default(),
             payload_len: 0,
         }

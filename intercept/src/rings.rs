@@ -214,6 +214,7 @@ mod tests {
             ack: Seq(0),
             flags: Flags::ACK,
             window: 0,
+            urgent: 0,
             options: Options::default(),
             payload_len: 0,
         }

@@ -142,6 +142,7 @@ impl Record {
                 ack,
                 flags,
                 window,
+                urgent: 0,
                 options,
                 payload_len,
             },

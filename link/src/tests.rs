@@ -30,6 +30,7 @@ pub(crate) fn head(v6: bool) -> Head {
         ack: Seq(7),
         flags: Flags::ACK.with(Flags::PSH),
         window: 500,
+        urgent: 0,
         options,
         payload_len: 70_000,
     }
@@ -90,6 +91,7 @@ fn record() -> impl Strategy<Value = Record> {
                     ack: Seq(ack),
                     flags: Flags(flags),
                     window,
+                    urgent: 0,
                     options,
                     payload_len,
                 },

@@ -130,6 +130,8 @@ counters! {
     bytes,
     /// Captured segments that came out of order.
     out_of_order,
+    /// Bytes that came again and were others than before, as far as the first capture was still held; the first is what is replayed.
+    conflicting_bytes,
     /// Turns the target acknowledged to the last byte; each copy counts.
     replayed_turns,
     /// Payload bytes the target acknowledged; each copy counts.

@@ -130,6 +130,8 @@ pub(crate) struct Seg<P> {
     /// Replicas that still need it.
     pub holders: u16,
     pub push: bool,
+    /// Where urgent data ends, counted from `seq`; 0: none in or behind this segment.
+    pub urgent: u16,
 }
 
 impl<P> Seg<P> {

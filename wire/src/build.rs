@@ -18,7 +18,7 @@ pub struct LinkHeader {
 
 /// Builds the headers of a TCP segment in `out`, replacing what was there. `ttl` is also the hop limit; `ident` is IPv4's
 /// identification. The frame is IPv4 if both addresses are, and IPv6 otherwise. Its lengths come from `payload`, which
-/// `head.payload_len` must agree with; "don't fragment" is set, the urgent pointer is 0.
+/// `head.payload_len` must agree with; "don't fragment" is set.
 #[inline]
 pub fn tcp(
     out: &mut HeaderBuf,
@@ -90,7 +90,7 @@ pub fn tcp_with_sum(
     let _ = out.try_extend_from_slice(options);
 }
 
-/// The fixed TCP header with its checksum and urgent pointer zero.
+/// The fixed TCP header with its checksum zero.
 #[inline]
 fn tcp_header(head: &Head, tcp_len: usize) -> [u8; tcp::MIN_HEADER_LEN] {
     let (sp, dp) = (
@@ -102,6 +102,7 @@ fn tcp_header(head: &Head, tcp_len: usize) -> [u8; tcp::MIN_HEADER_LEN] {
         head.ack.0.to_be_bytes(),
         head.window.to_be_bytes(),
     );
+    let u = head.urgent.to_be_bytes();
     let offset = ((tcp_len / 4) << 4) as u8;
     [
         sp[0],
@@ -122,8 +123,8 @@ fn tcp_header(head: &Head, tcp_len: usize) -> [u8; tcp::MIN_HEADER_LEN] {
         w[1],
         0,
         0,
-        0,
-        0,
+        u[0],
+        u[1],
     ]
 }
 

@@ -27,10 +27,6 @@ pub struct Packet {
     /// Payload bytes that the whole frame holds. Fewer than `head.payload_len` if the frame was cut by a snap length; they may go on
     /// beyond the first buffer segment.
     pub captured: usize,
-    /// The urgent pointer, an offset from the sequence number; meaningful if `has_urgent`.
-    pub urgent: u16,
-    /// The urgent pointer is significant.
-    pub has_urgent: bool,
     /// Encapsulations that were peeled off, VLAN tags not counted.
     pub depth: u8,
 }
@@ -391,13 +387,16 @@ fn tcp_segment(
             ack: t.ack(),
             flags: t.flags(),
             window: t.window(),
+            urgent: if t.flags().has(Flags::URG) {
+                t.urgent()
+            } else {
+                0
+            },
             options: t.options(),
             payload_len: payload_len as u32,
         },
         payload_offset,
         captured: end.saturating_sub(payload_offset).min(payload_len),
-        urgent: t.urgent(),
-        has_urgent: t.flags().has(Flags::URG),
         depth: depth as u8,
     })
 }

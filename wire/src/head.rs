@@ -109,6 +109,8 @@ pub struct Head {
     pub flags: Flags,
     /// The window field as it stands on the wire, not scaled.
     pub window: u16,
+    /// The urgent pointer, an offset from `seq` (RFC 9293 section 3.8.5); meaningful with [`Flags::URG`], otherwise 0.
+    pub urgent: u16,
     /// Options.
     pub options: Options,
     /// Payload bytes that the IP length says the segment has, captured or not.

@@ -358,6 +358,7 @@ mod tests {
                 ack: Seq(2),
                 flags: Flags::ACK,
                 window: 1,
+                urgent: 0,
                 options: Options::default(),
                 payload_len: 0,
             };

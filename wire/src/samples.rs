@@ -77,10 +77,10 @@ pub fn segment() -> impl Strategy<Value = (Head, Vec<u8>)> {
         flow(),
         any::<[u32; 2]>(),
         any::<u8>(),
-        any::<u16>(),
+        any::<[u16; 2]>(),
         payload,
     )
-        .prop_flat_map(|(flow, [s, a], f, window, payload)| {
+        .prop_flat_map(|(flow, [s, a], f, [window, u], payload)| {
             let flags = Flags(f);
             (options(flags.has(Flags::SYN)), Just(payload)).prop_map(move |(options, payload)| {
                 let payload_len = payload.len() as u32;
@@ -91,6 +91,7 @@ pub fn segment() -> impl Strategy<Value = (Head, Vec<u8>)> {
                         ack: Seq(a),
                         flags,
                         window,
+                        urgent: if flags.has(Flags::URG) { u } else { 0 },
                         options,
                         payload_len,
                     },
@@ -119,6 +120,7 @@ pub fn plain(payload: &[u8]) -> (Head, Vec<u8>) {
         ack: Seq(2000),
         flags: Flags::ACK.with(Flags::PSH),
         window: 501,
+        urgent: 0,
         options: Options {
             timestamps: Some((7, 8)),
             ..Options::default()

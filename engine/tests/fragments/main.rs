@@ -295,6 +295,7 @@ fn session(v6: bool) -> Vec<Vec<u8>> {
             ack: Seq(if flags == Flags::SYN { 0 } else { 901 }),
             flags,
             window: 8_192,
+            urgent: 0,
             options: Options::default(),
             payload_len: data.len() as u32,
         };

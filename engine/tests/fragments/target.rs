@@ -118,6 +118,7 @@ fn answer(to: &Head, seq: Seq, ack: Seq, flags: Flags) -> Head {
         ack,
         flags: flags.with(Flags::ACK),
         window: 65_535,
+        urgent: 0,
         options: Options::default(),
         payload_len: 0,
     }

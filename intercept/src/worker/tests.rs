@@ -124,6 +124,7 @@ fn head(port: u16, payload: &[u8]) -> Head {
         ack: Seq(2000),
         flags: Flags::ACK.with(Flags::PSH),
         window: 501,
+        urgent: 0,
         options: Options {
             timestamps: Some((3, 4)),
             ..Options::default()

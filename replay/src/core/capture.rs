@@ -3,7 +3,7 @@
 //! A client segment whose payload acknowledges more of the server's stream than the client's last payload did begins a turn: the client had
 //! read an answer before it spoke. The bytes themselves go to `stream`, what is out of order to `gap`.
 
-use super::stream::Piece;
+use super::stream::{Piece, less};
 use super::{Core, Egress};
 use crate::counters::{Drop, Loss};
 use crate::session::{End, Phase};
@@ -203,6 +203,7 @@ impl<P: Payload> Core<P> {
                     seq,
                     ack: head.ack,
                     push: left == 0 && head.flags.has(Flags::PSH),
+                    urgent: less(head.urgent, seq.since(head.seq)),
                 };
                 news |= self.ingest(now, sid, piece, tx);
                 seq += n as u32;

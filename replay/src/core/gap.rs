@@ -33,6 +33,7 @@ impl<P: Payload> Core<P> {
                 break;
             }
             if end.gt(piece.seq) {
+                self.counters.conflicting_bytes += piece.conflicts(&self.segs[at]);
                 if piece.seq.lt(seq) {
                     let mut left = piece.payload.share();
                     left.truncate(seq.since(piece.seq) as usize);
@@ -41,6 +42,7 @@ impl<P: Payload> Core<P> {
                         seq: piece.seq,
                         ack: piece.ack,
                         push: false,
+                        urgent: piece.urgent,
                     };
                     news |= self.link_beyond(sid, prev, left).is_some();
                 }
@@ -74,6 +76,7 @@ impl<P: Payload> Core<P> {
             turn: NIL,
             holders: 0,
             push: piece.push,
+            urgent: piece.urgent,
             payload: Some(piece.payload),
         };
         let id = self.segs.alloc(seg).ok()?;
@@ -105,6 +108,7 @@ impl<P: Payload> Core<P> {
             seq: seg.seq,
             ack: seg.ack,
             push: seg.push,
+            urgent: seg.urgent,
         });
         self.segs.free(id);
         let s = &mut self.sessions[sid];
@@ -269,8 +273,8 @@ impl<P: Payload> Core<P> {
     /// Feeds a segment from beyond a hole into the stream again.
     fn reconsider(&mut self, now: Nanos, sid: u32, id: u32, tx: &mut impl Egress<P>) {
         let seg = &mut self.segs[id];
-        let (seq, len, ack, push, payload) =
-            (seg.seq, seg.len, seg.ack, seg.push, seg.payload.take());
+        let (seq, len, ack, push, urgent) = (seg.seq, seg.len, seg.ack, seg.push, seg.urgent);
+        let payload = seg.payload.take();
         self.segs.free(id);
         let s = &mut self.sessions[sid];
         s.held -= len;
@@ -290,6 +294,7 @@ impl<P: Payload> Core<P> {
                 seq,
                 ack,
                 push,
+                urgent,
             },
             tx,
         );

@@ -1,5 +1,6 @@
 //! What a replica sends, and when: connection requests, turns the gate lets through, FIN and RST as the client's, retransmissions.
 
+use super::stream::less;
 use super::{Core, Egress, Refused};
 use crate::counters::Loss;
 use crate::gate::{self, Answer, Verdict};
@@ -247,14 +248,19 @@ impl<P: Payload> Core<P> {
         let target = self.target(r.transfer);
         let seg = &mut self.segs[id];
         let push = seg.push && range.end == seg.len;
-        let flags = if push { Flags::PSH } else { Flags::default() };
-        let head = r.tcb.head(
+        let mut flags = if push { Flags::PSH } else { Flags::default() };
+        let urgent = less(seg.urgent, range.start);
+        if urgent > 0 {
+            flags = flags.with(Flags::URG);
+        }
+        let mut head = r.tcb.head(
             now,
             r.flow(target),
             seg.seq + range.start,
             flags,
             range.end - range.start,
         );
+        head.urgent = urgent;
         let Some(payload) = seg.payload.as_mut() else {
             return false;
         };

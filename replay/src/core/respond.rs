@@ -79,6 +79,7 @@ impl<P: Payload> Core<P> {
                 Flags::RST.with(Flags::ACK)
             },
             window: 0,
+            urgent: 0,
             options: Options::default(),
             payload_len: 0,
         };

@@ -2,10 +2,13 @@
 
 use super::{Core, Egress};
 use crate::counters::Loss;
-use crate::session::{Phase, Seg, Turn};
+use crate::session::{List, Phase, Seg, Turn};
 use crate::slab::NIL;
 use wire::io::Payload;
 use wire::{Nanos, Seq};
+
+/// Captured segments that bytes which come again are compared with at most: a frame's cost is bounded.
+const COMPARED: usize = 256;
 
 /// A piece of client payload on its way into the stream.
 pub(super) struct Piece<P> {
@@ -13,9 +16,34 @@ pub(super) struct Piece<P> {
     pub seq: Seq,
     pub ack: Seq,
     pub push: bool,
+    /// Where urgent data ends, counted from `seq`; 0: none in or behind this piece.
+    pub urgent: u16,
+}
+
+/// An offset into a piece, counted from `n` bytes further on; 0 if it lies before that.
+pub(super) fn less(offset: u16, n: u32) -> u16 {
+    u32::from(offset).saturating_sub(n) as u16
 }
 
 impl<P: Payload> Piece<P> {
+    /// How many bytes are others than a captured segment has at the same place of the stream.
+    pub fn conflicts(&self, seg: &Seg<P>) -> u64 {
+        let (from, to) = (self.seq.max(seg.seq), self.end().min(seg.end()));
+        let (at, there, n) = (from.since(self.seq), from.since(seg.seq), to.since(from));
+        let range = |at: u32| at as usize..(at + n) as usize;
+        let old = seg
+            .payload
+            .as_ref()
+            .and_then(|p| p.bytes().get(range(there)));
+        let new = self.payload.bytes().get(range(at));
+        match (old, new) {
+            (Some(old), Some(new)) if old != new => {
+                old.iter().zip(new).filter(|(a, b)| a != b).count() as u64
+            }
+            _ => 0,
+        }
+    }
+
     pub fn len(&self) -> u32 {
         self.payload.bytes().len() as u32
     }
@@ -27,6 +55,7 @@ impl<P: Payload> Piece<P> {
     pub fn trim_front(&mut self, n: u32) {
         self.payload.trim_front(n as usize);
         self.seq += n;
+        self.urgent = less(self.urgent, n);
     }
 }
 
@@ -40,6 +69,9 @@ impl<P: Payload> Core<P> {
         tx: &mut impl Egress<P>,
     ) -> bool {
         let expected = self.sessions[sid].rcv_nxt;
+        if piece.seq.lt(expected) {
+            self.compare_again(sid, &piece);
+        }
         // A FIN ends the stream, whatever a frame has behind it.
         if piece.end().le(expected) || self.sessions[sid].phase == Phase::Ended {
             return false;
@@ -57,6 +89,23 @@ impl<P: Payload> Core<P> {
         }
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
         true
+    }
+
+    /// Bytes of the stream have come again: counts those that are not what they were. The first capture is the one that is replayed.
+    fn compare_again(&mut self, sid: u32, piece: &Piece<P>) {
+        let List { head, tail } = self.sessions[sid].segs;
+        // A mirror that shows all frames twice repeats the newest segment.
+        let newest = tail != NIL && self.segs[tail].seq.le(piece.seq);
+        let mut id = if newest { tail } else { head };
+        let mut differing = 0;
+        for _ in 0..COMPARED {
+            if id == NIL || self.segs[id].seq.ge(piece.end()) {
+                break;
+            }
+            differing += piece.conflicts(&self.segs[id]);
+            id = self.segs[id].next;
+        }
+        self.counters.conflicting_bytes += differing;
     }
 
     /// Appends a piece that begins exactly where the stream ended. False if the session had to be cut instead.
@@ -99,6 +148,7 @@ impl<P: Payload> Core<P> {
                 turn,
                 holders: live,
                 push: piece.push,
+                urgent: piece.urgent,
                 payload: Some(piece.payload),
             };
             let Ok(id) = self.segs.alloc(seg) else {

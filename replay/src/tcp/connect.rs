@@ -43,6 +43,7 @@ impl Tcb {
             ack: Seq(0),
             flags: Flags::SYN,
             window: WINDOW,
+            urgent: 0,
             options,
             payload_len: 0,
         }

@@ -135,6 +135,7 @@ impl Tcb {
             ack: self.rcv.nxt,
             flags: flags.with(Flags::ACK),
             window: WINDOW,
+            urgent: 0,
             options,
             payload_len,
         }

@@ -29,6 +29,7 @@ fn segment(flags: Flags, seq: Seq, ack: Seq, payload_len: u32) -> Head {
         ack,
         flags,
         window: WINDOW_FIELD,
+        urgent: 0,
         options: Options::default(),
         payload_len,
     }

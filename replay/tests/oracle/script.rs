@@ -70,6 +70,7 @@ impl Writer<'_> {
             ack: self.acked,
             flags,
             window: 1000,
+            urgent: 0,
             options: Options::default(),
             payload_len: len,
         };
@@ -87,6 +88,7 @@ impl Writer<'_> {
             ack: self.c,
             flags: flags.with(Flags::ACK),
             window: 1000,
+            urgent: 0,
             options: Options::default(),
             payload_len: len,
         };

@@ -39,7 +39,8 @@ fn oracle(frame: &[u8], head: &Head, payload: &[u8]) -> Result<(), String> {
     let same = t.payload() == payload
         && (t.source_port(), t.destination_port()) == (head.flow.src.port, head.flow.dst.port)
         && (t.sequence_number(), t.acknowledgment_number()) == (head.seq.0, head.ack.0)
-        && t.window_size() == head.window;
+        && t.window_size() == head.window
+        && t.urgent_pointer() == head.urgent;
     if same {
         Ok(())
     } else {

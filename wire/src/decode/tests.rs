@@ -78,7 +78,7 @@ proptest! {
         prop_assert_eq!(p.head.flow, flow);
         prop_assert_eq!((p.head.seq, p.head.ack, p.head.window), (Seq(seq), Seq(ack), window));
         prop_assert_eq!(p.head.options, Options { timestamps: Some(stamps), ..Options::default() });
-        prop_assert_eq!((p.has_urgent, p.urgent), (urgent.is_some(), urgent.unwrap_or(0)));
+        prop_assert_eq!((p.head.flags.has(Flags::URG), p.head.urgent), (urgent.is_some(), urgent.unwrap_or(0)));
         prop_assert_eq!(&frame[p.payload_range(frame.len())], &payload[..]);
         prop_assert_eq!(local(&frame, frame.len()), if tags == 2 { Local::Skip(Skip::Vlan) } else { Local::Tcp(p) });
     }

@@ -179,6 +179,70 @@ fn overlaps_keep_the_first_capture_of_each_byte() {
 }
 
 #[test]
+fn overlaps_with_other_bytes_are_counted_and_the_first_stay() {
+    let mut b = Bed::new();
+    let (c, mut t) = b.open_both(4000);
+    let piece = |from: u32, n: u32| Head {
+        seq: c.c + from,
+        ..c.head(Flags::PSH, n)
+    };
+    let lies = |seq: Seq| !byte_at(seq);
+    // In order and held, since the target has not acknowledged it.
+    assert_eq!(b.mirror(&piece(0, 20)), Ok(()));
+    assert_eq!(b.mirror(&piece(20, 20)), Ok(()));
+    let again = b.frame_saying(&piece(10, 25), 0, usize::MAX, lies);
+    assert_eq!(again, Err(Drop::Duplicate));
+    assert_eq!(b.counters().conflicting_bytes, 25);
+    // Beyond a gap.
+    assert_eq!(b.mirror(&piece(60, 20)), Ok(()));
+    let again = b.frame_saying(&piece(70, 10), 0, usize::MAX, lies);
+    assert_eq!(again, Err(Drop::Duplicate));
+    assert_eq!(b.counters().conflicting_bytes, 35);
+    // The same bytes again are no conflict.
+    assert_eq!(b.mirror(&piece(0, 80)), Ok(()));
+    assert_eq!(b.counters().conflicting_bytes, 35);
+    assert_eq!(b.receive(&mut t), (80, false));
+    // What the target has acknowledged is no longer there to be compared with.
+    let again = b.frame_saying(&piece(0, 80), 0, usize::MAX, lies);
+    assert_eq!(again, Err(Drop::Duplicate));
+    assert_eq!(b.counters().conflicting_bytes, 35);
+}
+
+#[test]
+fn urgent_data_is_urgent_at_the_target_too() {
+    let mut b = Bed::with(|p| p.mtu = 140);
+    let (c, _) = b.open_both(4000);
+    b.take();
+    let head = Head {
+        urgent: 130,
+        ..c.head(Flags::PSH.with(Flags::URG), 200)
+    };
+    assert_eq!(b.mirror(&head), Ok(()));
+    let sent: Vec<_> = b
+        .take()
+        .iter()
+        .filter(|h| h.payload_len > 0)
+        .map(|h| (h.payload_len, h.flags.has(Flags::URG), h.urgent))
+        .collect();
+    assert_eq!(sent, [(100, true, 130), (100, true, 30)]);
+    // Numbers before the end of it only.
+    let (c, _) = b.open_both(4001);
+    b.take();
+    let head = Head {
+        urgent: 1,
+        ..c.head(Flags::PSH.with(Flags::URG), 200)
+    };
+    assert_eq!(b.mirror(&head), Ok(()));
+    let sent: Vec<_> = b
+        .take()
+        .iter()
+        .filter(|h| h.payload_len > 0)
+        .map(|h| (h.flags.has(Flags::URG), h.urgent))
+        .collect();
+    assert_eq!(sent, [(true, 1), (false, 0)]);
+}
+
+#[test]
 fn a_frame_that_was_cut_is_a_hole_until_its_bytes_are_seen() {
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);

@@ -156,6 +156,7 @@ impl Conv {
             ack: self.ack,
             flags: flags.with(Flags::ACK),
             window: 1000,
+            urgent: 0,
             options: Options::default(),
             payload_len,
         }
@@ -181,6 +182,7 @@ impl Conn {
             ack: self.rcv,
             flags: flags.with(Flags::ACK),
             window: self.window,
+            urgent: 0,
             options: Options::default(),
             payload_len,
         }
@@ -244,10 +246,22 @@ impl Bed {
     /// `buffer` bytes.
     #[track_caller]
     fn frame(&mut self, head: &Head, cut: usize, buffer: usize) -> Result<(), Drop> {
+        self.frame_saying(head, cut, buffer, byte_at)
+    }
+
+    /// [`Self::frame`] with other bytes: what `says` gives for each sequence number.
+    #[track_caller]
+    fn frame_saying(
+        &mut self,
+        head: &Head,
+        cut: usize,
+        buffer: usize,
+        says: impl Fn(Seq) -> u8,
+    ) -> Result<(), Drop> {
         let from_client = head.flow.dst == PRODUCTION;
         let len = head.payload_len as usize;
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
-        let payload: Vec<u8> = (0..len as u32).map(|i| byte_at(first + i)).collect();
+        let payload: Vec<u8> = (0..len as u32).map(|i| says(first + i)).collect();
         let mut headers = HeaderBuf::new();
         let link = LinkHeader {
             dst: [2; 6],
