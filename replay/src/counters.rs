@@ -30,7 +30,8 @@ named! {
         NoTransfer = "no_transfer",
         /// The session is not among the `percent` that are replayed.
         NotSelected = "not_selected",
-        /// No session for it, and it cannot begin one: an ACK, FIN or RST without payload, or a frame of the server.
+        /// Its session would be replayed, but none is known, and it cannot begin one: an ACK, FIN or RST without payload, or a frame of the
+        /// server.
         NoSession = "no_session",
         /// A session that began before the mirror did, with `full_sessions_only`.
         NotFull = "not_full",

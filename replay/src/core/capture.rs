@@ -10,7 +10,7 @@ use crate::session::{End, Phase};
 use crate::slab::NIL;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
-use wire::{Flags, Head, Nanos, Seq};
+use wire::{Flags, Flow, Head, Nanos, Seq};
 
 /// Segments further than this from what is expected are not of this connection.
 pub(super) const PLAUSIBLE: u32 = 1 << 30;
@@ -72,7 +72,7 @@ impl<P: Payload> Core<P> {
             {
                 self.open(now, transfer, head, Phase::Joining, tx)?
             }
-            None => return Err(Drop::NoSession),
+            None => return Err(self.stranger(now, &head.flow)),
         };
         self.sessions[sid].last_seen = now;
         if head.flags.has(Flags::RST) {
@@ -99,6 +99,15 @@ impl<P: Payload> Core<P> {
             Ok(_) => Ok(()),
             Err(_) if ended => Ok(()),
             Err(reason) => Err(reason),
+        }
+    }
+
+    /// Why a frame that belongs to no session is of no use.
+    fn stranger(&self, now: Nanos, flow: &Flow) -> Drop {
+        if self.selected(now, flow) {
+            Drop::NoSession
+        } else {
+            Drop::NotSelected
         }
     }
 
@@ -320,7 +329,7 @@ impl<P: Payload> Core<P> {
         tx: &mut impl Egress<P>,
     ) -> Result<(), Drop> {
         let Some(sid) = self.session_by_flow(&head.flow.reversed()) else {
-            return Err(Drop::NoSession);
+            return Err(self.stranger(now, &head.flow.reversed()));
         };
         let s = &mut self.sessions[sid];
         s.last_seen = now;

@@ -90,7 +90,7 @@ impl<P: Payload> Core<P> {
     }
 
     /// True if the session is among those to be replayed; the answer for one client address and port never changes, but for the ramp.
-    fn selected(&self, now: Nanos, flow: &Flow) -> bool {
+    pub(super) fn selected(&self, now: Nanos, flow: &Flow) -> bool {
         let p = &self.params;
         let mut share = p.percent / 100.0;
         if p.ramp > 0 {

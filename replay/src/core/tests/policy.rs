@@ -24,6 +24,15 @@ fn selected(b: &mut Bed, ports: std::ops::Range<u16>) -> Vec<u16> {
                 }
                 Err(reason) => {
                     assert_eq!(reason, Drop::NotSelected);
+                    // Whatever else comes of it is left out for the same reason, in both directions.
+                    let client = c.head(Flags::default(), 0);
+                    let server = Head {
+                        flow: c.flow.reversed(),
+                        ..client
+                    };
+                    for head in [client, server] {
+                        assert_eq!(b.mirror(&head), Err(Drop::NotSelected));
+                    }
                     false
                 }
             }
