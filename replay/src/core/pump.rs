@@ -135,7 +135,8 @@ impl<P: Payload> Core<P> {
         let at = r.tcb.snd_nxt.since(seg.seq);
         let n = r.tcb.sendable(seg.len - at, self.pipe(rid));
         if n == 0 {
-            if r.tcb.window_closed() && r.rto_at == 0 {
+            let waits = r.tcb.window_closed() || r.tcb.window_is_silly(seg.len - at);
+            if waits && r.rto_at == 0 {
                 let due = now + r.tcb.rto.timeout();
                 self.replicas[rid].rto_at = due;
             }
@@ -145,8 +146,13 @@ impl<P: Payload> Core<P> {
             self.replicas[rid].retry_at = now + RETRY;
             return false;
         }
-        let next = self.segs[id].next;
-        let finished = at + n == self.segs[id].len;
+        self.sent_piece(now, rid, id, n);
+        true
+    }
+
+    /// `n` bytes from `snd_nxt`, in segment `id`, have gone.
+    pub(super) fn sent_piece(&mut self, now: Nanos, rid: u32, id: u32, n: u32) {
+        let (end, next) = (self.segs[id].end(), self.segs[id].next);
         let r = &mut self.replicas[rid];
         let again = r.tcb.snd_nxt.lt(r.tcb.snd_max);
         r.tcb.sent(now, n);
@@ -160,10 +166,9 @@ impl<P: Payload> Core<P> {
         if r.rto_at == 0 {
             r.rto_at = now + r.tcb.rto.timeout();
         }
-        if finished {
+        if r.tcb.snd_nxt == end {
             r.nxt = next;
         }
-        true
     }
 
     /// At a turn's first byte: may the turn go, and over this connection?

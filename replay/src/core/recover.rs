@@ -142,6 +142,25 @@ impl<P: Payload> Core<P> {
         }
     }
 
+    /// A window too small to be worth a segment has stayed so: what fits it goes (RFC 9293 section 3.8.6.2.1).
+    pub(super) fn override_window(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let id = r.nxt;
+        if id == NIL || !r.tcb.state.may_send() {
+            return;
+        }
+        let seg = &self.segs[id];
+        let at = r.tcb.snd_nxt.since(seg.seq);
+        // Of a turn that the gate holds nothing may go; of one that has begun at least a byte is on its way or was.
+        if seg.turn_number >= r.released || !r.tcb.window_is_silly(seg.len - at) {
+            return;
+        }
+        let n = r.tcb.overriding(seg.len - at);
+        if self.send_piece(now, rid, id, at..at + n, tx) {
+            self.sent_piece(now, rid, id, n);
+        }
+    }
+
     /// One byte beyond a closed window: the answer tells whether it has opened (RFC 9293 section 3.8.6.1).
     pub(super) fn probe_window(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];

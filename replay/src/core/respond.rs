@@ -186,17 +186,24 @@ impl<P: Payload> Core<P> {
         let delay = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
         r.tcb.rcv.acknowledge_at(now + delay);
         if delay < crate::wheel::TICK {
-            self.acknowledge_due(now + delay, rid, tx);
+            // The wheel cannot tell it from none. The segment says the time it is now: a timestamp from the future would make those
+            // that follow look old (PAWS).
+            self.acknowledge_by(now, now + 2 * crate::wheel::TICK, rid, tx);
         }
     }
 
     /// Sends the acknowledgment that is due, if one is.
     pub(super) fn acknowledge_due(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        self.acknowledge_by(now, now, rid, tx);
+    }
+
+    /// Sends the acknowledgment that is due at `due`, if one is.
+    fn acknowledge_by(&mut self, now: Nanos, due: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &mut self.replicas[rid];
         if r.tcb.state == State::Closed {
             return;
         }
-        let due = r.tcb.rcv.take_due(now);
+        let due = r.tcb.rcv.take_due(due);
         if due || std::mem::take(&mut r.ack_refused) {
             let upto = r.tcb.rcv.acked;
             self.send_ack(now, rid, upto, tx);

@@ -95,6 +95,7 @@ impl<P: Payload> Core<P> {
             return;
         }
         if !r.tcb.outstanding() {
+            self.override_window(now, rid, tx);
             return;
         }
         let connecting = r.tcb.state == State::SynSent;

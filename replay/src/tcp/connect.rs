@@ -85,6 +85,7 @@ impl Tcb {
         self.ts_recent = options.timestamps.map_or(0, |t| t.0);
         self.snd_una = head.ack;
         self.snd_wnd = u32::from(head.window);
+        self.max_wnd = self.snd_wnd;
         self.snd_wl1 = head.seq;
         self.snd_wl2 = head.ack;
         self.take_sample(now, head.ack);

@@ -133,6 +133,7 @@ impl Tcb {
             || (self.snd_wl1 == head.seq && self.snd_wl2.le(ack));
         if ack.ge(self.snd_una) && newer {
             self.snd_wnd = window;
+            self.max_wnd = self.max_wnd.max(window);
             self.snd_wl1 = head.seq;
             self.snd_wl2 = ack;
         }

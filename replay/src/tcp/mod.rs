@@ -92,6 +92,8 @@ pub struct Tcb {
     pub snd_max: Seq,
     /// The target's window in bytes.
     pub snd_wnd: u32,
+    /// The largest window the target has offered.
+    pub(crate) max_wnd: u32,
     pub(crate) snd_wl1: Seq,
     pub(crate) snd_wl2: Seq,
     pub(crate) ts_recent: u32,

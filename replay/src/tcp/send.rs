@@ -36,11 +36,26 @@ impl Tcb {
             .saturating_sub(pipe.unwrap_or(flight));
         let usable = self.snd_wnd.saturating_sub(flight).min(allowed);
         let n = waiting.min(u32::from(self.mss)).min(usable);
-        if n == 0 || n == waiting || n == u32::from(self.mss) || flight == 0 {
+        // What is sent again is no new data that could wait for a larger window.
+        let again = self.snd_nxt.lt(self.snd_max);
+        if again || n == waiting || n == u32::from(self.mss) || n >= self.max_wnd / 2 {
             n
         } else {
             0
         }
+    }
+
+    /// True if the window is open, but so little that nothing is sent while nothing is on the way: when the override timer fires, what fits
+    /// goes (RFC 9293 section 3.8.6.2.1).
+    #[inline]
+    pub fn window_is_silly(&self, waiting: u32) -> bool {
+        self.snd_wnd > 0 && !self.outstanding() && self.sendable(waiting, None) == 0
+    }
+
+    /// What goes when the override timer fires.
+    #[inline]
+    pub fn overriding(&self, waiting: u32) -> u32 {
+        waiting.min(u32::from(self.mss)).min(self.snd_wnd)
     }
 
     /// True if the target's window is what keeps data back while nothing but a probe is out: it must be probed (section 3.8.6.1).

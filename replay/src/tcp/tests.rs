@@ -400,14 +400,27 @@ mod established {
         assert_eq!(t.sendable(5000, None), 1000);
         assert_eq!(t.sendable(10, None), 10);
         t.snd_wnd = 300;
-        assert_eq!(t.sendable(5000, None), 300, "nothing is out: whatever fits");
+        t.max_wnd = 600;
+        assert_eq!(t.sendable(5000, None), 300, "half of the largest window");
+        t.max_wnd = 602;
+        assert_eq!(t.sendable(5000, None), 0, "less than that");
+        assert!(t.window_is_silly(5000) && !t.window_is_silly(300));
+        assert_eq!(t.overriding(5000), 300);
+        assert_eq!(t.sendable(300, None), 300, "all there is to send");
         t.sent(0, 100);
+        assert!(
+            !t.window_is_silly(5000),
+            "the target will answer what is out"
+        );
+        assert_eq!(t.sendable(5000, None), 0);
+        assert_eq!(t.sendable(150, None), 150);
+        t.snd_nxt = t.snd_una;
         assert_eq!(
             t.sendable(5000, None),
-            0,
-            "no silly windows while something is out"
+            300,
+            "what is sent again does not wait"
         );
-        assert_eq!(t.sendable(150, None), 150);
+        t.snd_nxt = t.snd_max;
         t.snd_wnd = 50;
         assert_eq!(t.sendable(10, None), 0, "the target took its offer back");
     }

@@ -261,6 +261,36 @@ fn a_closed_window_is_probed_with_one_byte_until_it_opens() {
 }
 
 #[test]
+fn a_silly_window_waits_for_a_better_one_or_the_override_timer() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    t.window = 0;
+    b.respond(&t.head(Flags::default(), 0));
+    let start = c.c;
+    b.say(&mut c, 1000);
+    // It opens by a few bytes of what it once was: nothing goes at once.
+    t.window = 10;
+    b.respond(&t.head(Flags::default(), 0));
+    assert!(b.sent_since(start).is_empty());
+    // It stays so: what fits goes.
+    let mut overridden = Vec::new();
+    for _ in 0..40 {
+        if overridden.is_empty() {
+            b.pass(50 * MS);
+            overridden = b.sent_since(start);
+        }
+    }
+    assert_eq!(overridden, [(0, 10)]);
+    t.rcv += 10;
+    b.respond(&t.head(Flags::default(), 0));
+    assert!(b.sent_since(start).is_empty());
+    // A window for all of the rest is not silly.
+    t.window = 990;
+    b.respond(&t.head(Flags::default(), 0));
+    assert_eq!(b.sent_since(start), [(10, 990)]);
+}
+
+#[test]
 fn a_target_that_stops_acknowledging_costs_the_turn() {
     let mut b = Bed::with(|p| {
         p.session_timeout = 2000 * SECOND;
