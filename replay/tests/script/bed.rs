@@ -1,0 +1,390 @@
+//! Runs a script: a session core, a clock that only the script moves, and what was sent, looked at frame by frame.
+//!
+//! After every event the core is audited and every byte sent so far has been checked. A frame that the script does not expect at the
+//! moment it is sent fails the script at its next line.
+
+use crate::outlet::{LINK, Outlet, Sent, byte_at, clock};
+use crate::segment::{Base, Spec, describe};
+use crate::settings::{Client, SECOND, START, Settings};
+use crate::syntax::{Event, Line, Script, Shape, When};
+use crate::tally;
+use replay::Core;
+use replay::wheel::TICK;
+use std::fmt::Write;
+use tests::memory::{MemoryFrame, MemoryPayload};
+use wire::decode::{self, LinkType};
+use wire::head::HeaderBuf;
+use wire::io::Frame;
+use wire::{Endpoint, Flags, Flow, Nanos, Seq};
+
+/// A timer fires at the wheel's next tick, and its time may have been rounded to one before.
+const SLACK: Nanos = 2 * TICK;
+/// After this long nothing may be left of a session.
+const LIMIT: Nanos = 2_000 * SECOND;
+/// How much of the past a failure tells.
+const TOLD: usize = 12;
+const ETHERNET: usize = 14;
+
+/// A connection to the target.
+struct Conn {
+    name: String,
+    local: Endpoint,
+    target: Endpoint,
+    /// Index of the client whose numbers it uses.
+    client: usize,
+}
+
+/// See the module's documentation.
+pub struct Bed<'a> {
+    settings: &'a Settings,
+    core: Core<MemoryPayload>,
+    out: Outlet,
+    now: Nanos,
+    conns: Vec<Conn>,
+    /// What happened, for a failure's reader.
+    past: Vec<String>,
+}
+
+/// Runs a script. The error says which line failed and why, and what happened before.
+pub fn run(script: &Script) -> Result<(), (usize, String)> {
+    let mut bed = Bed {
+        settings: &script.settings,
+        core: Core::new(script.settings.params.clone(), START),
+        out: Outlet::new(&script.settings),
+        now: START,
+        conns: Vec::new(),
+        past: Vec::new(),
+    };
+    let named: Vec<_> = script
+        .lines
+        .iter()
+        .rev()
+        .find_map(|l| match &l.event {
+            Event::Expect(pairs) => Some(pairs.clone()),
+            _ => None,
+        })
+        .unwrap_or_default();
+    for line in &script.lines {
+        bed.step(line)
+            .map_err(|e| (line.number, bed.report(line, &e)))?;
+    }
+    let Some(last) = script.lines.last() else {
+        return Ok(());
+    };
+    let trouble = tally::trouble(&bed.core, &named);
+    if trouble.is_empty() {
+        return Ok(());
+    }
+    let mut text = String::from("the last 'expect' does not name");
+    for (name, value) in trouble {
+        let _ = write!(text, " {name} {value},");
+    }
+    let text = format!("{} which is not 0 at the end", text.trim_end_matches(','));
+    Err((last.number, bed.report(last, &text)))
+}
+
+impl Bed<'_> {
+    fn report(&self, line: &Line, error: &str) -> String {
+        let mut text = format!(
+            "{error}\n  the line: {}\n  what happened before:",
+            line.text
+        );
+        for event in &self.past[self.past.len().saturating_sub(TOLD)..] {
+            let _ = write!(text, "\n    {event}");
+        }
+        for sent in &self.out.waiting {
+            let _ = write!(text, "\n    {}  SENT   {}", clock(sent.at), self.tell(sent));
+        }
+        text
+    }
+
+    fn note(&mut self, at: Nanos, what: &str) {
+        self.past.push(format!("{}  {what}", clock(at)));
+    }
+
+    /// A frame in the script's words.
+    fn tell(&self, sent: &Sent) -> String {
+        let conn = self.conns.iter().rfind(|c| c.local == sent.head.flow.src);
+        let client = conn.map_or(0, |c| c.client);
+        let name = conn.map_or("", |c| &c.name);
+        let text = describe(&sent.head, self.base(client));
+        let from = sent.head.flow.src;
+        format!("{name} {text}  ({from})").trim_start().to_owned()
+    }
+
+    fn client(&self, client: usize) -> Result<&Client, String> {
+        let clients = &self.settings.clients;
+        clients.get(client).ok_or_else(|| "no such client".into())
+    }
+
+    /// Numbers of what a replica sends: the client's own.
+    fn base(&self, client: usize) -> Base {
+        let isn = self.settings.clients.get(client).map_or(Seq(0), |c| c.isn);
+        Base {
+            seq: isn,
+            ack: self.settings.target_isn,
+        }
+    }
+
+    fn step(&mut self, line: &Line) -> Result<(), String> {
+        if let Event::Sent { name, spec, from } = &line.event {
+            self.expect_sent(line.when, name, spec, *from)?;
+            self.note(self.now, &line.text);
+            return self.check();
+        }
+        self.nothing_waits()?;
+        self.run_to(self.now + line.when.from)?;
+        self.nothing_waits()?;
+        self.note(self.now, &line.text);
+        self.happen(&line.event)?;
+        self.check()
+    }
+
+    fn happen(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Sent { .. } | Event::Quiet => {}
+            Event::Mirror {
+                from_client,
+                name,
+                spec,
+                shape,
+            } => self.mirror(*from_client, name, spec, shape)?,
+            Event::Target { name, spec } => {
+                let conn = self.conn(name)?;
+                let flow = Flow {
+                    src: conn.target,
+                    dst: conn.local,
+                };
+                let Base { seq, ack } = self.base(conn.client);
+                let head = spec.head(flow, Base { seq: ack, ack: seq });
+                self.core.response(self.now, &head, &mut self.out);
+            }
+            Event::TooBig { name, mtu } => {
+                let conn = self.conn(name)?;
+                let flow = Flow {
+                    src: conn.local,
+                    dst: conn.target,
+                };
+                self.core.too_big(self.now, &flow, *mtu, &mut self.out);
+            }
+            Event::Queue(refused) => self.out.refuse = *refused,
+            Event::Intercept(up) => self.out.accepts = *up,
+            Event::Drain => self.core.drain(self.now, &mut self.out),
+            Event::EndAll => self.core.end_all(self.now, &mut self.out),
+            Event::Abandon => self.core.abandon(self.now, &mut self.out),
+            Event::Expect(pairs) => self.expect_counters(pairs)?,
+            Event::End => self.end()?,
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some(fault) = &self.out.fault {
+            return Err(fault.clone());
+        }
+        let copies = u64::from(self.settings.params.copies);
+        self.core.counters().balance(copies)?;
+        self.core.audit()
+    }
+
+    fn nothing_waits(&self) -> Result<(), String> {
+        match self.out.waiting.front() {
+            None => Ok(()),
+            Some(sent) => Err(format!(
+                "a frame is left over: at {} was sent  {}",
+                clock(sent.at),
+                self.tell(sent)
+            )),
+        }
+    }
+
+    /// Moves the clock, tick by tick, until something is sent or `end` has come.
+    fn run_to(&mut self, end: Nanos) -> Result<(), String> {
+        while self.now < end && self.out.waiting.is_empty() {
+            self.now = ((self.now / TICK + 1) * TICK).min(end);
+            self.out.now = self.now;
+            let mut fired = false;
+            while self.core.poll(self.now, &mut self.out) > 0 {
+                fired = true;
+            }
+            if fired {
+                self.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expect_sent(
+        &mut self,
+        when: When,
+        name: &str,
+        spec: &Spec,
+        from: Option<Endpoint>,
+    ) -> Result<(), String> {
+        let slack = if when.to == 0 { 0 } else { SLACK };
+        let (first, last) = (self.now + when.from, self.now + when.to + slack);
+        self.run_to(last)?;
+        let Some(sent) = self.out.waiting.front() else {
+            return Err(format!("nothing was sent until {}", clock(last)));
+        };
+        let found = self.tell(sent);
+        if sent.at < first {
+            return Err(format!(
+                "sent too early, at {} and not at {}: {found}",
+                clock(sent.at),
+                clock(first)
+            ));
+        }
+        let head = sent.head;
+        if from.is_some_and(|from| from != head.flow.src) {
+            return Err(format!("sent from {}: {found}", head.flow.src));
+        }
+        let client = self.bind(name, &head)?;
+        if let Some(difference) = spec.difference(&head, self.base(client)) {
+            return Err(format!(
+                "another {difference} is expected: was sent  {found}"
+            ));
+        }
+        self.out.waiting.pop_front();
+        Ok(())
+    }
+
+    /// The client whose numbers a frame on connection `name` uses. A SYN makes the name known.
+    fn bind(&mut self, name: &str, head: &wire::Head) -> Result<usize, String> {
+        if let Some(conn) = self.conns.iter().find(|c| c.name == name) {
+            if conn.local == head.flow.src {
+                return Ok(conn.client);
+            }
+            return Err(format!(
+                "the frame is another connection's, from {}, and not from {}",
+                head.flow.src, conn.local
+            ));
+        }
+        if head.flags != Flags::SYN {
+            return Err(format!(
+                "no SYN of a connection '{name}' was sent before this frame from {}",
+                head.flow.src
+            ));
+        }
+        let client = self.named(name).unwrap_or(0);
+        let target = Settings::target_of(self.client(client)?);
+        if head.flow.dst != target {
+            return Err(format!(
+                "a SYN was sent to {}, not to {target}",
+                head.flow.dst
+            ));
+        }
+        self.conns.push(Conn {
+            name: name.to_owned(),
+            local: head.flow.src,
+            target,
+            client,
+        });
+        Ok(client)
+    }
+
+    fn named(&self, name: &str) -> Option<usize> {
+        self.settings.clients.iter().position(|c| c.name == name)
+    }
+
+    fn conn(&self, name: &str) -> Result<&Conn, String> {
+        self.conns.iter().find(|c| c.name == name).ok_or_else(|| {
+            format!("no connection '{name}' is known: it is, once its SYN was expected with 'sent'")
+        })
+    }
+
+    fn mirror(
+        &mut self,
+        from_client: bool,
+        name: &str,
+        spec: &Spec,
+        shape: &Shape,
+    ) -> Result<(), String> {
+        let Some(index) = self.named(name) else {
+            return Err(format!(
+                "no client '{name}' is known: 'client {name} ADDRESS.PORT' says who it is"
+            ));
+        };
+        let client = self.client(index)?;
+        let (c, s) = (client.isn, client.server_isn);
+        let head = if from_client {
+            spec.head(client.flow, Base { seq: c, ack: s })
+        } else {
+            spec.head(client.flow.reversed(), Base { seq: s, ack: c })
+        };
+        let first = head.seq + u32::from(head.flags.has(Flags::SYN));
+        let payload: Vec<u8> = (0..head.payload_len)
+            .map(|i| shape.fill.unwrap_or_else(|| byte_at(index, first + i)))
+            .collect();
+        let kept = &payload[..payload.len() - shape.cut];
+        let mut headers = HeaderBuf::new();
+        wire::build::tcp(&mut headers, &LINK, &head, 64, 0, &payload);
+        let bytes = [&headers, kept].concat();
+        if from_client {
+            self.out.show(index, first, kept);
+        }
+        let (link, frame) = match (shape.fragments, shape.buffers) {
+            (Some(n), _) => {
+                let datagram = bytes.get(ETHERNET..).unwrap_or(&[]);
+                (LinkType::RawIp, MemoryFrame::chained(datagram, n))
+            }
+            (None, n) => {
+                let n = n.unwrap_or(usize::MAX);
+                (LinkType::Ethernet, MemoryFrame::chained(&bytes, n))
+            }
+        };
+        let packet = decode::mirrored_on(link, frame.bytes(), frame.frame_len())
+            .map_err(|e| format!("the frame cannot be decoded: {e:?}"))?;
+        // What became of it is told by the counters.
+        let _ = self.core.mirror(self.now, &packet, frame, &mut self.out);
+        Ok(())
+    }
+
+    fn expect_counters(&self, pairs: &[(String, u64)]) -> Result<(), String> {
+        let mut wrong = Vec::new();
+        for (name, want) in pairs {
+            let Some(found) = tally::value(&self.core, name) else {
+                return Err(format!(
+                    "unknown counter '{name}': one of {}",
+                    tally::names()
+                ));
+            };
+            if found != *want {
+                wrong.push(format!("{name} is {found}, not {want}"));
+            }
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join(", "))
+        }
+    }
+
+    /// Lets every timer fire: nothing more is sent, and nothing is left.
+    fn end(&mut self) -> Result<(), String> {
+        let limit = self.now + LIMIT;
+        while self.core.session_count() > 0 {
+            if self.now >= limit {
+                return Err(format!("{} sessions never end", self.core.session_count()));
+            }
+            self.run_to(self.now + SECOND)?;
+            self.nothing_waits()?;
+        }
+        let c = self.core.counters();
+        let left = [
+            ("segments", self.core.segment_count() as u64),
+            ("slots in use", self.core.slots().0 as u64),
+            ("claims", self.out.claimed.len() as u64),
+            ("turns in flight", c.in_flight_turns),
+            ("bytes in flight", c.in_flight_bytes),
+            (
+                "replicas with something to do",
+                u64::from(!self.core.is_drained()),
+            ),
+        ];
+        match left.iter().find(|l| l.1 > 0) {
+            None => Ok(()),
+            Some((what, n)) => Err(format!("at the end there are {what}: {n}")),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Counters by their names in reports: a plain one by its own (`replayed_turns`), one of several by group and reason
+//! (`dropped.duplicate`, `lost_bytes.hole`), and what the core holds at the moment (`held.sessions`).
+
+use replay::{Core, Counters, Drop, Loss};
+use tests::memory::MemoryPayload;
+
+macro_rules! plain {
+    ($($field:ident)*) => {
+        const PLAIN: &[&str] = &[$(stringify!($field),)*];
+
+        fn plain(c: &Counters, name: &str) -> Option<u64> {
+            match name {
+                $(stringify!($field) => Some(c.$field),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+plain! {
+    frames used sessions sessions_shed sessions_ended turns bytes out_of_order conflicting_bytes replayed_turns replayed_bytes
+    replayed_sessions retransmitted_bytes retransmitted_segments in_flight_turns in_flight_bytes gate_timeouts connects
+    connect_failures target_resets target_closed_early responses response_segments response_bytes responses_unknown
+    path_mtu_lowered keep_alives segments_sent tx_full
+}
+
+/// Plain counters that stay 0 when all is well.
+const TROUBLE: &[&str] = &[
+    "sessions_shed",
+    "conflicting_bytes",
+    "gate_timeouts",
+    "connect_failures",
+    "target_resets",
+    "target_closed_early",
+    "responses_unknown",
+    "retransmitted_segments",
+    "path_mtu_lowered",
+    "tx_full",
+];
+
+/// The value of a counter; `None` if there is none of that name.
+pub fn value(core: &Core<MemoryPayload>, name: &str) -> Option<u64> {
+    let c = core.counters();
+    let Some((group, reason)) = name.split_once('.') else {
+        return plain(c, name);
+    };
+    let loss = |values: &[u64]| {
+        let i = Loss::ALL.iter().position(|l| l.name() == reason)?;
+        values.get(i).copied()
+    };
+    match group {
+        "lost_turns" => loss(&c.lost_turns),
+        "lost_bytes" => loss(&c.lost_bytes),
+        "dropped" => {
+            let i = Drop::ALL.iter().position(|d| d.name() == reason)?;
+            c.dropped.get(i).copied()
+        }
+        "held" => match reason {
+            "sessions" => Some(core.session_count() as u64),
+            "segments" => Some(core.segment_count() as u64),
+            "slots" => Some(core.slots().0 as u64),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// All names, for a message.
+pub fn names() -> String {
+    let mut all: Vec<String> = PLAIN.iter().map(|n| (*n).to_owned()).collect();
+    for loss in Loss::ALL {
+        all.push(format!("lost_turns.{0}, lost_bytes.{0}", loss.name()));
+    }
+    all.extend(Drop::ALL.iter().map(|d| format!("dropped.{}", d.name())));
+    all.push("held.sessions, held.segments, held.slots".to_owned());
+    all.join(", ")
+}
+
+/// Counters that must be 0 at the end of a script that does not name them, with their values, where they are not.
+pub fn trouble(core: &Core<MemoryPayload>, named: &[(String, u64)]) -> Vec<(String, u64)> {
+    let mut all: Vec<String> = TROUBLE.iter().map(|n| (*n).to_owned()).collect();
+    for loss in Loss::ALL {
+        all.push(format!("lost_turns.{}", loss.name()));
+        all.push(format!("lost_bytes.{}", loss.name()));
+    }
+    all.extend(Drop::ALL.iter().map(|d| format!("dropped.{}", d.name())));
+    all.retain(|name| !named.iter().any(|(n, _)| n == name));
+    all.into_iter()
+        .filter_map(|name| {
+            let v = value(core, &name)?;
+            (v > 0).then_some((name, v))
+        })
+        .collect()
+}
