@@ -182,6 +182,8 @@ pub(crate) struct Replica {
     pub answered: bool,
     /// The transmit queue refused an acknowledgment.
     pub ack_refused: bool,
+    /// How often in a row the connection request had no next hop to go to.
+    pub unreachable: u8,
     /// The gate was opened for the session's end.
     pub end_released: bool,
     pub tcb: Tcb,

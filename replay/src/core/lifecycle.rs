@@ -165,6 +165,7 @@ impl<P: Payload> Core<P> {
                 gate_free: false,
                 answered: true,
                 ack_refused: false,
+                unreachable: 0,
                 end_released: false,
                 tcb: Tcb::default(),
                 board: NIL,

@@ -15,6 +15,11 @@ use wire::{Flags, Head, Nanos, Seq};
 /// When to try again what the transmit queue or the next hop refused.
 const RETRY: Nanos = 1_000_000;
 
+/// Each retry for want of a next hop comes after twice the time, to this many doublings: about a second.
+const SLOWEST: u8 = 10;
+/// So many such retries in a row are about a minute, as long as a SYN goes unanswered before the target counts as unreachable.
+pub(super) const UNREACHABLE: u8 = SLOWEST + 60;
+
 /// What to do with the turn at the head of the queue.
 enum Next {
     Send,
@@ -64,14 +69,20 @@ impl<P: Payload> Core<P> {
         let transfer = r.transfer;
         let mss = self.sessions[r.session].mss.min(self.mss_limit(transfer));
         let head = r.tcb.syn(now, r.flow(self.target(transfer)), mss);
-        let sent = self.transmit(transfer, &head, tx);
+        let sent = tx.send(transfer, &head, None);
+        self.count_sent(sent);
         let r = &mut self.replicas[rid];
-        if sent {
+        if sent.is_ok() {
             if r.tcb.rto.backoff == 0 {
                 r.tcb.time(r.tcb.snd_nxt, now);
             }
             r.retry_at = 0;
+            r.unreachable = 0;
             r.rto_at = now + r.tcb.rto.timeout();
+        } else if sent == Err(Refused::Unreachable) {
+            // The answer to ARP or ND is a matter of a millisecond, or it does not come for long.
+            r.retry_at = now + (RETRY << r.unreachable.min(SLOWEST));
+            r.unreachable = r.unreachable.saturating_add(1);
         } else {
             r.retry_at = now + RETRY;
         }

@@ -3,6 +3,7 @@
 //! A timer that fires too early, because what it was set for has moved, is set again; so arming is only needed when something
 //! comes nearer.
 
+use super::pump::UNREACHABLE;
 use super::{Core, Egress};
 use crate::counters::Loss;
 use crate::tcp::State;
@@ -64,7 +65,11 @@ impl<P: Payload> Core<P> {
         if r.retry_at != 0 && r.retry_at <= now {
             r.retry_at = 0;
             if r.tcb.state == State::SynSent && r.rto_at == 0 {
-                self.send_syn(now, rid, tx);
+                if r.unreachable < UNREACHABLE {
+                    self.send_syn(now, rid, tx);
+                } else {
+                    self.connect_timed_out(now, rid, tx);
+                }
             }
         }
         if self.replicas[rid].gate_at <= now {
@@ -76,6 +81,14 @@ impl<P: Payload> Core<P> {
             self.on_retransmission_timeout(now, rid, tx);
         }
         self.pump(now, rid, tx);
+    }
+
+    /// The target does not answer, or nobody knows the way to it.
+    fn connect_timed_out(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        self.replicas[rid].unreachable = 0;
+        self.counters.connect_failures += 1;
+        self.lose_connecting(rid, Loss::ConnectTimeout);
+        self.abort(now, rid, tx);
     }
 
     fn on_retransmission_timeout(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
@@ -101,12 +114,11 @@ impl<P: Payload> Core<P> {
         let connecting = r.tcb.state == State::SynSent;
         if !r.tcb.on_timeout() {
             if connecting {
-                self.counters.connect_failures += 1;
-                self.lose_connecting(rid, Loss::ConnectTimeout);
+                self.connect_timed_out(now, rid, tx);
             } else {
                 self.lose_released(rid, Loss::RetransmitTimeout);
+                self.abort(now, rid, tx);
             }
-            self.abort(now, rid, tx);
             return;
         }
         if connecting {

@@ -374,7 +374,7 @@ fn what_a_full_queue_refuses_is_sent_later() {
         let mut c = b.open(4000);
         assert!(b.take().is_empty());
         b.out.refuse = None;
-        b.pass(2 * MS);
+        b.pass(20 * MS);
         let mut t = b.accept();
         b.out.refuse = Some(reason);
         b.say(&mut c, 30);
@@ -394,6 +394,26 @@ fn what_a_full_queue_refuses_is_sent_later() {
         b.close(&mut t);
         b.assert_over();
     }
+}
+
+#[test]
+fn a_target_that_nobody_knows_the_way_to_is_asked_for_less_and_less_often() {
+    let mut b = Bed::with(|p| p.session_timeout = 600 * SECOND);
+    b.out.refuse = Some(Refused::Unreachable);
+    let mut c = b.open(4000);
+    b.say(&mut c, 30);
+    b.pass(SECOND);
+    assert!(b.counters().tx_full <= 11, "{}", b.counters().tx_full);
+    assert_eq!(b.counters().lost_turns_sum(), 0);
+    b.pass(89 * SECOND);
+    assert_eq!(b.lost(Loss::ConnectTimeout), (1, 30));
+    assert_eq!(b.counters().connect_failures, 1);
+    // The next turn asks anew.
+    b.out.refuse = None;
+    b.answer(&mut c, 10);
+    b.say(&mut c, 40);
+    let mut t = b.accept();
+    assert_eq!(b.receive(&mut t), (40, false));
 }
 
 #[test]
