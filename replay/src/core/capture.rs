@@ -211,7 +211,7 @@ impl<P: Payload> Core<P> {
                     payload: frame.into_payload(start..start + n),
                     seq,
                     ack: head.ack,
-                    push: left == 0 && head.flags.has(Flags::PSH),
+                    push: left == 0 && !packet.is_truncated() && head.flags.has(Flags::PSH),
                     urgent: less(head.urgent, seq.since(head.seq)),
                 };
                 news |= self.ingest(now, sid, piece, tx);

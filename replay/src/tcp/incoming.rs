@@ -63,6 +63,11 @@ impl Tcb {
             outcome.ack_now = head.flags.has(Flags::SYN);
             return outcome;
         }
+        if head.ack.gt(self.snd_max) || head.ack.lt(self.snd_una - self.max_wnd) {
+            // Acknowledges what was never sent, or what no window reaches back to: nothing of it counts (RFC 5961 section 5.2).
+            outcome.ack_now = true;
+            return outcome;
+        }
         if let Some((value, _)) = head.options.timestamps
             && head.seq.le(self.rcv.acked)
         {
@@ -94,10 +99,6 @@ impl Tcb {
 
     fn on_ack(&mut self, now: Nanos, head: &Head, outcome: &mut Outcome) {
         let ack = head.ack;
-        if ack.gt(self.snd_max) {
-            outcome.ack_now = true;
-            return;
-        }
         let window = u32::from(head.window) << self.snd_shift;
         if ack.gt(self.snd_una) {
             let n = ack.since(self.snd_una);

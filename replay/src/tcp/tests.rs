@@ -288,6 +288,17 @@ mod established {
     }
 
     #[test]
+    fn payload_with_an_acknowledgment_out_of_all_windows_is_challenged() {
+        let mut t = sending();
+        let edge = t.snd_una - t.max_wnd;
+        for (ack, taken) in [(edge - 1, false), (t.snd_max + 1, false), (edge, true)] {
+            let outcome = take(&mut t, 0, &segment(Flags::ACK, IRS + 1, ack, 10));
+            assert_eq!(outcome.payload, taken, "{ack:?}");
+            assert!(taken || outcome.ack_now);
+        }
+    }
+
+    #[test]
     fn old_acknowledgments_change_nothing() {
         let mut t = sending();
         take(&mut t, 0, &segment(Flags::ACK, IRS + 1, ISS + 101, 0));
