@@ -114,15 +114,15 @@ impl Tcb {
         if self.rto.backoff >= limit {
             return false;
         }
+        if self.rto.backoff == BLACK_HOLE && self.state.may_send() {
+            // Nothing gets through and no ICMP says why: perhaps full-sized segments do not (RFC 4821 section 7.7).
+            self.lower_mss(SAFE_MSS);
+        }
         self.cc.on_timeout(
             self.snd_max.since(self.snd_una),
             self.mss,
             self.rto.backoff == 0,
         );
-        if self.rto.backoff == BLACK_HOLE && self.state.may_send() {
-            // Nothing gets through and no ICMP says why: perhaps full-sized segments do not (RFC 4821 section 7.7).
-            self.lower_mss(SAFE_MSS);
-        }
         self.rto.backoff += 1;
         self.time_nothing();
         if self.state != State::SynSent {
