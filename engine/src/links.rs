@@ -5,7 +5,6 @@
 //! from bounded rings and never wait; a record that finds its ring full is dropped and counted.
 
 mod session;
-mod wake;
 
 pub use wake::Waker;
 

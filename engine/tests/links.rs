@@ -38,7 +38,7 @@ fn server(listen: SocketAddr, key: Option<[u8; 32]>, clock: &Clock) -> (Running,
         max_exact: 100_000,
         max_ranges: 16,
     };
-    let (waker, sleeper) = intercept::wake::pair().unwrap();
+    let (waker, sleeper) = wake::pair().unwrap();
     let (core, end) = rings(16, waker.clone());
     // A port that was in use a moment ago may need a little until it can be had again.
     let server = Server::bind(settings, vec![end], sleeper, Arc::clone(clock)).unwrap();

@@ -16,5 +16,4 @@ pub mod report;
 pub mod rings;
 pub mod run;
 pub mod server;
-pub mod wake;
 pub mod worker;

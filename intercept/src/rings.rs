@@ -5,10 +5,10 @@
 //! waits or makes a system call, [`CoreEnd::wake`] excepted.
 
 use crate::claims::Route;
-use crate::wake::Waker;
 use crossbeam::queue::ArrayQueue;
 use link::{BATCH_BYTES, BATCH_RECORDS, Claim, MAX_RECORD, encode_record};
 use std::sync::Arc;
+use wake::Waker;
 use wire::{Head, Nanos};
 
 /// Batches that the server may have ahead of it before the core lets them fill up instead of sending them at once: small ones cost
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_record_is_in_a_batch_or_counted() {
-        let (waker, _sleeper) = crate::wake::pair().unwrap();
+        let (waker, _sleeper) = wake::pair().unwrap();
         let (mut core, server) = rings(8, waker);
         let mut pushed = 0;
         for n in 0..10_000 {
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn small_batches_go_at_once_to_a_server_that_waits_and_fill_up_for_one_that_is_busy() {
-        let (waker, _sleeper) = crate::wake::pair().unwrap();
+        let (waker, _sleeper) = wake::pair().unwrap();
         let (mut core, server) = rings(64, waker);
         for n in 0..20 {
             core.push(route(1), &head(n), 0, &[]);

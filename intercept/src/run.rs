@@ -8,7 +8,6 @@ use crate::counters::{Counters, Published};
 use crate::report::Report;
 use crate::rings::{ServerEnd, rings};
 use crate::server::{self, Clock, Running, Server};
-use crate::wake::{self, Waker};
 use crate::worker::{Parts, Worker};
 use anyhow::{Context, bail};
 use config::Idle;
@@ -20,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use wake::Waker;
 use wire::Addr;
 use wire::host::{Host, HostConfig};
 

@@ -7,7 +7,6 @@ mod peer;
 
 use crate::registry::{Denied, Registry};
 use crate::rings::{Command, ServerEnd};
-use crate::wake::{Sleeper, Waker};
 use link::{Claim, Message, Stats};
 use log::{info, warn};
 use peer::{Lost, Peer};
@@ -19,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use wake::{Sleeper, Waker};
 use wire::Nanos;
 
 /// The time, from an arbitrary start that all threads of the process share.

@@ -20,15 +20,16 @@ const PURE: [&str; 4] = ["wire", "link", "replay", "config"];
 const MAX_LINES: usize = 600;
 
 /// Each crate, and the crates of this workspace that it may use in what it ships.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("dpdk-sys", &[]),
     ("dpdk", &["dpdk-sys", "wire"]),
     ("wire", &[]),
     ("link", &["wire"]),
+    ("wake", &[]),
     ("replay", &["wire"]),
     ("config", &["wire"]),
-    ("engine", &["config", "dpdk", "link", "replay", "wire"]),
-    ("intercept", &["config", "dpdk", "link", "wire"]),
+    ("engine", &["config", "dpdk", "link", "replay", "wake", "wire"]),
+    ("intercept", &["config", "dpdk", "link", "wake", "wire"]),
 ];
 
 fn workspace() -> PathBuf {

@@ -1,6 +1,5 @@
 //! One link's thread: connect, keep the link, connect again.
 
-use super::wake::Sleeper;
 use super::{Clock, Shared};
 use crossbeam::queue::ArrayQueue;
 use link::{Claim, Connection, Error, Message, Record};
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use wake::Sleeper;
 use wire::Nanos;
 
 /// Pauses between attempts to connect: they double from the first to the last.

@@ -3,9 +3,9 @@
 use super::*;
 use crate::claims::Route;
 use crate::rings::{Batch, ServerEnd, rings};
-use crate::wake::{self, Sleeper};
 use ::tests::memory::{MemoryPort, MemoryRx, MemoryTx, MemoryWire};
 use link::{Claim, Record};
+use wake::Sleeper;
 use wire::build::{self, LinkHeader};
 use wire::head::HeaderBuf;
 use wire::host::HostConfig;

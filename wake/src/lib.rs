@@ -1,4 +1,7 @@
 //! Waking a thread that waits in poll(2): an eventfd, written only if the thread really sleeps.
+//!
+//! What always holds: a wake that comes after the sleeper has said it is about to sleep ends that sleep, and a wake costs no system call while it is awake.
+#![forbid(unsafe_code)]
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
