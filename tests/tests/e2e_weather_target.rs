@@ -1,7 +1,5 @@
 //! Targets in trouble: slow, standing still, restarted, closed, far away. The engine stays within its memory, sheds by the rules,
 //! says what happened, and recovers by itself.
-//!
-//! What takes long is shortened by default; `REPLAY_FULL=1` runs it in full.
 #![cfg(feature = "lab")]
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +14,6 @@ use tests::lab::report::Report;
 use tests::lab::servers::Service;
 use tests::lab::stage::{Front, Stage, StageOptions};
 use tests::lab::turn::Turn;
-use tests::lab::weather::scaled;
 use tests::lab::{Family, Lab, LabOptions, Node, skipped};
 use tests::load::{Talk, Workload};
 
@@ -156,7 +153,7 @@ fn a_slow_target_with_little_memory() {
 /// A target that stands still and goes on: everything arrives.
 #[test]
 fn a_target_that_stands_still_and_goes_on() {
-    let seconds = scaled("seconds of standstill", 30, 12);
+    let seconds = 30;
     on_stage(
         "a_target_that_stands_still_and_goes_on",
         StageOptions::default(),

@@ -1,7 +1,8 @@
 //! A delay line: takes the frames of each of two interfaces, keeps them for a time, and sends them out of the other.
 //!
 //! It stands for the distance to a target. The kernel here has no queueing discipline that delays, so the frames go through
-//! DPDK's af_packet driver. Frames keep their order; one that comes when the line is full is lost, as on any long line.
+//! DPDK's af_packet driver. Frames keep their order, unless a share of them is to overtake others; one that comes when the line is full is lost,
+//! as on any long line.
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, anyhow};
@@ -24,6 +25,13 @@ struct Args {
     /// Time that each frame takes from one to the other, in milliseconds.
     #[arg(long)]
     ms: u64,
+    /// Share of the frames, in thousandths, that overtake others which are in the line. None overtakes a SYN: without it, what a client says is
+    /// no beginning.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1000))]
+    early: u64,
+    /// How many of them at most.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    past: u64,
 }
 
 /// Bytes of a frame that go before its payload: the Ethernet header.
@@ -34,6 +42,7 @@ const NAP: Duration = Duration::from_micros(200);
 
 struct Held {
     due: Instant,
+    syn: bool,
     header: [u8; HEADER],
     payload: Payload,
 }
@@ -44,6 +53,33 @@ struct Line {
     tx: TxQueue,
     held: VecDeque<Held>,
     delay: Duration,
+    overtaking: Overtaking,
+}
+
+/// Which frames overtake how many: pseudo-random (xorshift), and the same in each run.
+#[derive(Clone, Copy)]
+struct Overtaking {
+    early: u64,
+    past: u64,
+    state: u64,
+}
+
+impl Overtaking {
+    fn draw(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state >> 11
+    }
+
+    /// How many frames the next one overtakes.
+    fn next(&mut self) -> usize {
+        if self.draw() % 1000 < self.early {
+            (1 + self.draw() % self.past) as usize
+        } else {
+            0
+        }
+    }
 }
 
 impl Line {
@@ -56,12 +92,20 @@ impl Line {
             let (Some(header), n) = (bytes.first_chunk::<HEADER>().copied(), bytes.len()) else {
                 continue;
             };
+            let syn = is_syn(bytes);
             if self.held.len() < LINE {
-                self.held.push_back(Held {
-                    due: now + self.delay,
+                let overtakes = self.overtaking.next();
+                let before = self.held.iter().rev().take(overtakes);
+                let at = self.held.len() - before.take_while(|h| !h.syn).count();
+                // With the time of those it overtakes they all leave in one burst: the order changes, and hardly the time.
+                let due = self.held.get(at).map_or(now + self.delay, |h| h.due);
+                let held = Held {
+                    due,
+                    syn,
                     header,
                     payload: frame.into_payload(HEADER..n),
-                });
+                };
+                self.held.insert(at, held);
             }
         }
         while let Some(held) = self.held.front_mut() {
@@ -80,6 +124,17 @@ impl Line {
         self.tx.flush();
         moved
     }
+}
+
+/// True for an IPv4 frame with TCP's SYN and no ACK: the first of a connection.
+fn is_syn(frame: &[u8]) -> bool {
+    let flags = || {
+        let packet = frame.get(HEADER..)?;
+        let header = usize::from(*packet.first()? & 0x0f) * 4;
+        let tcp = frame.get(12..14)? == [0x08, 0x00] && *packet.get(9)? == 6;
+        packet.get(header + 13).copied().filter(|_| tcp)
+    };
+    flags().is_some_and(|f| f & 0x12 == 0x02)
 }
 
 /// A port with its pools, the queues apart.
@@ -125,6 +180,11 @@ fn main() -> Result<()> {
         tx,
         held: VecDeque::with_capacity(LINE),
         delay,
+        overtaking: Overtaking {
+            early: args.early,
+            past: args.past,
+            state: 0x9e37_79b9_7f4a_7c15,
+        },
     };
     let mut lines = [line(rx_a, tx_b), line(rx_b, tx_a)];
     eprintln!("ready: {} ms between {a} and {b}", args.ms);

@@ -167,6 +167,8 @@ pub struct LabOptions {
     pub second: Option<Span>,
     /// Further client addresses beside the first, 10.10.0.101 and fd10::101 upwards; at most 100.
     pub more_clients: u8,
+    /// Recorders keep what clients said, for [`servers::kept`].
+    pub keep_bytes: bool,
     /// A name of the caller's choice instead of one derived from the process: such a lab is left alone by [`sweep`]
     /// and outlives its `Lab`.
     pub name: Option<String>,
@@ -330,6 +332,14 @@ impl Lab {
     /// More than 100, or nft refuses.
     pub fn lose_on_replay_network(&self, percent: u8) -> Result<()> {
         topology::lose(&self.namespace(Node::Lan), percent)
+    }
+
+    /// TCP packets that were lost there since the loss was set.
+    ///
+    /// # Errors
+    /// None was set, or nft refuses.
+    pub fn lost_on_replay_network(&self) -> Result<u64> {
+        topology::lost(&self.namespace(Node::Lan))
     }
 
     /// The MAC addresses of a node.

@@ -109,7 +109,7 @@ impl Server {
         let private = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 20_000 + port);
         let listen: &[SocketAddr] = if recorded { &[private] } else { &public };
 
-        let name = format!("{}-{}", service.name(), side.node().suffix());
+        let name = server_name(service, side);
         let dir = lab.file(&name);
         std::fs::create_dir_all(&dir)
             .with_context(|| format!("{}: cannot be made", dir.display()))?;
@@ -192,6 +192,24 @@ impl Server {
     }
 }
 
+fn kept_folder(lab: &Lab, name: &str) -> PathBuf {
+    lab.file(&format!("{name}.bytes"))
+}
+
+/// What the client of a recorded connection said, in a lab whose recorders keep it.
+///
+/// # Errors
+/// The file can't be read: the recorder did not keep it, or the record is another server's.
+pub fn kept(lab: &Lab, side: Side, service: Service, record: &Record) -> Result<Vec<u8>> {
+    let name = server_name(service, side);
+    let path = kept_folder(lab, &name).join(record.kept_name());
+    std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))
+}
+
+fn server_name(service: Service, side: Side) -> String {
+    format!("{}-{}", service.name(), side.node().suffix())
+}
+
 /// True once somebody listens there.
 fn listening(namespace: &str, address: SocketAddr) -> Result<Option<()>> {
     let filter = format!("src {address}");
@@ -214,8 +232,8 @@ fn recorder(
         command.arg(format!("--listen={address}"));
     }
     command.arg(format!("--to={to}")).arg("--out").arg(&path);
-    if std::env::var_os("REPLAY_KEEP_BYTES").is_some() {
-        let kept = lab.file(&format!("{name}.bytes"));
+    if lab.options().keep_bytes || std::env::var_os("REPLAY_KEEP_BYTES").is_some() {
+        let kept = kept_folder(lab, name);
         std::fs::create_dir_all(&kept)?;
         command.arg("--keep").arg(kept);
     }

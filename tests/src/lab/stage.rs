@@ -150,6 +150,19 @@ impl Front {
         Ok(())
     }
 
+    /// Kills the recorder while it stands still: what it had not read is thrown away, so that the kernel resets its connections
+    /// (RFC 1122 section 4.2.2.13), and its port is closed.
+    ///
+    /// # Errors
+    /// It doesn't run.
+    pub fn crash(&mut self) -> Result<()> {
+        let recorder = self.running()?;
+        recorder.signal(rustix::process::Signal::KILL)?;
+        recorder.wait(STOP)?;
+        self.recorder = None;
+        Ok(())
+    }
+
     fn running(&mut self) -> Result<&mut Process> {
         let recorder = self.recorder.as_mut();
         recorder.ok_or_else(|| anyhow!("no recorder runs in front of the target"))

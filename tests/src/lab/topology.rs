@@ -330,8 +330,8 @@ pub(super) fn lose(namespace: &str, percent: u8) -> Result<()> {
     }
     let rule = match percent {
         // nft refuses a comparison that always holds.
-        100 => "drop".to_owned(),
-        _ => format!("numgen random mod 100 < {percent} drop"),
+        100 => "counter drop".to_owned(),
+        _ => format!("numgen random mod 100 < {percent} counter drop"),
     };
     let mut rules = String::from("table bridge loss\ndelete table bridge loss\n");
     if percent > 0 {
@@ -345,6 +345,26 @@ pub(super) fn lose(namespace: &str, percent: u8) -> Result<()> {
         Command::new("ip").args(["netns", "exec", namespace, "nft", "-f", "-"]),
         &rules,
     )
+}
+
+/// Packets that [`lose`] has lost so far.
+pub(super) fn lost(namespace: &str) -> Result<u64> {
+    let table = output(Command::new("ip").args([
+        "netns", "exec", namespace, "nft", "list", "table", "bridge", "loss",
+    ]))?;
+    counted(&table).ok_or_else(|| anyhow!("nft shows no counter of what it drops: {table}"))
+}
+
+/// The sum of the packet counters in nft's listing; `None` if there is none.
+fn counted(table: &str) -> Option<u64> {
+    let counters = table.split("counter packets ").skip(1);
+    counters
+        .map(|c| {
+            c.split_whitespace()
+                .next()
+                .and_then(|n| n.parse::<u64>().ok())
+        })
+        .reduce(|a, b| Some(a? + b?))?
 }
 
 /// The MAC addresses in a namespace, loopback's left out.
@@ -393,6 +413,14 @@ mod tests {
         for bad in ["", "a b", "../x", "a-b", &"x".repeat(33)] {
             assert!(checked_name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn counters_are_summed() {
+        let table = "ip protocol tcp numgen random mod 100 < 5 counter packets 12 bytes 900 drop\n\
+                     meta l4proto tcp numgen random mod 100 < 5 counter packets 3 bytes 7 drop\n";
+        assert_eq!(counted(table), Some(15));
+        assert_eq!(counted("chain forward { }"), None);
     }
 
     #[test]

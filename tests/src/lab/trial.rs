@@ -8,7 +8,7 @@ use super::report::Report;
 use super::servers::{Server, Service, Side};
 use super::{Family, Lab, LabOptions, Responses};
 use crate::load::{Talk, Workload};
-use crate::record::{Match, check_byte_exact};
+use crate::record::{Match, Record, check_byte_exact};
 use anyhow::{Context, Result, bail};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct Outcome {
     pub report: Report,
     /// Connections that were compared.
     pub connections: usize,
+    /// What the target's recorders wrote down of each.
+    pub target: Vec<Record>,
 }
 
 impl Trial {
@@ -157,6 +159,7 @@ impl Parts {
             Match::Bytes
         };
         let mut compared = 0;
+        let mut at_target = Vec::new();
         let mut differences = Vec::new();
         let report = settled.and_then(|_| self.engine.stop());
         for (service, production, target) in self.services {
@@ -168,6 +171,7 @@ impl Parts {
             if let Err(e) = check_byte_exact(&production, &target, mode, usize::from(copies)) {
                 differences.push(format!("{service:?}: {e:#}"));
             }
+            at_target.extend(target);
         }
         if !differences.is_empty() {
             let report = report.map_or_else(|e| format!("{e:#}"), |r| r.to_string());
@@ -185,6 +189,7 @@ impl Parts {
         Ok(Outcome {
             report,
             connections: compared,
+            target: at_target,
         })
     }
 }
