@@ -44,7 +44,8 @@ impl<P: Payload> Core<P> {
             return false;
         }
         let mss = r.tcb.mss();
-        if r.tcb.cc.recovering() || !board.first_is_lost(u32::from(mss)) {
+        let busy = r.tcb.cc.recovering() || r.tcb.cc.timed_out();
+        if busy || !board.first_is_lost(u32::from(mss)) {
             return false;
         }
         let (flight, max) = (r.tcb.snd_max.since(r.tcb.snd_una), r.tcb.snd_max);

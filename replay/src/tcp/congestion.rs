@@ -7,6 +7,19 @@ use wire::Seq;
 /// Duplicate acknowledgments that mean a loss (RFC 5681 section 3.2).
 const DUP_THRESHOLD: u8 = 3;
 
+/// What the sender is doing about losses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// There is none.
+    #[default]
+    Open,
+    /// A fast retransmit is being followed up, until `recover` is acknowledged.
+    Recovery,
+    /// The timer has fired, and not all that was out is acknowledged: duplicates are what was sent again without need (RFC 6582
+    /// section 4, RFC 6675 section 5.1).
+    TimedOut,
+}
+
 /// State of the sender's congestion control, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Congestion {
@@ -17,8 +30,9 @@ pub struct Congestion {
     duplicates: u8,
     /// There is a scoreboard.
     sack: bool,
-    /// While recovering: the recovery ends when this is acknowledged (RFC 6582 section 3.2).
-    recover: Option<Seq>,
+    phase: Phase,
+    /// Unless the phase is open: what ends it when it is acknowledged (RFC 6582 section 3.2).
+    recover: Seq,
 }
 
 impl Congestion {
@@ -28,6 +42,14 @@ impl Congestion {
             cwnd: 10 * u32::from(mss),
             ssthresh: u32::MAX,
             ..Self::default()
+        }
+    }
+
+    /// At the start of a connection whose SYN was lost: one segment (RFC 5681 section 3.1).
+    pub fn after_lost_syn(mss: u16) -> Self {
+        Self {
+            cwnd: u32::from(mss),
+            ..Self::new(mss)
         }
     }
 
@@ -53,7 +75,13 @@ impl Congestion {
     /// True between a fast retransmit and the acknowledgment of everything sent before it.
     #[inline]
     pub fn recovering(&self) -> bool {
-        self.recover.is_some()
+        self.phase == Phase::Recovery
+    }
+
+    /// True between a time-out and the acknowledgment of everything sent before it: no recovery begins.
+    #[inline]
+    pub fn timed_out(&self) -> bool {
+        self.phase == Phase::TimedOut
     }
 
     /// `ack` acknowledged `n` new bytes. True if the next hole must be sent again at once (a partial acknowledgment).
@@ -61,10 +89,15 @@ impl Congestion {
     pub fn on_ack(&mut self, ack: Seq, n: u32, mss: u16) -> bool {
         let mss = u32::from(mss);
         self.duplicates = 0;
-        if let Some(recover) = self.recover {
-            if ack.ge(recover) {
+        // After a time-out an acknowledgment may cover what was not sent again: it tells of one segment (RFC 3465 section 2.3).
+        let most = if self.timed_out() { mss } else { 2 * mss };
+        if self.timed_out() && ack.ge(self.recover) {
+            self.phase = Phase::Open;
+        }
+        if self.recovering() {
+            if ack.ge(self.recover) {
                 self.cwnd = self.ssthresh;
-                self.recover = None;
+                self.phase = Phase::Open;
                 return false;
             }
             if self.sack {
@@ -75,7 +108,7 @@ impl Congestion {
             return true;
         }
         if self.cwnd < self.ssthresh {
-            self.cwnd = self.cwnd.saturating_add(n.min(2 * mss));
+            self.cwnd = self.cwnd.saturating_add(n.min(most));
         } else {
             self.acked = self.acked.saturating_add(n);
             if self.acked >= self.cwnd {
@@ -96,6 +129,9 @@ impl Congestion {
             }
             return false;
         }
+        if self.timed_out() {
+            return false;
+        }
         self.duplicates += 1;
         if self.duplicates < DUP_THRESHOLD {
             return false;
@@ -106,22 +142,26 @@ impl Congestion {
 
     /// A loss is certain: halve the window and recover until `max` is acknowledged.
     pub fn enter_recovery(&mut self, flight: u32, max: Seq, mss: u16) {
+        // What limited transmit has sent beyond the window does not count (RFC 5681 section 3.2 step 2).
+        let flight = flight.min(self.cwnd);
         self.ssthresh = (flight / 2).max(2 * u32::from(mss));
         let left = if self.sack { 0 } else { 3 * u32::from(mss) };
         self.cwnd = self.ssthresh.saturating_add(left);
-        self.recover = Some(max);
+        self.phase = Phase::Recovery;
+        self.recover = max;
         self.duplicates = 0;
     }
 
-    /// The retransmission timer fired with `flight` bytes out (RFC 5681 section 3.1, equation 4).
-    pub fn on_timeout(&mut self, flight: u32, mss: u16, first: bool) {
+    /// The retransmission timer fired with `flight` bytes out, up to `max` (RFC 5681 section 3.1, equation 4).
+    pub fn on_timeout(&mut self, flight: u32, max: Seq, mss: u16, first: bool) {
         if first {
             self.ssthresh = (flight / 2).max(2 * u32::from(mss));
         }
         self.cwnd = u32::from(mss);
         self.duplicates = 0;
         self.acked = 0;
-        self.recover = None;
+        self.phase = Phase::TimedOut;
+        self.recover = max;
     }
 }
 
@@ -137,7 +177,7 @@ mod tests {
             c.on_ack(Seq(0), 1_000, 1_000);
         }
         assert_eq!(c.window(1_000), 20_000);
-        c.on_timeout(20_000, 1_000, true);
+        c.on_timeout(20_000, Seq(0), 1_000, true);
         assert_eq!(c.window(1_000), 1_000);
         for _ in 0..9 {
             c.on_ack(Seq(0), 1_000, 1_000);

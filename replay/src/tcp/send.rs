@@ -120,6 +120,7 @@ impl Tcb {
         }
         self.cc.on_timeout(
             self.snd_max.since(self.snd_una),
+            self.snd_max,
             self.mss,
             self.rto.backoff == 0,
         );
