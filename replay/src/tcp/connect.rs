@@ -80,7 +80,13 @@ impl Tcb {
         self.snd_shift = options.window_scale.map_or(0, |s| s.min(14));
         let taken = if self.timestamps { TIMESTAMP_LEN } else { 0 };
         self.mss = peer_mss.min(limit).saturating_sub(taken).max(1);
-        self.cc = Congestion::new(self.mss);
+        // It was sent again, so it counts as lost (RFC 6298 section 5.7, RFC 5681 section 3.1).
+        self.rto.syn_lost = self.rto.backoff > 0;
+        self.cc = if self.rto.syn_lost {
+            Congestion::after_lost_syn(self.mss)
+        } else {
+            Congestion::new(self.mss)
+        };
         self.rcv = Receiver::new(head.seq);
         self.ts_recent = options.timestamps.map_or(0, |t| t.0);
         self.snd_una = head.ack;

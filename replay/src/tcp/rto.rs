@@ -4,6 +4,8 @@ use wire::Nanos;
 
 /// Before any sample (RFC 6298 section 2.1).
 const INITIAL_US: u32 = 1_000_000;
+/// The same for data behind a SYN that had to be sent again (section 5.7).
+const INITIAL_SYN_LOST_US: u32 = 3_000_000;
 /// The standard says one second; every large stack uses 200 ms, and a replay on a LAN needs it.
 const MIN_US: u32 = 200_000;
 const MAX_US: u32 = 60_000_000;
@@ -15,6 +17,8 @@ pub struct Rto {
     rttvar: u32,
     /// How often the timer has fired since the last new acknowledgment.
     pub(crate) backoff: u8,
+    /// The connection's SYN was sent more than once.
+    pub(crate) syn_lost: bool,
 }
 
 impl Rto {
@@ -35,7 +39,9 @@ impl Rto {
     /// How long to wait now, back-off included (section 2.4, 5.5).
     #[inline]
     pub fn timeout(&self) -> Nanos {
-        let base = if self.srtt == 0 {
+        let base = if self.srtt == 0 && self.syn_lost {
+            INITIAL_SYN_LOST_US
+        } else if self.srtt == 0 {
             INITIAL_US
         } else {
             self.srtt
