@@ -61,10 +61,11 @@ fn on_stage(
     let outcome = act(&mut stage).and_then(|()| {
         let report = stage.recovers(&fresh, turns)?;
         eprintln!(
-            "{test}: lost {}, target {}, buffers {}",
-            report.value("lost")?,
+            "{test}: lost {:?}, {} sessions shed, target {}, {:?}",
+            reasons(&report)?,
+            report.number("production.sessions_shed")?,
             report.value("target")?,
-            report.value("buffers")?
+            stage.memory()
         );
         Ok(())
     });
@@ -73,6 +74,19 @@ fn on_stage(
         panic!("{test}: {e:#}");
     }
     stage.finish().unwrap_or_else(|e| panic!("{test}: {e:#}"));
+}
+
+/// The turns that were lost for each reason.
+fn reasons(report: &Report) -> Result<Vec<(String, u64)>> {
+    let all = report.value("lost.reason")?.as_object();
+    let mut lost = Vec::new();
+    for reason in all.into_iter().flat_map(|o| o.keys()) {
+        let turns = report.number(&format!("lost.reason.{reason}.turns"))?;
+        if turns > 0 {
+            lost.push((reason.clone(), turns));
+        }
+    }
+    Ok(lost)
 }
 
 /// Turns were lost for these reasons and no other.
@@ -140,8 +154,14 @@ fn a_slow_target_with_little_memory() {
                 "no session was over its limit:\n{during}"
             );
             ensure!(
-                during.number("production.sessions_shed")? > 0 || lost(&during, "buffers")? > 0,
+                during.number("production.sessions_shed")? > 0,
                 "nothing was shed:\n{during}"
+            );
+            // Sessions hold three quarters of the buffers at most, and new ones are shed when an eighth of that is left.
+            let (most, size) = (stage.memory().most_used, during.number("buffers.size")?);
+            ensure!(
+                most * 10 >= size * 6,
+                "only {most} of {size} buffers were ever in use, so nothing had to be shed:\n{during}"
             );
             stage.front.release()?;
             let report = stage.settle(0, Duration::from_secs(90))?;
@@ -224,6 +244,54 @@ fn a_target_that_is_restarted() {
     );
 }
 
+/// Uploads that the crash finds under way.
+const UPLOADS: u64 = 5;
+
+/// A target whose service crashes with requests unread: they are reset, what comes while it is gone is refused, and both are counted.
+#[test]
+fn a_target_that_crashes() {
+    on_stage(
+        "a_target_that_crashes",
+        StageOptions::default(),
+        |front, lab| front.open(lab),
+        |stage| {
+            let kept = load(Talk::Get, 20, 40, 20, 100);
+            let short = Workload {
+                seed: 2,
+                ..load(Talk::Get, 400, 1, 10, 50)
+            };
+            let (kept, short) = (stage.begin("kept", &kept)?, stage.begin("short", &short)?);
+            std::thread::sleep(Duration::from_secs(2));
+            stage.front.freeze()?;
+            // More than the kernel takes for a service that does not read.
+            stage.load(&load(Talk::Post(vec![1 << 20]), UPLOADS as usize, 1, 2, 10))?;
+            std::thread::sleep(Duration::from_secs(1));
+            stage.front.crash()?;
+            std::thread::sleep(Duration::from_secs(2));
+            stage.front.open(&stage.lab)?;
+            stage.end(kept, Duration::from_secs(60))?;
+            stage.end(short, Duration::from_secs(60))?;
+            let report = stage.settle(20 * 40 + 400 + UPLOADS, Duration::from_secs(60))?;
+            let lost = |reason: &str| report.number(&format!("lost.reason.{reason}.turns"));
+            // Each of the 20 had asked and was not answered, but its question was acknowledged, which makes it replayed; the uploads were not.
+            ensure!(
+                lost("target_reset")? >= UPLOADS && report.number("target.resets")? >= UPLOADS + 20,
+                "what was not read was not reset:\n{report}"
+            );
+            ensure!(
+                lost("connect_refused")? > 0 && report.number("target.connect_failures")? > 0,
+                "nothing was refused:\n{report}"
+            );
+            lost_only_for(&report, &["connect_refused", "target_reset"])?;
+            ensure!(
+                report.number("replayed.turns")? > 0,
+                "nothing was replayed before and after:\n{report}"
+            );
+            Ok(())
+        },
+    );
+}
+
 /// A target whose port is closed all the time: each turn is refused and counted, and when the port opens all is well.
 #[test]
 fn a_target_that_is_closed() {
@@ -251,7 +319,7 @@ fn a_target_that_is_closed() {
     );
 }
 
-/// A target 50 ms away: each turn takes at least twice that, and nothing is lost.
+/// A target 100 ms away: each turn takes at least twice that, and nothing is lost.
 #[test]
 fn a_target_far_away() {
     let mut line = None;
@@ -260,7 +328,7 @@ fn a_target_far_away() {
         StageOptions::default(),
         |front, lab| {
             front.open(lab)?;
-            line = Some(lab.delay_target(50)?);
+            line = Some(lab.delay_target(100)?);
             Ok(())
         },
         |stage| {
@@ -270,7 +338,7 @@ fn a_target_far_away() {
             let report = stage.settle(300 + 200 + 10, Duration::from_secs(60))?;
             let fastest = report.number("latency.target.p50_us")?;
             ensure!(
-                fastest >= 95_000,
+                fastest >= 190_000,
                 "half of the answers came within {fastest} us from a target 100 ms away:\n{report}"
             );
             report.check_nothing_lost()

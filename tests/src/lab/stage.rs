@@ -2,7 +2,8 @@
 //! within its memory, and to live on.
 //!
 //! What stands before the target is a [`Front`]: a recorder that can be frozen, ended and started again, and perhaps a throttle. The
-//! stage looks at every report it reads: books balance, buffers and memory are within their limits.
+//! stage looks at every report it reads: books balance, buffers and memory are within their limits. Memory is the kernel's word (proc(5)),
+//! and its highest mark, so that no moment is missed.
 
 use super::appliance::{Engine, EngineOptions};
 use super::process::{Process, binary, wait_until};
@@ -22,19 +23,19 @@ const THROTTLE_PORT: u16 = 8082;
 const START: Duration = Duration::from_secs(10);
 const STOP: Duration = Duration::from_secs(10);
 
-/// The resident memory of a process in bytes.
+/// The most resident memory that a process ever had, in bytes (proc(5), VmHWM).
 ///
 /// # Errors
 /// It's gone.
-pub fn resident(pid: u32) -> Result<u64> {
+pub fn peak_memory(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
     let kib = text
         .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .find_map(|l| l.strip_prefix("VmHWM:"))
         .and_then(|l| l.split_whitespace().next())
         .and_then(|n| n.parse::<u64>().ok())
-        .ok_or_else(|| anyhow!("{path}: has no VmRSS"))?;
+        .ok_or_else(|| anyhow!("{path}: has no VmHWM"))?;
     Ok(kib * 1024)
 }
 
@@ -239,8 +240,7 @@ pub struct Stage {
     production: Server,
     _target: Server,
     copies: u16,
-    /// Bytes that the engine's resident memory may have at most.
-    allowed: u64,
+    memory: Memory,
     /// The lab; last, so that it goes last.
     pub lab: Lab,
 }
@@ -263,7 +263,7 @@ impl Stage {
                 production: p.production,
                 _target: p.target,
                 copies: p.copies,
-                allowed: p.allowed,
+                memory: p.memory,
                 lab,
             }),
             Err(e) => {
@@ -318,21 +318,26 @@ impl Stage {
         if let Some(status) = process.status()? {
             bail!("engine: ended ({status}); its log:\n{}", process.tail());
         }
-        let (now, allowed) = (resident(process.id())?, self.allowed);
-        if now > allowed {
+        let (peak, allowed) = (peak_memory(process.id())?, self.memory.at_start + GROWTH);
+        if peak > allowed {
             bail!(
-                "the engine's memory grew to {now} bytes; {allowed} are what it began with, its buffers and {GROWTH}"
+                "the engine's memory grew to {peak} bytes; {allowed} are what it began with and {GROWTH}"
             );
         }
+        self.memory.peak = peak;
         let report = wait_until("a report", Duration::from_secs(10), || self.engine.report())?;
         report.check_books(self.copies)?;
         let (used, size) = (
             report.number("buffers.in_use")?,
             report.number("buffers.size")?,
         );
-        if used > size {
-            bail!("{used} buffers are in use, but there are {size}:\n{report}");
+        if used > size || size * BUFFER > self.memory.configured {
+            bail!(
+                "{used} buffers are in use of {size}, and limits.mbufs has {} bytes:\n{report}",
+                self.memory.configured
+            );
         }
+        self.memory.most_used = self.memory.most_used.max(used);
         Ok(report)
     }
 
@@ -352,7 +357,7 @@ impl Stage {
         .with_context(|| format!("{turns} turns of production; the last report:\n{last}"))
     }
 
-    /// After the trouble: a fresh load is replayed to the last byte, and nothing more is lost. Returns the report after it.
+    /// After the trouble: a fresh load is replayed to the last byte, nothing more is lost, and all buffers come back. Returns the report after it.
     ///
     /// # Errors
     /// It's not so.
@@ -372,7 +377,15 @@ impl Stage {
                 bail!("{what} grew from {then} to {now} after the trouble:\n{after}");
             }
         }
-        Ok(after)
+        wait_until("all buffers back", STOP, || {
+            let report = self.report()?;
+            Ok((report.number("buffers.in_use")? == 0).then_some(report))
+        })
+    }
+
+    /// What the engine's memory came to so far.
+    pub const fn memory(&self) -> Memory {
+        self.memory
     }
 
     /// Production's records so far.
@@ -394,8 +407,42 @@ impl Stage {
     }
 }
 
-/// Bytes that the engine's memory may grow by beside its buffers: tables that fill, stacks, the C library's heap.
-const GROWTH: u64 = 48 << 20;
+/// The engine's memory in bytes, and its buffers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// `limits.mbufs`.
+    pub configured: u64,
+    /// Resident when it was ready.
+    pub at_start: u64,
+    /// The most that was ever resident.
+    pub peak: u64,
+    /// The most buffers that a report said were in use.
+    pub most_used: u64,
+}
+
+/// Bytes of a frame that each buffer has room for at least.
+const BUFFER: u64 = 2_048;
+/// Bytes that the engine has at most when it is ready, beside two bytes for each of `limits.mbufs`: those buffers, and for each the entry that says
+/// where in a session it stands. The rest is the program, DPDK, and tables for the lab's 20,000 sessions.
+const BASE: u64 = 96 << 20;
+/// Bytes that its memory may grow by from then on. All tables and buffers are there from the start; stacks and the C library's heap do grow.
+const GROWTH: u64 = 16 << 20;
+
+impl Memory {
+    fn at_start(at_start: u64, configured: u64) -> Result<Self> {
+        if at_start > 2 * configured + BASE {
+            bail!(
+                "the engine begins with {at_start} bytes, with limits.mbufs = {configured} bytes"
+            );
+        }
+        Ok(Self {
+            configured,
+            at_start,
+            peak: at_start,
+            most_used: 0,
+        })
+    }
+}
 
 fn now_us() -> u64 {
     SystemTime::now()
@@ -423,7 +470,7 @@ struct Parts {
     production: Server,
     target: Server,
     copies: u16,
-    allowed: u64,
+    memory: Memory,
 }
 
 impl Parts {
@@ -438,14 +485,14 @@ impl Parts {
         front(&mut before, lab)?;
         options.engine.verbatim = Some(options.toml(lab)?);
         let mut engine = Engine::start(lab, &options.engine)?;
-        let resident = resident(engine.process().id())?;
+        let memory = Memory::at_start(peak_memory(engine.process().id())?, options.mbufs << 20)?;
         Ok(Self {
             front: before,
             engine,
             production,
             target,
             copies: options.engine.copies,
-            allowed: resident + (options.mbufs << 20) + GROWTH,
+            memory,
         })
     }
 }
