@@ -165,11 +165,12 @@ impl<P: Payload> Core<P> {
     pub(super) fn sent_piece(&mut self, now: Nanos, rid: u32, id: u32, n: u32) {
         let (end, next) = (self.segs[id].end(), self.segs[id].next);
         let r = &mut self.replicas[rid];
-        let again = r.tcb.snd_nxt.lt(r.tcb.snd_max);
+        // What begins with the byte of a window probe may go on with new ones.
+        let again = r.tcb.snd_max.since(r.tcb.snd_nxt).min(n);
         r.tcb.sent(now, n);
         r.rcv_all_acknowledged();
-        if again {
-            self.counters.retransmitted_bytes += u64::from(n);
+        self.counters.retransmitted_bytes += u64::from(again);
+        if again == n {
             self.counters.retransmitted_segments += 1;
         } else {
             r.sent_at = now;
