@@ -17,7 +17,8 @@ use wire::head::HeaderBuf;
 use wire::io::Frame;
 use wire::{Endpoint, Flags, Flow, Nanos, Seq};
 
-/// A timer fires at the wheel's next tick, and its time may have been rounded to one before.
+/// How far from its time a frame may be: a timer fires at the wheel's next tick, its time may have been rounded to one before, and the line before may have been
+/// late itself. What a frame brings about at once has no slack.
 const SLACK: Nanos = 2 * TICK;
 /// After this long nothing may be left of a session.
 const LIMIT: Nanos = 2_000 * SECOND;
@@ -222,7 +223,8 @@ impl Bed<'_> {
         from: Option<Endpoint>,
     ) -> Result<(), String> {
         let slack = if when.to == 0 { 0 } else { SLACK };
-        let (first, last) = (self.now + when.from, self.now + when.to + slack);
+        let first = (self.now + when.from).saturating_sub(slack).max(self.now);
+        let last = self.now + when.to + slack;
         self.run_to(last)?;
         let Some(sent) = self.out.waiting.front() else {
             return Err(format!("nothing was sent until {}", clock(last)));
