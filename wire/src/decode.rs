@@ -2,8 +2,12 @@
 //!
 //! What always holds for a [`Packet`]: its payload begins inside the bytes that were given, and `captured` bytes of it lie inside the
 //! whole frame. Payload is what the IP length says it is, never the padding behind it; a frame cut short by a snap length is reported as cut.
-//! Checksums are not verified: a mirror shows partial ones wherever a sender leaves them to its hardware.
+//!
+//! Checksums are verified on a port of our own, and on a mirror where that is asked for: a capture taken on a host shows unfinished ones wherever
+//! the sender leaves them to its hardware, and what was anonymised shows wrong ones. Where they are verified, one that is left at the sum of the
+//! pseudo-header passes, as it does between virtual interfaces. What is not all in the first buffer, or was cut, cannot be verified.
 
+use crate::checksum::{Sum, checksum};
 use crate::ethernet::{self, ethertype};
 use crate::ipv4::{self, protocol};
 use crate::tunnel::{Inner, Tunnel};
@@ -118,6 +122,13 @@ enum Port {
     Local,
 }
 
+/// What to make of the checksums of IPv4 and TCP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checksums {
+    Ignore,
+    Verify,
+}
+
 /// Where the walk over the headers ended.
 enum Stop {
     Tcp(Packet),
@@ -211,7 +222,13 @@ fn rest(bytes: &[u8], at: usize, end: usize) -> Result<&[u8], Skip> {
 
 /// Walks from the start of a frame to TCP. Every turn of the loop either ends it or moves on to a header further inside; `depth` bounds
 /// tunnels and the tag loop bounds itself, so it ends.
-fn walk(start: Layer, bytes: &[u8], frame_len: usize, port: Port) -> Result<Stop, Skip> {
+fn walk(
+    start: Layer,
+    bytes: &[u8],
+    frame_len: usize,
+    port: Port,
+    checksums: Checksums,
+) -> Result<Stop, Skip> {
     let bytes = bytes.get(..frame_len).unwrap_or(bytes);
     let mut layer = start;
     let mut at = 0usize;
@@ -298,6 +315,15 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, port: Port) -> Result<Stop
                 }
                 match (ip.protocol, port) {
                     (protocol::TCP, _) => {
+                        if checksums == Checksums::Verify {
+                            let whole = bytes.get(at..stated).filter(|_| end == stated);
+                            let header = bytes.get(ip_at..at).unwrap_or(&[]);
+                            if !header_is_sound(header)
+                                || whole.is_some_and(|segment| !segment_is_sound(&ip, segment))
+                            {
+                                return Err(Skip::BadChecksum);
+                            }
+                        }
                         return tcp_segment(&ip, bytes, at, stated, end, depth).map(Stop::Tcp);
                     }
                     (protocol::ICMP | protocol::ICMPV6, Port::Local) => return Ok(Stop::Control),
@@ -332,6 +358,30 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, port: Port) -> Result<Stop
             Inner::Ip => Layer::Ip,
         };
     }
+}
+
+/// The checksum of an IP header is right, or was left to hardware (RFC 1122 section 3.2.1.2). IPv6 has none. An authentication header may
+/// follow an IPv4 header.
+#[inline]
+fn header_is_sound(bytes: &[u8]) -> bool {
+    let Ok(h) = ipv4::Header::new_checked(bytes) else {
+        return true;
+    };
+    let own = bytes.get(..h.header_len()).unwrap_or(bytes);
+    own.get(10..12) == Some(&[0, 0]) || checksum(own) == 0
+}
+
+/// The checksum of a whole segment is right (RFC 9293 section 3.1), or was left at the sum of the pseudo-header for hardware to finish.
+#[inline]
+fn segment_is_sound(ip: &Ip, segment: &[u8]) -> bool {
+    let len = u32::try_from(segment.len()).unwrap_or(u32::MAX);
+    let pseudo = Sum::new().pseudo_header(&ip.src, &ip.dst, protocol::TCP, len);
+    let found = match segment.get(16..18) {
+        Some(&[high, low]) => u16::from_be_bytes([high, low]),
+        // Too short for a header: said by who reads it.
+        _ => return true,
+    };
+    pseudo.bytes(segment).finish() == 0 || found == !pseudo.finish()
 }
 
 /// Length of a capture file's link header and what follows it.
@@ -411,7 +461,23 @@ pub fn mirrored(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
 /// [`mirrored`] for a frame of another link type, as capture files have them.
 #[inline]
 pub fn mirrored_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
-    match walk(Layer::Link(link), bytes, frame_len, Port::Mirror)? {
+    on_mirror(link, bytes, frame_len, Checksums::Ignore)
+}
+
+/// [`mirrored_on`] that refuses what is corrupt, as a receiver does: [`Skip::BadChecksum`].
+#[inline]
+pub fn verified_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
+    on_mirror(link, bytes, frame_len, Checksums::Verify)
+}
+
+#[inline]
+fn on_mirror(
+    link: LinkType,
+    bytes: &[u8],
+    frame_len: usize,
+    checksums: Checksums,
+) -> Result<Packet, Skip> {
+    match walk(Layer::Link(link), bytes, frame_len, Port::Mirror, checksums)? {
         Stop::Tcp(p) => Ok(p),
         Stop::Fragment(_) => Err(Skip::Fragment),
         Stop::Control => Err(Skip::NotTcp),
@@ -426,16 +492,29 @@ pub fn fragment(bytes: &[u8], frame_len: usize) -> Option<Fragment> {
 
 /// [`fragment`] for a frame of another link type.
 pub fn fragment_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Option<Fragment> {
-    match walk(Layer::Link(link), bytes, frame_len, Port::Mirror) {
+    match walk(
+        Layer::Link(link),
+        bytes,
+        frame_len,
+        Port::Mirror,
+        Checksums::Ignore,
+    ) {
         Ok(Stop::Fragment(f)) => Some(f),
         _ => None,
     }
 }
 
-/// Decodes a frame received on a port of our own: no encapsulation, at most one VLAN tag.
+/// Decodes a frame received on a port of our own: no encapsulation, at most one VLAN tag. One that is corrupt is refused as
+/// [`Skip::BadChecksum`], so that its sender sends it again.
 #[inline]
 pub fn local(bytes: &[u8], frame_len: usize) -> Local {
-    match walk(Layer::Ethernet, bytes, frame_len, Port::Local) {
+    match walk(
+        Layer::Ethernet,
+        bytes,
+        frame_len,
+        Port::Local,
+        Checksums::Verify,
+    ) {
         Ok(Stop::Tcp(p)) => Local::Tcp(p),
         Ok(Stop::Control) => Local::Control,
         Ok(Stop::Fragment(_)) => Local::Skip(Skip::Fragment),

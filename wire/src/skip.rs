@@ -34,11 +34,13 @@ pub enum Skip {
     MappedAddress,
     /// An IPv6 extension header chain longer than is followed.
     ExtensionHeaders,
+    /// The checksum of the IPv4 header or of the TCP segment is wrong: the frame was damaged on its way.
+    BadChecksum,
 }
 
 impl Skip {
     /// How many reasons there are.
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
 
     /// All reasons, in the order of their discriminants, so that `ALL[reason as usize] == reason`.
     pub const ALL: [Self; Self::COUNT] = [
@@ -56,6 +58,7 @@ impl Skip {
         Self::Vlan,
         Self::MappedAddress,
         Self::ExtensionHeaders,
+        Self::BadChecksum,
     ];
 
     /// The name under which the report counts it.
@@ -75,6 +78,7 @@ impl Skip {
             Self::Vlan => "vlan",
             Self::MappedAddress => "mapped_address",
             Self::ExtensionHeaders => "extension_headers",
+            Self::BadChecksum => "bad_checksum",
         }
     }
 }

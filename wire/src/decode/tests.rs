@@ -245,6 +245,62 @@ fn a_local_port_hands_control_to_the_host_and_opens_no_tunnel() {
     assert_eq!(local(&icmp6, icmp6.len()), Local::Control);
 }
 
+proptest! {
+    #[test]
+    fn a_damaged_segment_is_refused(
+        (head, payload) in samples::segment(),
+        at in any::<proptest::sample::Index>(),
+        flip in 1u8..=255,
+    ) {
+        let sound = samples::frame(&head, &payload);
+        prop_assert!(matches!(local(&sound, sound.len()), Local::Tcp(_)));
+        prop_assert!(verified_on(LinkType::Ethernet, &sound, sound.len()).is_ok());
+        let mut damaged = sound.clone();
+        let v6 = sound[12] == 0x86;
+        // Not covered: what stands before IPv6's addresses. An IPv4 checksum of zero would mean that there is none.
+        let places: Vec<usize> = (14..sound.len())
+            .filter(|at| if v6 { *at >= 22 } else { !(24..26).contains(at) })
+            .collect();
+        let at = places[at.index(places.len())];
+        damaged[at] ^= flip;
+        prop_assert!(!matches!(local(&damaged, damaged.len()), Local::Tcp(_)), "byte {} of {}", at, sound.len());
+        prop_assert!(verified_on(LinkType::Ethernet, &damaged, damaged.len()).is_err());
+    }
+}
+
+#[test]
+fn a_checksum_that_hardware_was_to_finish_is_none() {
+    for (head, mut frame) in [samples::plain(b"abc"), samples::plain6(b"abc")] {
+        let tcp = if head.flow.src.addr.is_v4() { 34 } else { 54 };
+        let len = (frame.len() - tcp) as u32;
+        let pseudo = Sum::new().pseudo_header(&head.flow.src.addr, &head.flow.dst.addr, 6, len);
+        frame[tcp + 16..tcp + 18].copy_from_slice(&(!pseudo.finish()).to_be_bytes());
+        assert!(matches!(local(&frame, frame.len()), Local::Tcp(_)));
+        frame[tcp + 17] ^= 1;
+        assert_eq!(local(&frame, frame.len()), Local::Skip(Skip::BadChecksum));
+        assert_eq!(mirrored(&frame, frame.len()).unwrap().head, head);
+    }
+}
+
+#[test]
+fn what_is_not_all_there_cannot_be_verified() {
+    let (head, mut frame) = samples::plain(&[7; 40]);
+    let len = frame.len();
+    frame[70] ^= 1;
+    assert_eq!(local(&frame, len), Local::Skip(Skip::BadChecksum));
+    for first in [len, len - 10] {
+        frame.truncate(first);
+        let whole = if first == len { len + 4 } else { len };
+        let got = verified_on(LinkType::Ethernet, &frame, whole).map(|p| p.head);
+        let want = if first == len {
+            Err(Skip::BadChecksum)
+        } else {
+            Ok(head)
+        };
+        assert_eq!(got, want);
+    }
+}
+
 #[test]
 fn tags_are_counted() {
     let (head, f) = samples::plain(b"x");
