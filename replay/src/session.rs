@@ -62,6 +62,8 @@ pub(crate) struct Session {
     pub rcv_nxt: Seq,
     /// End of the client's stream as far as any frame tells of it: what lies between `rcv_nxt` and this was not captured.
     pub shown: Seq,
+    /// A frame with payload told so; else the last number of it may as well be the client's FIN.
+    pub shown_by_payload: bool,
     /// What the client had acknowledged in its latest segment.
     pub acked: Seq,
     /// What it had acknowledged with its latest payload: a higher one begins a turn.
@@ -90,6 +92,14 @@ pub(crate) struct Session {
     /// When the open gap was first seen; 0: there is none.
     pub gap_since: Nanos,
     pub last_seen: Nanos,
+}
+
+impl Session {
+    /// Bytes that the session does not have were told of: one at the end of the stream that no payload showed may as well be the client's FIN.
+    pub(crate) fn shows_more(&self) -> bool {
+        self.shown
+            .gt(self.rcv_nxt + u32::from(!self.shown_by_payload))
+    }
 }
 
 /// Ends of a singly linked list in a slab.

@@ -179,7 +179,7 @@ impl<P: Payload> Core<P> {
                 )
             })?;
         }
-        let open = s.phase == Phase::Synced && s.shown.gt(s.rcv_nxt);
+        let open = s.phase == Phase::Synced && s.shows_more();
         ensure(
             (beyond.is_empty() && !open) || s.gap_since != 0 || s.phase == Phase::Ended,
             || "nobody looks at its gap".into(),

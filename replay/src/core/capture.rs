@@ -275,6 +275,8 @@ impl<P: Payload> Core<P> {
             return false;
         }
         s.fin = Some(end);
+        // A number without payload may have counted the FIN in.
+        s.shown = s.shown.min(end);
         if s.phase == Phase::Joining {
             s.rcv_nxt = s.rcv_nxt.max(end);
         }

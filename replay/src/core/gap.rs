@@ -140,8 +140,7 @@ impl<P: Payload> Core<P> {
             }
         }
         let s = &mut self.sessions[sid];
-        if s.beyond.is_empty() && s.shown.le(s.rcv_nxt) && s.fin.is_none_or(|fin| fin.le(s.rcv_nxt))
-        {
+        if s.beyond.is_empty() && !s.shows_more() && s.fin.is_none_or(|fin| fin.le(s.rcv_nxt)) {
             s.gap_since = 0;
         }
         self.check_fin(now, sid);
@@ -157,7 +156,7 @@ impl<P: Payload> Core<P> {
     /// Bytes of the client's stream are known to be missing.
     pub(super) fn gap_is_open(&self, sid: u32) -> bool {
         let s = &self.sessions[sid];
-        !s.beyond.is_empty() || s.shown.gt(s.rcv_nxt)
+        !s.beyond.is_empty() || s.shows_more()
     }
 
     /// The server has closed and acknowledged one number more than the client is known to have said: that is the client's FIN, unless a byte of
@@ -196,6 +195,9 @@ impl<P: Payload> Core<P> {
             _ => false,
         };
         if known && missing > u32::from(!certain) && missing <= PLAUSIBLE {
+            if end.gt(s.shown) || end == s.shown && certain {
+                s.shown_by_payload = certain;
+            }
             s.shown = s.shown.max(end);
             self.watch_gap(now, sid);
         }

@@ -55,6 +55,7 @@ impl<P: Payload> Core<P> {
             isn: if midstream { head.seq - 1 } else { head.seq },
             rcv_nxt: if midstream { head.seq } else { head.seq + 1 },
             shown: head.seq,
+            shown_by_payload: false,
             acked: head.ack,
             acked_at_data: head.ack,
             server_acked: None,

@@ -382,3 +382,34 @@ fn a_fin_that_was_not_captured_is_no_missing_byte() {
     assert_eq!(b.counters().lost_turns_sum(), 0);
     assert_eq!(b.counters().replayed_turns, 1);
 }
+
+#[test]
+fn a_fin_that_was_not_captured_is_no_missing_byte_when_the_last_bytes_come_late() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.exchange(&mut c, &mut t, 30, 30);
+    // The mirror changes the order of the last request and the acknowledgment that counts the FIN in.
+    let last = c.head(Flags::PSH, 20);
+    c.c += 21;
+    b.ack(&c);
+    assert_eq!(b.mirror(&last), Ok(()));
+    assert_eq!(b.receive(&mut t), (20, false));
+    b.reply(&mut t, 10);
+    b.pass(4 * SECOND);
+    assert_eq!(b.counters().lost_turns_sum(), 0);
+    assert_eq!(b.counters().replayed_bytes, 50);
+}
+
+#[test]
+fn a_fin_that_comes_late_is_no_missing_byte() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.exchange(&mut c, &mut t, 30, 30);
+    b.say_unseen(&mut c, 5);
+    let fin = c.head(Flags::FIN, 0);
+    c.c += 1;
+    b.ack(&c);
+    assert_eq!(b.mirror(&fin), Ok(()));
+    b.pass(4 * SECOND);
+    assert_eq!(b.lost(Loss::Hole), (1, 5));
+}
