@@ -219,6 +219,7 @@ impl<P: Payload> Core<P> {
                 if self.sessions[sid].phase == Phase::Joining {
                     // Cut in the middle of a frame: its rest is no turn.
                     self.lose_before_join(sid, seq, left as u32);
+                    self.look_beyond_again(now, sid, tx);
                     break;
                 }
             }

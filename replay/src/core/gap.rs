@@ -259,17 +259,25 @@ impl<P: Payload> Core<P> {
             s.acked_at_data = s.acked_at_data.max(ack);
             s.rcv_nxt = s.rcv_nxt.max(seq);
         }
-        let mut waiting = std::mem::take(&mut s.beyond);
-        while waiting.head != NIL {
-            let id = waiting.head;
-            waiting.head = self.segs[id].next;
-            self.reconsider(now, sid, id, tx);
-        }
+        self.look_beyond_again(now, sid, tx);
         self.check_fin(now, sid);
         if self.sessions[sid].phase != Phase::Ended {
             self.watch_gap(now, sid);
         }
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
+    }
+
+    /// The session is out of step at `rcv_nxt`: what waits beyond a gap is lost with it, up to where the session can join again.
+    pub(super) fn look_beyond_again(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+        // What joins may be cut again, with part of the rest beyond another gap: each round takes the first away for good.
+        while self.sessions[sid].phase == Phase::Joining && !self.sessions[sid].beyond.is_empty() {
+            let mut waiting = std::mem::take(&mut self.sessions[sid].beyond);
+            while waiting.head != NIL {
+                let id = waiting.head;
+                waiting.head = self.segs[id].next;
+                self.reconsider(now, sid, id, tx);
+            }
+        }
     }
 
     /// Feeds a segment from beyond a hole into the stream again.

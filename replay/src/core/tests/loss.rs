@@ -413,3 +413,20 @@ fn a_fin_that_comes_late_is_no_missing_byte() {
     b.pass(4 * SECOND);
     assert_eq!(b.lost(Loss::Hole), (1, 5));
 }
+
+#[test]
+fn what_waits_beyond_a_gap_when_segments_run_out_is_lost_once() {
+    let mut b = Bed::with(|p| p.max_segments = 4);
+    let (mut c, _) = b.open_both(4000);
+    let first = c.head(Flags::PSH, 10);
+    b.say_unseen(&mut c, 10);
+    for _ in 0..4 {
+        b.say(&mut c, 10);
+    }
+    let _ = b.mirror(&first);
+    assert_eq!(b.lost(Loss::Buffers), (1, 50));
+    assert_eq!(b.core.segment_count(), 0);
+    b.answer(&mut c, 10);
+    b.say(&mut c, 5);
+    assert_eq!(b.counters().bytes, 55);
+}
