@@ -1,15 +1,17 @@
-//! Between heads and IP packets, with the project's own builder and decoder.
+//! Between heads and packets, with the project's own builder and decoder; and what a bad wire does to a packet.
 
+use crate::rng::Rng;
 use wire::Head;
 use wire::build::{self, LinkHeader};
-use wire::decode::{self, LinkType, Packet};
+use wire::decode::{self, LinkType, Local, Packet};
 use wire::head::HeaderBuf;
 
 const LINK: LinkHeader = LinkHeader {
     dst: [2; 6],
     src: [4; 6],
 };
-const ETHERNET: usize = 14;
+/// Length of an Ethernet header.
+pub const ETHERNET: usize = 14;
 
 /// An Ethernet frame.
 pub fn frame(head: &Head, payload: &[u8]) -> Vec<u8> {
@@ -23,7 +25,26 @@ pub fn packet(head: &Head, payload: &[u8]) -> Vec<u8> {
     frame(head, payload).split_off(ETHERNET)
 }
 
-/// What an IP packet says.
-pub fn decode(packet: &[u8]) -> Packet {
-    decode::mirrored_on(LinkType::RawIp, packet, packet.len()).expect("a TCP segment")
+/// What an IP packet says; `None` if it is no sound TCP segment.
+pub fn decode(packet: &[u8]) -> Option<Packet> {
+    decode::verified_on(LinkType::RawIp, packet, packet.len()).ok()
+}
+
+/// What our own port makes of an IP packet that arrives in an Ethernet frame.
+pub fn arrives(packet: &[u8]) -> Local {
+    let mut frame = vec![2; 12];
+    let v6 = packet.first().is_some_and(|b| b >> 4 == 6);
+    frame.extend(if v6 { [0x86, 0xdd] } else { [0x08, 0x00] });
+    frame.extend_from_slice(packet);
+    decode::local(&frame, frame.len())
+}
+
+/// Changes a bit or a byte of an IP packet, anywhere.
+pub fn damage(packet: &mut [u8], rng: &mut Rng) {
+    let at = rng.range(0, packet.len() as u64 - 1) as usize;
+    packet[at] ^= if rng.percent(50) {
+        1 << rng.range(0, 7)
+    } else {
+        rng.range(1, 255) as u8
+    };
 }

@@ -1,11 +1,11 @@
-//! What a seed stands for: the shape of the conversation, and what goes wrong on the mirror, on the wire and at the target.
+//! What a seed stands for: the conversations, and what goes wrong on the mirror, on the wire and at the target.
 
 use crate::rng::Rng;
 use wire::Nanos;
 
 const MS: Nanos = 1_000_000;
 
-/// How the conversation ends in production.
+/// How a conversation ends in production.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     /// The client closes first.
@@ -29,6 +29,8 @@ pub struct Faults {
     pub jitter: Nanos,
     /// Percent of frames that lose their tail to a snap length.
     pub cut: u64,
+    /// Percent of frames of which a bit or a byte is another on arrival.
+    pub damage: u64,
 }
 
 /// How long the target's answers are, compared with production's.
@@ -51,14 +53,28 @@ pub enum Mood {
     ResetsAfter(usize),
     /// Refuses so many connections.
     Refuses(u32),
-    /// Answers nothing any more, not even with acknowledgments, after so many bytes.
+    /// Answers nothing any more, not even with acknowledgments, after so many bytes of one connection.
     DiesAfter(u32),
 }
 
-/// See the module's documentation.
+/// Where replicas get their addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pool {
+    /// The client's own.
+    None,
+    /// One for everybody.
+    Enough,
+    /// One in all.
+    One,
+}
+
+/// One client's conversation.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub both_directions: bool,
+pub struct Talk {
+    /// When it begins, counted from the start or from the end of the conversation that had the port before.
+    pub begins: Nanos,
+    /// The client's port; `None`: that of the conversation before.
+    pub port: Option<u16>,
     pub client_mss: u16,
     /// Payload bytes of a captured frame: more than the MSS where the mirror shows what was sent before segmentation.
     pub capture_size: u32,
@@ -70,6 +86,19 @@ pub struct Plan {
     /// Percent of requests that do not wait for the whole answer before.
     pub pipelined: u64,
     pub end: End,
+    pub mood: Mood,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub v6: bool,
+    pub talks: Vec<Talk>,
+    pub both_directions: bool,
+    /// Sequence numbers wrap soon after the beginning of this conversation, so many bytes behind it.
+    pub wrap: Option<(usize, u32)>,
+    /// The mirror begins in the middle of each conversation: so many of its frames are not there.
+    pub late: usize,
     pub mirror: Faults,
     pub wire: Faults,
     /// One-way delay to the target.
@@ -80,43 +109,83 @@ pub struct Plan {
     /// How long the target's application sleeps between two looks at its socket.
     pub lazy: Nanos,
     pub answers: Answers,
-    pub mood: Mood,
+    /// Options of ours that do not reach the target.
+    pub no_scale: bool,
+    pub no_sack: bool,
+    /// The target knows timestamps.
+    pub timestamps: bool,
     pub copies: u16,
+    pub pool: Pool,
+    pub session_bytes: u64,
+    pub max_segments: usize,
     /// Percent of segments that the transmit queue refuses.
     pub busy: u64,
     pub wait_for_responses: bool,
 }
 
-impl Plan {
-    /// The plan of a seed.
-    pub fn new(rng: &mut Rng) -> Self {
-        let end = rng.pick(&[
+/// As much as no plan needs.
+pub const PLENTY: u64 = 4 << 20;
+/// As many segments as no plan needs.
+pub const MANY: usize = 16_384;
+
+fn talk(rng: &mut Rng, most: u64, turns: u64) -> Talk {
+    Talk {
+        begins: rng.range(0, 300) * MS,
+        port: None,
+        client_mss: rng.range(64, 8960) as u16,
+        capture_size: rng.pick(&[88, 536, 1448, 1448, 8960, 20_000]),
+        rtt: rng.pick(&[0, 200_000, 5 * MS, 40 * MS]),
+        think: rng.pick(&[0, MS, 50 * MS, 2_000 * MS]),
+        greeting: if rng.percent(30) {
+            rng.range(1, 400) as u32
+        } else {
+            0
+        },
+        exchanges: (0..turns)
+            .map(|_| (rng.spread(1, most) as u32, rng.spread(1, 30_000) as u32))
+            .collect(),
+        pipelined: rng.pick(&[0, 0, 0, 40]),
+        end: rng.pick(&[
             End::Client,
             End::Client,
             End::Server,
             End::HalfClose,
             End::Reset,
             End::Never,
-        ]);
+        ]),
+        mood: Mood::Good,
+    }
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(rng: &mut Rng) -> Self {
         let receive_buffer = rng.pick(&[1, 50, 700, 4_000, 65_535, 300_000, 1 << 20]);
         let most = (receive_buffer as u64 * 60).clamp(120, 60_000);
-        let turns = rng.range(1, 6);
-        let exchanges: Vec<_> = (0..turns)
-            .map(|_| (rng.spread(1, most) as u32, rng.spread(1, 30_000) as u32))
+        let several = rng.percent(25);
+        let count = if several { rng.range(3, 8) } else { 1 };
+        let mut talks: Vec<_> = (0..count)
+            .map(|_| {
+                let turns = rng.range(1, if several { 3 } else { 6 });
+                talk(rng, if several { most.min(9_000) } else { most }, turns)
+            })
             .collect();
+        for (k, t) in talks.iter_mut().enumerate() {
+            t.port = Some(rng.range(1_024, 9_000) as u16 + 8_000 * k as u16);
+        }
+        for t in talks.iter_mut().skip(1) {
+            if rng.percent(30) {
+                t.port = None;
+                t.begins = rng.pick(&[10 * MS, 300 * MS, 3_000 * MS, 70_000 * MS]);
+            }
+        }
         let mut plan = Self {
+            v6: rng.percent(50),
             both_directions: rng.percent(60),
-            client_mss: rng.range(64, 8960) as u16,
-            capture_size: rng.pick(&[88, 536, 1448, 1448, 8960, 20_000]),
-            rtt: rng.pick(&[0, 200_000, 5 * MS, 40 * MS]),
-            think: rng.pick(&[0, MS, 50 * MS, 2_000 * MS]),
-            greeting: if rng.percent(30) {
-                rng.range(1, 400) as u32
-            } else {
-                0
-            },
-            pipelined: rng.pick(&[0, 0, 0, 40]),
-            end,
+            wrap: rng
+                .percent(50)
+                .then(|| (rng.range(0, count - 1) as usize, rng.spread(1, most) as u32)),
+            late: 0,
             mirror: Faults::default(),
             wire: Faults::default(),
             delay: rng.pick(&[0, 100_000, 3 * MS, 25 * MS]),
@@ -132,47 +201,93 @@ impl Plan {
                 Answers::Longer,
                 Answers::None,
             ]),
-            mood: Mood::Good,
+            no_scale: rng.percent(20),
+            no_sack: rng.percent(30),
+            timestamps: rng.percent(50),
             copies: if rng.percent(20) { 2 } else { 1 },
+            pool: Pool::None,
+            session_bytes: PLENTY,
+            max_segments: MANY,
             busy: rng.pick(&[0, 0, 0, 10]),
             wait_for_responses: !rng.percent(5),
-            exchanges,
+            talks,
         };
+        if plan.v6 {
+            // As much more as the header is longer.
+            plan.mtu += 20;
+            plan.target_mtu += 20;
+        }
+        if rng.percent(10) {
+            plan.pool = rng.pick(&[Pool::Enough, Pool::One]);
+        }
+        match rng.range(0, 39) {
+            0 => plan.session_bytes = rng.range(100, 20_000),
+            1 => plan.max_segments = rng.range(8, 40) as usize,
+            2 | 3 => plan.late = rng.range(1, 30) as usize,
+            _ => {}
+        }
+        plan.weather(rng);
+        plan.moods(rng, most);
+        plan
+    }
+
+    fn weather(&mut self, rng: &mut Rng) {
+        // Frames that change places with a reset would come after the end.
+        if self.talks.iter().all(|t| t.end != End::Reset) {
+            self.mirror.jitter = 3 * MS;
+        }
         if rng.percent(60) {
-            plan.mirror.duplicate = rng.pick(&[0, 5, 30]);
-            // Frames that change places with a reset would come after the end.
-            if end != End::Reset {
-                plan.mirror.reorder = rng.pick(&[0, 5, 30]);
-                plan.mirror.jitter = 3 * MS;
+            self.mirror.duplicate = rng.pick(&[0, 5, 30]);
+            if self.mirror.jitter > 0 {
+                self.mirror.reorder = rng.pick(&[0, 5, 30]);
             }
         }
         if rng.percent(40) {
-            plan.mirror.loss = rng.pick(&[1, 5, 20]);
-            plan.mirror.cut = rng.pick(&[0, 0, 5]);
+            self.mirror.loss = rng.pick(&[1, 5, 20]);
+            self.mirror.cut = rng.pick(&[0, 0, 5]);
+        }
+        if rng.percent(25) {
+            self.mirror.damage = rng.pick(&[1, 5, 20]);
         }
         if rng.percent(60) {
-            plan.wire = Faults {
+            self.wire = Faults {
                 loss: rng.pick(&[0, 1, 5, 15]),
                 duplicate: rng.pick(&[0, 0, 5]),
                 reorder: rng.pick(&[0, 0, 10, 30]),
                 jitter: rng.pick(&[MS, 20 * MS]),
                 cut: 0,
+                damage: 0,
             };
         }
-        if rng.percent(25) {
-            let k = rng.range(0, turns - 1) as usize;
-            plan.mood = match rng.range(0, 3) {
+        if rng.percent(40) {
+            self.wire.damage = rng.pick(&[1, 5, 15]);
+        }
+    }
+
+    fn moods(&mut self, rng: &mut Rng, most: u64) {
+        let alone = self.talks.len() == 1;
+        for t in &mut self.talks {
+            if !rng.percent(25) {
+                continue;
+            }
+            let k = rng.range(0, t.exchanges.len() as u64 - 1) as usize;
+            // How the whole target behaves is one conversation's mood only where there is one.
+            t.mood = match rng.range(0, if alone { 3 } else { 1 }) {
                 0 => Mood::ClosesAfter(k),
                 1 => Mood::ResetsAfter(k),
                 2 => Mood::Refuses(rng.range(1, 3) as u32),
                 _ => Mood::DiesAfter(rng.range(0, most) as u32),
             };
         }
-        plan
     }
 
     /// Every byte passes the mirror.
     pub fn mirror_is_whole(&self) -> bool {
-        self.mirror.loss == 0 && self.mirror.cut == 0
+        self.mirror.loss == 0 && self.mirror.cut == 0 && self.mirror.damage == 0 && self.late == 0
+    }
+
+    /// Percent of packets that do not arrive on the wire to the target, or not as they were sent.
+    pub fn wire_loss(&self) -> u64 {
+        self.wire.loss + self.wire.damage
     }
 }

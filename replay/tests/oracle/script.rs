@@ -1,13 +1,30 @@
 //! A client's conversation with production, generated from a seed: what the mirror port sees, and the truth about it.
 
-use crate::plan::{End, Plan};
+use crate::plan::{End, Plan, Talk};
 use crate::rng::Rng;
 use wire::{Addr, Endpoint, Flags, Flow, Head, Nanos, Options, Seq};
 
+/// Conversations' sequence numbers are this far from one another: more than any of them says.
+const APART: u32 = 1 << 20;
+
 /// Production's endpoint.
-pub const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
-/// The client's endpoint.
-pub const CLIENT: Endpoint = Endpoint::new(Addr::v4([192, 0, 2, 1]), 40_000);
+pub const fn production(v6: bool) -> Endpoint {
+    Endpoint::new(address(v6, 1), 80)
+}
+
+/// The target's endpoint.
+pub const fn target(v6: bool) -> Endpoint {
+    Endpoint::new(address(v6, 2), 8080)
+}
+
+/// Host `n` of the network that everything is on.
+pub const fn address(v6: bool, n: u8) -> Addr {
+    if v6 {
+        Addr::v6([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n])
+    } else {
+        Addr::v4([10, 10, 0, n])
+    }
+}
 
 /// The client's byte at a sequence number.
 pub fn byte_at(seq: Seq) -> u8 {
@@ -34,6 +51,7 @@ pub struct Exchange {
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Script {
+    pub client: Endpoint,
     pub shots: Vec<Shot>,
     /// Sequence number of the client's first byte.
     pub first: Seq,
@@ -49,6 +67,7 @@ pub struct Script {
 /// Writes a conversation, segment by segment.
 struct Writer<'a> {
     plan: &'a Plan,
+    talk: &'a Talk,
     rng: &'a mut Rng,
     now: Nanos,
     c: Seq,
@@ -63,8 +82,8 @@ impl Writer<'_> {
     fn client(&mut self, flags: Flags, len: u32) {
         let head = Head {
             flow: Flow {
-                src: CLIENT,
-                dst: PRODUCTION,
+                src: self.script.client,
+                dst: production(self.plan.v6),
             },
             seq: self.c,
             ack: self.acked,
@@ -81,8 +100,8 @@ impl Writer<'_> {
     fn server(&mut self, flags: Flags, len: u32) {
         let head = Head {
             flow: Flow {
-                src: PRODUCTION,
-                dst: CLIENT,
+                src: production(self.plan.v6),
+                dst: self.script.client,
             },
             seq: self.s,
             ack: self.c,
@@ -100,7 +119,7 @@ impl Writer<'_> {
 
     fn shot(&mut self, mut head: Head) {
         if head.flags.has(Flags::SYN) {
-            head.options.mss = Some(self.plan.client_mss);
+            head.options.mss = Some(self.talk.client_mss);
         }
         self.script.shots.push(Shot { at: self.now, head });
     }
@@ -118,7 +137,7 @@ impl Writer<'_> {
                 self.script.boundaries.push(offset);
             }
             self.acked_at_data = Some(self.acked);
-            let len = left.min(self.plan.capture_size);
+            let len = left.min(self.talk.capture_size);
             left -= len;
             let push = if left == 0 {
                 Flags::PSH
@@ -150,23 +169,23 @@ impl Writer<'_> {
         }
         self.acked = self.acked.max(goal);
         if self.rng.percent(60) {
-            self.now += self.plan.rtt;
+            self.now += self.talk.rtt;
             self.client(Flags::ACK, 0);
         }
     }
 
     fn end(&mut self) {
-        match self.plan.end {
+        match self.talk.end {
             End::Client | End::HalfClose => {
                 self.client(Flags::FIN.with(Flags::ACK), 0);
-                self.now += self.plan.rtt;
+                self.now += self.talk.rtt;
                 self.server(Flags::FIN, 0);
                 self.acked = self.s;
                 self.client(Flags::ACK, 0);
             }
             End::Server => {
                 self.server(Flags::FIN, 0);
-                self.now += self.plan.rtt;
+                self.now += self.talk.rtt;
                 self.acked = self.s;
                 self.client(Flags::FIN.with(Flags::ACK), 0);
             }
@@ -183,30 +202,66 @@ impl Writer<'_> {
     }
 }
 
-/// The conversation that `plan` describes.
-pub fn write(plan: &Plan, rng: &mut Rng) -> Script {
-    let isn = Seq(rng.pick(&[
-        0,
-        u32::MAX,
-        u32::MAX - 1000,
-        u32::MAX - 100_000,
-        77,
-        1 << 31,
-    ]));
+impl Script {
+    /// Where `seq` stands in the client's stream; `None` if it belongs to another conversation.
+    pub fn offset(&self, seq: Seq) -> Option<u32> {
+        let at = seq.0.wrapping_sub(self.first.0);
+        (at < APART / 2).then_some(at)
+    }
+
+    /// When its last segment passes the mirror port.
+    pub fn end(&self) -> Nanos {
+        self.shots.last().map_or(0, |s| s.at)
+    }
+}
+
+/// The conversations that `plan` describes.
+pub fn write(plan: &Plan, rng: &mut Rng) -> Vec<Script> {
+    let base = match plan.wrap {
+        Some((k, behind)) => Seq(0u32.wrapping_sub(behind)) - (k as u32).wrapping_mul(APART),
+        None => {
+            let any = rng.next() as u32;
+            Seq(rng.pick(&[0, 77, 1 << 31, any]))
+        }
+    };
+    let mut scripts: Vec<Script> = Vec::new();
+    for (k, talk) in plan.talks.iter().enumerate() {
+        let before = scripts.last().filter(|_| talk.port.is_none());
+        let (port, start) = match (talk.port, before) {
+            (None, Some(before)) => (before.client.port, before.end()),
+            (port, _) => (port.unwrap_or(40_000), 1_000_000_000),
+        };
+        let client = Endpoint::new(address(plan.v6, 3), port);
+        let isn = base + (k as u32).wrapping_mul(APART);
+        scripts.push(write_one(plan, talk, client, isn, start + talk.begins, rng));
+    }
+    scripts
+}
+
+fn write_one(
+    plan: &Plan,
+    talk: &Talk,
+    client: Endpoint,
+    isn: Seq,
+    start: Nanos,
+    rng: &mut Rng,
+) -> Script {
     let server_isn = Seq(rng.next() as u32);
     let mut w = Writer {
         plan,
+        talk,
         rng,
-        now: 1_000_000_000,
+        now: start,
         c: isn,
         s: server_isn,
         acked: Seq(0),
         acked_at_data: None,
         script: Script {
+            client,
             shots: Vec::new(),
             first: isn + 1,
             len: 0,
-            greeting: plan.greeting,
+            greeting: talk.greeting,
             exchanges: Vec::new(),
             boundaries: Vec::new(),
         },
@@ -214,31 +269,31 @@ pub fn write(plan: &Plan, rng: &mut Rng) -> Script {
     w.client(Flags::SYN, 0);
     w.server(Flags::SYN, 0);
     w.acked = w.s;
-    w.now += plan.rtt;
+    w.now += talk.rtt;
     w.client(Flags::ACK, 0);
-    if plan.greeting > 0 {
-        w.answer(plan.greeting, plan.greeting);
+    if talk.greeting > 0 {
+        w.answer(talk.greeting, talk.greeting);
     }
-    for (k, &(request, answer)) in plan.exchanges.iter().enumerate() {
-        w.pass(plan.think);
+    for (k, &(request, answer)) in talk.exchanges.iter().enumerate() {
+        w.pass(talk.think);
         w.request(request);
         w.script.exchanges.push(Exchange {
             end: w.c.since(w.script.first),
             answer,
         });
-        let last = k + 1 == plan.exchanges.len();
-        if last && plan.end == End::HalfClose {
+        let last = k + 1 == talk.exchanges.len();
+        if last && talk.end == End::HalfClose {
             break;
         }
-        w.pass(plan.think);
-        let read = if !last && w.rng.percent(plan.pipelined) {
+        w.pass(talk.think);
+        let read = if !last && w.rng.percent(talk.pipelined) {
             w.rng.range(1, u64::from(answer)) as u32
         } else {
             answer
         };
         w.answer(answer, read);
     }
-    w.pass(plan.think);
+    w.pass(talk.think);
     w.end();
     let mut script = w.script;
     script.len = script.exchanges.last().map_or(0, |e| e.end);

@@ -3,17 +3,20 @@
 
 use crate::packet;
 use crate::plan::{Answers, Mood, Plan};
-use crate::script::Script;
+use crate::script::{self, Script};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Address};
+use smoltcp::wire::{HardwareAddress, IpCidr};
+use std::cell::Cell;
 use std::collections::VecDeque;
-use wire::{Addr, Endpoint, Flags, Head, Nanos, Seq};
+use wire::{Endpoint, Flags, Head, Nanos, Seq};
 
-/// The target's endpoint.
-pub const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
+thread_local! {
+    /// The target's timestamp clock, which smoltcp asks for without saying who asks.
+    static CLOCK: Cell<u32> = const { Cell::new(0) };
+}
 
 /// A network device in memory.
 struct Wire {
@@ -64,8 +67,10 @@ impl Device for Wire {
 
 /// One connection, as the application saw it.
 pub struct Conn {
-    /// The client's port.
-    pub port: u16,
+    /// The client.
+    pub peer: Endpoint,
+    /// Which conversation it carries.
+    pub talk: usize,
     /// The client's initial sequence number.
     pub isn: Seq,
     /// Everything the application read.
@@ -91,11 +96,16 @@ pub struct Target {
     /// In the order in which they were opened.
     pub conns: Vec<Conn>,
     plan: Plan,
-    script: Script,
+    scripts: Vec<Script>,
     refusals: u32,
-    /// The mood has had its effect.
-    acted: bool,
-    dead: bool,
+    /// Connections it refused.
+    pub refused: u32,
+    /// The conversations' moods have had their effect.
+    pub acted: Vec<bool>,
+    /// It answers nothing any more.
+    pub dead: bool,
+    /// Resets it has sent.
+    pub resets: u32,
     next_look: Nanos,
 }
 
@@ -104,8 +114,8 @@ fn instant(now: Nanos) -> Instant {
 }
 
 impl Target {
-    /// A target that knows the conversation it will see.
-    pub fn new(plan: &Plan, script: &Script) -> Self {
+    /// A target that knows the conversations it will see.
+    pub fn new(plan: &Plan, scripts: &[Script]) -> Self {
         let mut device = Wire {
             rx: VecDeque::new(),
             tx: VecDeque::new(),
@@ -114,26 +124,25 @@ impl Target {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = 7;
         let mut iface = Interface::new(config, &mut device, instant(0));
+        let target = script::target(plan.v6).addr.to_ip();
         iface.update_ip_addrs(|a| {
-            let [x, y, z, w] = TARGET.addr.v4_bytes();
-            let _ = a.push(IpCidr::new(IpAddress::v4(x, y, z, w), 24));
+            let _ = a.push(IpCidr::new(target.into(), 24));
         });
-        let _ = iface
-            .routes_mut()
-            .add_default_ipv4_route(Ipv4Address::new(10, 20, 0, 1));
         Self {
             iface,
             device,
             sockets: SocketSet::new(Vec::new()),
             conns: Vec::new(),
-            refusals: match plan.mood {
+            refusals: match plan.talks[0].mood {
                 Mood::Refuses(n) => n,
                 _ => 0,
             },
+            refused: 0,
             plan: plan.clone(),
-            script: script.clone(),
-            acted: false,
+            scripts: scripts.to_vec(),
+            acted: vec![false; scripts.len()],
             dead: false,
+            resets: 0,
             next_look: 0,
         }
     }
@@ -143,26 +152,51 @@ impl Target {
         if self.dead {
             return Vec::new();
         }
-        let head = packet::decode(&bytes).head;
-        if head.flags.has(Flags::SYN)
-            && let Some(answer) = self.syn(&head)
-        {
-            return answer;
-        }
-        if head.flags.has(Flags::RST) {
-            self.read_all(head.flow.src.port);
+        self.close_listeners();
+        // What is damaged is for smoltcp to notice.
+        let sound = packet::decode(&bytes).map(|p| p.head);
+        let mut bytes = bytes;
+        if let Some(head) = sound {
+            if head.flags.has(Flags::SYN) {
+                if let Some(answer) = self.syn(&head) {
+                    return answer;
+                }
+                bytes = packet::packet(&self.strip(head), &[]);
+            }
+            if head.flags.has(Flags::RST) {
+                self.read_all(head.flow.src);
+            }
         }
         self.device.rx.push_back(bytes);
         self.poll(now)
     }
 
+    /// A socket whose handshake was reset listens again, and would take the connection of another client.
+    fn close_listeners(&mut self) {
+        for conn in self.conns.iter_mut().filter(|c| !c.gone) {
+            if self.sockets.get::<Socket>(conn.handle).state() == State::Listen {
+                self.sockets.remove(conn.handle);
+                conn.gone = true;
+            }
+        }
+    }
+
+    /// The SYN without the options that the plan keeps from the target.
+    fn strip(&self, mut head: Head) -> Head {
+        if self.plan.no_scale {
+            head.options.window_scale = None;
+        }
+        head.options.sack_permitted &= !self.plan.no_sack;
+        head
+    }
+
     /// Reads what a connection has received: it was acknowledged, and a reset would throw it away.
-    fn read_all(&mut self, port: u16) {
+    fn read_all(&mut self, peer: Endpoint) {
         let live = self
             .conns
             .iter_mut()
             .rev()
-            .find(|c| c.port == port && !c.gone);
+            .find(|c| c.peer == peer && !c.gone);
         if let Some(conn) = live {
             let socket = self.sockets.get_mut::<Socket>(conn.handle);
             while socket.can_recv() {
@@ -174,12 +208,12 @@ impl Target {
 
     /// Makes a socket for a new connection. `Some` if the SYN is answered without one.
     fn syn(&mut self, head: &Head) -> Option<Vec<Vec<u8>>> {
-        let port = head.flow.src.port;
+        let peer = head.flow.src;
         let live = self
             .conns
             .iter_mut()
             .rev()
-            .find(|c| c.port == port && !c.gone);
+            .find(|c| c.peer == peer && !c.gone);
         if let Some(conn) = live {
             let state = self.sockets.get::<Socket>(conn.handle).state();
             match state {
@@ -201,25 +235,30 @@ impl Target {
                 }
             }
         }
-        // A socket whose handshake was reset listens again, and would take the connection of another port.
-        for conn in self.conns.iter_mut().filter(|c| !c.gone) {
-            if self.sockets.get::<Socket>(conn.handle).state() == State::Listen {
-                self.sockets.remove(conn.handle);
-                conn.gone = true;
-            }
-        }
         if self.refusals > 0 {
             self.refusals -= 1;
+            self.refused += 1;
             return None;
         }
+        let talk = self
+            .scripts
+            .iter()
+            .position(|s| s.offset(head.seq + 1).is_some())
+            .expect("a SYN of one of the conversations");
         let size = self.plan.receive_buffer;
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; size]),
             SocketBuffer::new(vec![0; 20_000]),
         );
-        socket.listen(TARGET.port).expect("a socket that listens");
+        if self.plan.timestamps {
+            socket.set_tsval_generator(Some(|| CLOCK.get()));
+        }
+        socket
+            .listen(script::target(self.plan.v6).port)
+            .expect("a socket that listens");
         self.conns.push(Conn {
-            port,
+            peer,
+            talk,
             isn: head.seq,
             read: Vec::new(),
             finished: false,
@@ -250,6 +289,8 @@ impl Target {
         if self.dead {
             return Vec::new();
         }
+        // Near its wrap.
+        CLOCK.set(((now / 1_000_000) as u32).wrapping_sub(3_000));
         self.iface
             .poll(instant(now), &mut self.device, &mut self.sockets);
         if now >= self.next_look {
@@ -262,12 +303,16 @@ impl Target {
         }
         let sent: Vec<_> = self.device.tx.drain(..).collect();
         for bytes in &sent {
-            let head = packet::decode(bytes).head;
+            // What it says of damaged packets is no TCP.
+            let Some(head) = packet::decode(bytes).map(|p| p.head) else {
+                continue;
+            };
+            self.resets += u32::from(head.flags.has(Flags::RST));
             let conn = self
                 .conns
                 .iter_mut()
                 .rev()
-                .find(|c| c.port == head.flow.dst.port);
+                .find(|c| c.peer == head.flow.dst);
             if let Some(conn) = conn {
                 conn.last = Some(head);
             }
@@ -280,6 +325,8 @@ impl Target {
         if conn.gone {
             return;
         }
+        let (script, mood) = (&self.scripts[conn.talk], self.plan.talks[conn.talk].mood);
+        let acted = &mut self.acted[conn.talk];
         let socket = self.sockets.get_mut::<Socket>(conn.handle);
         let before = conn.read.len();
         while socket.can_recv() {
@@ -291,26 +338,26 @@ impl Target {
             socket.abort();
             return;
         }
-        if matches!(self.plan.mood, Mood::DiesAfter(n) if conn.read.len() >= n as usize && before < conn.read.len())
+        if matches!(mood, Mood::DiesAfter(n) if conn.read.len() >= n as usize && before < conn.read.len())
         {
             self.dead = true;
             return;
         }
         conn.finished |= matches!(socket.state(), State::CloseWait | State::LastAck);
-        let start = (conn.isn + 1).since(self.script.first);
+        let start = (conn.isn + 1).since(script.first);
         if !conn.greeted && socket.may_send() && !matches!(socket.state(), State::SynReceived) {
             conn.greeted = true;
             conn.to_send += if start == 0 {
-                self.script.greeting as usize
+                script.greeting as usize
             } else {
                 0
             };
         }
         let at = start + conn.read.len() as u32;
-        while let Some(e) = self.script.exchanges.get(conn.next).filter(|e| e.end <= at) {
+        while let Some(e) = script.exchanges.get(conn.next).filter(|e| e.end <= at) {
             if e.end > start {
-                if self.plan.mood == Mood::ResetsAfter(conn.next) && !self.acted {
-                    self.acted = true;
+                if mood == Mood::ResetsAfter(conn.next) && !*acted {
+                    *acted = true;
                     socket.abort();
                     return;
                 }
@@ -327,9 +374,9 @@ impl Target {
             let chunk = vec![b'a'; conn.to_send.min(4_096)];
             conn.to_send -= socket.send_slice(&chunk).expect("room to send");
         }
-        let leaves = matches!(self.plan.mood, Mood::ClosesAfter(k) if conn.next > k) && !self.acted;
+        let leaves = matches!(mood, Mood::ClosesAfter(k) if conn.next > k) && !*acted;
         if conn.to_send == 0 && !conn.closed && (socket.state() == State::CloseWait || leaves) {
-            self.acted |= leaves;
+            *acted |= leaves;
             conn.closed = true;
             socket.close();
         }

@@ -1,49 +1,75 @@
 //! What must be true at the end of a run.
 
-use crate::plan::{End, Mood};
+use crate::plan::{End, MANY, Mood, PLENTY, Plan, Pool};
 use crate::script::byte_at;
 use crate::world::World;
-use replay::Loss;
+use replay::{Drop, Loss};
 use std::collections::HashMap;
+use wire::Nanos;
 
-/// Reasons for losses that a plan gives cause for.
+/// Retransmissions of a SYN, and of anything else, that the core makes before it gives up.
+const SYN_RETRIES: u64 = 5;
+const DATA_RETRIES: u64 = 12;
+/// `session_timeout` of every run.
+const SESSION_TIMEOUT: Nanos = 600_000_000_000;
+
+/// Reasons for losses that a run gave cause for.
 fn excusable(world: &World) -> Vec<Loss> {
-    let plan = &world.plan;
+    let (plan, target) = (&world.plan, &world.target);
     let mut reasons = Vec::new();
-    if !plan.mirror_is_whole() {
-        reasons.extend([Loss::Hole, Loss::Midstream]);
+    if (0..plan.talks.len()).any(|k| world.captured(k).contains(&false)) {
+        reasons.push(Loss::Hole);
     }
-    if plan.wire.loss > 5 {
-        reasons.extend([
-            Loss::ConnectTimeout,
-            Loss::RetransmitTimeout,
-            Loss::SessionTimeout,
-        ]);
+    if plan.late > 0 {
+        reasons.push(Loss::Midstream);
     }
-    match plan.mood {
-        Mood::Good => {}
-        // What was on the way when it closed finds nobody.
-        // A late reset may look like the refusal of the next connection.
-        Mood::ClosesAfter(_) | Mood::ResetsAfter(_) => {
-            reasons.extend([Loss::TargetReset, Loss::ConnectRefused])
-        }
-        Mood::Refuses(_) => reasons.push(Loss::ConnectRefused),
-        Mood::DiesAfter(_) => reasons.extend([
-            Loss::ConnectTimeout,
-            Loss::RetransmitTimeout,
-            Loss::SessionTimeout,
-        ]),
+    if unsettled(plan) {
+        reasons.push(Loss::Hole);
+    }
+    if plan.session_bytes != PLENTY {
+        // What finds no room beyond a gap is as if it had not been captured.
+        reasons.extend([Loss::SessionBytes, Loss::Hole]);
+    }
+    if plan.max_segments != MANY {
+        // A session that found no room may be taken up in the middle.
+        reasons.extend([Loss::Buffers, Loss::Hole, Loss::Midstream]);
+    }
+    if plan.pool == Pool::One {
+        reasons.push(Loss::NoAddress);
+    }
+    // Whatever the wire swallows, the core must have tried often enough.
+    if target.dead || world.wire_losses > SYN_RETRIES {
+        reasons.push(Loss::ConnectTimeout);
+    }
+    if target.dead || (plan.wire_loss() > 5 && world.wire_losses > DATA_RETRIES) {
+        reasons.push(Loss::RetransmitTimeout);
+    }
+    if (target.dead || plan.wire_loss() > 5) && world.now >= SESSION_TIMEOUT {
+        reasons.push(Loss::SessionTimeout);
+    }
+    if target.refused > 0 && world.resets > 0 {
+        reasons.push(Loss::ConnectRefused);
+    }
+    // What was on the way when it closed finds nobody. A late reset may look like the refusal of the next connection.
+    if target.acted.contains(&true) && world.resets > 0 {
+        reasons.extend([Loss::TargetReset, Loss::ConnectRefused]);
     }
     reasons
 }
 
+/// Frames may change places before a session is in step: then nothing waits for what comes late.
+fn unsettled(plan: &Plan) -> bool {
+    plan.late > 0 && (plan.mirror.reorder > 0 || plan.mirror.damage > 0)
+}
+
 /// Panics if a run did not end as it should have.
 pub fn check(world: &World) {
-    let (core, script, plan) = (&world.core, &world.script, &world.plan);
+    let (core, plan) = (&world.core, &world.plan);
     let c = core.counters();
     assert!(core.is_drained());
     assert_eq!((core.session_count(), core.segment_count()), (0, 0));
     assert_eq!((c.in_flight_turns, c.in_flight_bytes), (0, 0));
+    assert_eq!(core.slots().0, 0, "pool addresses in use");
 
     let excuses = excusable(world);
     for &reason in Loss::ALL {
@@ -54,11 +80,32 @@ pub fn check(world: &World) {
             reason.name()
         );
     }
+    let received = streams(world);
+    let sum = received.iter().sum::<u64>();
+    assert!(
+        c.replayed_bytes <= sum,
+        "{} bytes replayed, {sum} received",
+        c.replayed_bytes
+    );
+    // A number that tells of more than was captured may count in a FIN that was not.
+    let unsure = world.fins.iter().filter(|seen| !**seen).count() as u64;
+    let said = world.said();
+    assert!(c.bytes <= said + unsure, "{} bytes of {said}", c.bytes);
+    holes(world, unsure);
+    let shed = c.dropped[Drop::Shed as usize] > 0;
+    assert!(!shed || plan.max_segments != MANY, "shed without need");
+    if c.lost_turns_sum() == 0 && plan.mirror_is_whole() && !shed {
+        all_of_it(world, &received);
+    }
+}
 
-    // Each connection carries the client's bytes, from one boundary to another, and no byte twice.
-    let mut ends: HashMap<u16, u32> = HashMap::new();
-    let mut received = 0;
+/// Each connection carries the client's bytes, from one boundary to another, and no byte twice. Returns what was received of each conversation.
+fn streams(world: &World) -> Vec<u64> {
+    let plan = &world.plan;
+    let mut ends: HashMap<_, u32> = HashMap::new();
+    let mut received = vec![0; world.scripts.len()];
     for conn in &world.target.conns {
+        let script = &world.scripts[conn.talk];
         let first = conn.isn + 1;
         for (i, &b) in conn.read.iter().enumerate() {
             assert_eq!(
@@ -72,42 +119,86 @@ pub fn check(world: &World) {
         if conn.read.is_empty() {
             continue;
         }
+        assert!(end <= script.len, "{end} bytes received of {}", script.len);
         assert!(
             script.boundaries.contains(&start),
             "a connection begins in the middle of a turn, at {start}"
         );
         // Unless nothing told that the client said more: a number that is higher by one may as well count its FIN.
-        let whole =
-            script.boundaries.contains(&end) || (!plan.mirror_is_whole() && world.told <= end + 1);
+        let whole = script.boundaries.contains(&end)
+            || (!plan.mirror_is_whole() && world.told[conn.talk] <= end + 1);
         assert!(
             !conn.finished || whole,
             "a connection ends in good order in the middle of a turn, at {end}"
         );
-        let before = ends.insert(conn.port, end).unwrap_or(0);
+        let before = ends.insert((conn.talk, conn.peer), end).unwrap_or(0);
         assert!(before <= start, "bytes {start} to {before} were sent twice");
-        received += conn.read.len() as u64;
+        received[conn.talk] += conn.read.len() as u64;
     }
-    assert!(
-        c.replayed_bytes <= received,
-        "{} bytes replayed, {received} received",
-        c.replayed_bytes
-    );
+    received
+}
 
-    if c.lost_turns_sum() == 0 && plan.mirror_is_whole() {
-        let copies = u64::from(plan.copies);
-        assert_eq!(c.bytes, u64::from(script.len), "bytes captured");
-        assert_eq!(c.turns, script.boundaries.len() as u64 - 1, "turns cut");
-        assert_eq!(received, c.bytes * copies, "bytes received");
-        assert_eq!(c.replayed_bytes, received, "bytes replayed");
-        assert_eq!(c.replayed_turns, c.turns * copies, "turns replayed");
-        if plan.mood == Mood::Good {
-            assert_eq!(c.connects, copies, "one connection each");
-            let orderly = plan.end != End::Reset && plan.wire.loss == 0;
-            let finished = world.target.conns.iter().filter(|c| c.finished).count();
-            assert!(
-                !orderly || finished as u64 == copies,
-                "{finished} connections ended in good order"
-            );
+/// A hole loses the turn it lies in, and the turns beside it if its beginning may be theirs: not more.
+fn holes(world: &World, unsure: u64) {
+    let plan = &world.plan;
+    let mut most = unsure;
+    for (k, script) in world.scripts.iter().enumerate() {
+        let captured = world.captured(k);
+        let turns: Vec<_> = script.boundaries.windows(2).collect();
+        let broken: Vec<bool> = turns
+            .iter()
+            .map(|t| captured[t[0] as usize..t[1] as usize].contains(&false))
+            .collect();
+        let mut reaches = false;
+        for (i, turn) in turns.iter().enumerate() {
+            let beside = i.saturating_sub(1)..(i + 2).min(turns.len());
+            reaches |= broken[beside].contains(&true);
+            if reaches {
+                most += u64::from(turn[1] - turn[0]);
+            }
+            // Frames that change places make the beginning of the next turn as uncertain.
+            reaches &= plan.mirror.reorder > 0 || plan.mirror.damage > 0;
         }
+    }
+    let lost = world.core.counters().lost_bytes[Loss::Hole as usize];
+    let limited = plan.session_bytes != PLENTY || plan.max_segments != MANY || unsettled(plan);
+    assert!(
+        limited || lost <= most * u64::from(plan.copies),
+        "{lost} bytes lost to holes, but only {most} are near one"
+    );
+}
+
+/// Nothing was lost and everything was seen: then everything arrived, once for each copy.
+fn all_of_it(world: &World, received: &[u64]) {
+    let plan = &world.plan;
+    let (c, copies) = (world.core.counters(), u64::from(plan.copies));
+    for (k, script) in world.scripts.iter().enumerate() {
+        let said = u64::from(script.len) * copies;
+        assert_eq!(received[k], said, "bytes received of conversation {k}");
+    }
+    let said = world.said();
+    let turns: usize = world.scripts.iter().map(|s| s.boundaries.len() - 1).sum();
+    assert_eq!(c.bytes, said, "bytes captured");
+    assert_eq!(c.turns, turns as u64, "turns cut");
+    assert_eq!(c.replayed_bytes, said * copies, "bytes replayed");
+    assert_eq!(c.replayed_turns, c.turns * copies, "turns replayed");
+    for (k, talk) in plan.talks.iter().enumerate() {
+        if talk.mood != Mood::Good {
+            continue;
+        }
+        let conns = world.target.conns.iter().filter(|c| c.talk == k);
+        let finished = conns.filter(|c| c.finished).count();
+        // Whose port is used again although it did not end, is over as if it had been reset.
+        let replaced =
+            talk.end == End::Never && plan.talks.get(k + 1).is_some_and(|t| t.port.is_none());
+        let orderly = talk.end != End::Reset && !replaced && plan.wire_loss() == 0;
+        assert!(
+            !orderly || finished as u64 == copies,
+            "{finished} connections of conversation {k} ended in good order"
+        );
+    }
+    if plan.talks.iter().all(|t| t.mood == Mood::Good) {
+        let connects = copies * plan.talks.len() as u64;
+        assert_eq!(c.connects, connects, "one connection each");
     }
 }
