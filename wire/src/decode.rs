@@ -315,6 +315,10 @@ fn walk(
                 }
                 match (ip.protocol, port) {
                     (protocol::TCP, _) => {
+                        // Nothing cuts a frame on a port of our own: its length is damaged.
+                        if port == Port::Local && stated > frame_len {
+                            return Err(Skip::BadLength);
+                        }
                         if checksums == Checksums::Verify {
                             let whole = bytes.get(at..stated).filter(|_| end == stated);
                             let header = bytes.get(ip_at..at).unwrap_or(&[]);

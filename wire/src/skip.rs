@@ -16,7 +16,8 @@ pub enum Skip {
     NotTcp,
     /// A header length field smaller than the header or larger than what the IP length leaves for it.
     BadHeaderLength,
-    /// An IP length field smaller than the IP header, or zero in a frame too small for segmentation offload to explain it.
+    /// An IP length field smaller than the IP header, or zero in a frame too small for segmentation offload to explain it; on a local port
+    /// also one larger than the frame.
     BadLength,
     /// Part of a fragmented datagram: [`crate::decode::fragment`] says which.
     Fragment,
