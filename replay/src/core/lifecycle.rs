@@ -80,7 +80,8 @@ impl<P: Payload> Core<P> {
         let sessions = &self.sessions;
         self.flows.insert(sid, |id| sessions[id].flow);
         self.counters.sessions += 1;
-        self.arm_session(sid, now + self.params.session_timeout);
+        let due = now + self.params.session_timeout;
+        self.arm_session(sid, due.min(self.idle_check(now)));
         if midstream {
             self.lose_uncaptured(1, 0, Loss::Midstream);
         } else {
@@ -340,13 +341,18 @@ impl<P: Payload> Core<P> {
         } else {
             due
         };
-        // An ended session is looked at now and then until its replicas are done.
+        // An ended session is looked at now and then until its replicas are done; any other may have become idle since it was last heard of.
         let due = if s.phase == Phase::Ended {
             due.min(now + LINGER)
         } else {
-            due
+            due.min(self.idle_check(now))
         };
         self.arm_session(sid, due);
+    }
+
+    /// When to see whether a session that has something to do now is idle by then.
+    fn idle_check(&self, now: Nanos) -> Nanos {
+        now + self.params.keepalive_timeout.max(LINGER)
     }
 
     fn all_done(&self, sid: u32) -> bool {
