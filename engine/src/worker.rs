@@ -465,6 +465,12 @@ where
             && let Some(record) = self.out.next_record()
         {
             work += 1;
+            if let Some(mtu) = record.path_mtu {
+                self.counters.icmp_errors += 1;
+                let flow = record.head.flow.reversed();
+                self.core.too_big(now, &flow, mtu, &mut self.out);
+                continue;
+            }
             self.counters.link_responses += 1;
             self.core.response(now, &record.head, &mut self.out);
         }

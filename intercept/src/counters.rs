@@ -14,8 +14,10 @@ pub struct Counters {
     pub frames: u64,
     /// Bytes of these.
     pub bytes: u64,
-    /// ARP, neighbour discovery and ping.
+    /// ARP, neighbour discovery, ping and ICMP errors.
     pub control: u64,
+    /// Routers' words that a path carries smaller packets only, handed on to the engine whose segment it was. Part of `control`.
+    pub path_mtu: u64,
     /// Answers to these that were sent.
     pub replies: u64,
     /// Answers that could not be sent.
@@ -36,7 +38,7 @@ pub struct Counters {
     pub claims_failed: u64,
 }
 
-const PLAIN: usize = 11;
+const PLAIN: usize = 12;
 const FIELDS: usize = PLAIN + Skip::COUNT;
 
 impl Counters {
@@ -67,6 +69,7 @@ impl Counters {
             self.frames,
             self.bytes,
             self.control,
+            self.path_mtu,
             self.replies,
             self.replies_failed,
             self.records,
@@ -88,6 +91,7 @@ impl Counters {
             frames,
             bytes,
             control,
+            path_mtu,
             replies,
             replies_failed,
             records,
@@ -102,6 +106,7 @@ impl Counters {
             frames,
             bytes,
             control,
+            path_mtu,
             replies,
             replies_failed,
             skipped,
@@ -154,7 +159,7 @@ mod tests {
         assert_eq!(counters.to_array(), all);
         assert_eq!(
             (counters.frames, counters.claims_failed, counters.skipped[0]),
-            (1, 11, 12)
+            (1, 12, 13)
         );
         let published = Published::default();
         published.store(&counters);

@@ -35,8 +35,10 @@ pub struct Received {
     pub frames: u64,
     /// Bytes of these.
     pub bytes: u64,
-    /// ARP, neighbour discovery and ping.
+    /// ARP, neighbour discovery, ping and ICMP errors.
     pub control: u64,
+    /// Of these, routers' words that a path carries smaller packets only, handed on as records.
+    pub path_mtu: u64,
     /// Answers to these.
     pub replies: u64,
     /// Answers that could not be sent.
@@ -117,6 +119,7 @@ impl Report {
                 frames: sum.frames,
                 bytes: sum.bytes,
                 control: sum.control,
+                path_mtu: sum.path_mtu,
                 replies: sum.replies,
                 replies_failed: sum.replies_failed,
                 records: sum.records,
@@ -124,9 +127,9 @@ impl Report {
                 dropped,
             },
             records: Records {
-                batched: sum.records,
+                batched: sum.records + sum.path_mtu,
                 sent,
-                in_flight: sum.records.saturating_sub(sent + backlog + gone),
+                in_flight: (sum.records + sum.path_mtu).saturating_sub(sent + backlog + gone),
                 dropped: [("slow_engine", backlog), ("engine_gone", gone)].into(),
             },
             link: Link {

@@ -6,10 +6,10 @@
 
 use crate::claims::Route;
 use crossbeam::queue::ArrayQueue;
-use link::{BATCH_BYTES, BATCH_RECORDS, Claim, MAX_RECORD, encode_record};
+use link::{BATCH_BYTES, BATCH_RECORDS, Claim, MAX_RECORD, encode_path_mtu, encode_record};
 use std::sync::Arc;
 use wake::Waker;
-use wire::{Head, Nanos};
+use wire::{Flow, Head, Nanos};
 
 /// Batches that the server may have ahead of it before the core lets them fill up instead of sending them at once: small ones cost
 /// most, and a busy server gains nothing from having them early.
@@ -90,6 +90,17 @@ impl CoreEnd {
 
     /// Puts a record into the batch of its route. If no buffer is left it is dropped and counted.
     pub fn push(&mut self, route: Route, head: &Head, received_at: Nanos, prefix: &[u8]) {
+        let put = |bytes: &mut Vec<u8>| encode_record(head, received_at, prefix, bytes);
+        self.dropped += u64::from(!self.put(route, put));
+    }
+
+    /// Puts a router's word about the path of what goes the other way than `flow` into the batch of its route. False if no buffer is left: the
+    /// router will say it again.
+    pub fn push_path_mtu(&mut self, route: Route, flow: &Flow, mtu: u32, at: Nanos) -> bool {
+        self.put(route, |bytes| encode_path_mtu(flow, mtu, at, bytes))
+    }
+
+    fn put(&mut self, route: Route, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
         let at = match self.open.iter().position(|b| b.route == route) {
             Some(at) => at,
             None => {
@@ -97,8 +108,7 @@ impl CoreEnd {
                     self.send(0);
                 }
                 let Some(bytes) = self.shared.empty.pop() else {
-                    self.dropped += 1;
-                    return;
+                    return false;
                 };
                 self.open.push(Batch {
                     route,
@@ -109,7 +119,7 @@ impl CoreEnd {
             }
         };
         if let Some(batch) = self.open.get_mut(at) {
-            encode_record(head, received_at, prefix, &mut batch.bytes);
+            encode(&mut batch.bytes);
             batch.records += 1;
             if batch.bytes.len() + MAX_RECORD > BATCH_BYTES
                 || usize::from(batch.records) == BATCH_RECORDS
@@ -117,6 +127,7 @@ impl CoreEnd {
                 self.send(at);
             }
         }
+        true
     }
 
     /// Sends what is open, unless the server has enough ahead of it; then it goes when the server has caught up. To be called once a loop.

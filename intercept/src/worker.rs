@@ -11,11 +11,11 @@ use arrayvec::ArrayVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use wire::Nanos;
 use wire::decode::{self, Local, Packet};
 use wire::head::MAX_HEADERS;
-use wire::host::{FrameBuf, Host};
+use wire::host::{FrameBuf, Host, Kind};
 use wire::io::{BURST, Frame, Rx, Tx};
+use wire::{Flow, Nanos};
 
 /// Changes of claims that one step applies before it looks at the wire again.
 const COMMANDS_A_STEP: usize = 64;
@@ -206,6 +206,9 @@ where
             .parts
             .host
             .receive(now, frame.bytes(), &proxied, &mut self.answer);
+        if let Kind::TooBig(Some(sent), mtu) = received.kind {
+            self.too_big(&sent.reversed(), mtu, now);
+        }
         if !received.replied {
             return;
         }
@@ -213,6 +216,14 @@ where
             self.counters.replies += 1;
         } else {
             self.counters.replies_failed += 1;
+        }
+    }
+
+    /// A router had no way for a segment that went against `flow`: the engine that sent it is to cut smaller ones.
+    fn too_big(&mut self, flow: &Flow, mtu: u32, now: Nanos) {
+        if let Some(route) = self.parts.claims.find(flow) {
+            let told = self.parts.out.push_path_mtu(route, flow, mtu, now);
+            self.counters.path_mtu += u64::from(told);
         }
     }
 

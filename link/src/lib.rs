@@ -33,7 +33,9 @@ pub use connection::{Connection, DEAD_AFTER, HEARTBEAT_EVERY, OUTPUT_LIMIT, Role
 pub use error::Error;
 pub use frame::{HEADER_LEN, MAX_BODY, decode_frame, encode_frame};
 pub use message::{Features, Hello, MAX_NAME, MAX_REASON, Message, Stats};
-pub use record::{BATCH_BYTES, BATCH_RECORDS, MAX_PREFIX, MAX_RECORD, Record, encode_record};
+pub use record::{
+    BATCH_BYTES, BATCH_RECORDS, MAX_PREFIX, MAX_RECORD, Record, encode_path_mtu, encode_record,
+};
 
 /// The port that the intercept listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 36524;

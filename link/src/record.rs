@@ -1,4 +1,4 @@
-//! Response records: what the intercept tells of one absorbed segment.
+//! Response records: what the intercept tells of one absorbed segment, or of a router's word about the way to the target.
 //!
 //! The intercept's receive core encodes with [`encode_record`] straight into a batch's buffer, so a record costs no allocation there.
 
@@ -28,6 +28,9 @@ pub struct Record {
     /// The first bytes of the payload, as many as the intercept is configured to send and as were captured: 0–[`MAX_PREFIX`]. An empty one
     /// owns no memory.
     pub prefix: Box<[u8]>,
+    /// No segment, but an ICMP error: what goes the other way than `head.flow` may be no longer than this, in bytes (0: not said). The rest of
+    /// `head` is zero.
+    pub path_mtu: Option<u32>,
 }
 
 const V6: u8 = 1;
@@ -36,6 +39,8 @@ const WINDOW_SCALE: u8 = 4;
 const SACK_PERMITTED: u8 = 8;
 const TIMESTAMPS: u8 = 16;
 const SACK_SHIFT: u8 = 5;
+/// In the place of the number of SACK blocks: this is no segment.
+const PATH_MTU: u8 = 7 << SACK_SHIFT;
 
 /// Appends one record of at most [`MAX_RECORD`] bytes. A longer `prefix` is cut to [`MAX_PREFIX`].
 ///
@@ -85,14 +90,66 @@ pub fn encode_record(head: &Head, received_at: Nanos, prefix: &[u8], out: &mut V
     out.extend_from_slice(prefix);
 }
 
+/// Appends one record that tells of a path's MTU: segments the other way than `flow` may be no longer than `mtu` bytes, 0 if that was not said.
+///
+/// Nothing is allocated if `out` has room for [`MAX_RECORD`] bytes.
+pub fn encode_path_mtu(flow: &Flow, mtu: u32, received_at: Nanos, out: &mut Vec<u8>) {
+    let v6 = !(flow.src.addr.is_v4() && flow.dst.addr.is_v4());
+    out.push(PATH_MTU | if v6 { V6 } else { 0 });
+    put_endpoint(out, &flow.src, v6);
+    put_endpoint(out, &flow.dst, v6);
+    out.extend_from_slice(&mtu.to_be_bytes());
+    out.extend_from_slice(&received_at.to_be_bytes());
+}
+
 impl Record {
-    /// Appends this record, as [`encode_record`] does.
+    /// Appends this record, as [`encode_record`] or [`encode_path_mtu`] does.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        encode_record(&self.head, self.received_at, &self.prefix, out);
+        match self.path_mtu {
+            Some(mtu) => encode_path_mtu(&self.head.flow, mtu, self.received_at, out),
+            None => encode_record(&self.head, self.received_at, &self.prefix, out),
+        }
+    }
+
+    fn decode_path_mtu(what: u8, r: &mut Reader<'_>) -> Result<Self, Error> {
+        let v6 = match what & !PATH_MTU {
+            0 => false,
+            V6 => true,
+            found => {
+                return Err(Error::Invalid {
+                    what: "the options of a record about a path's MTU",
+                    found: found.into(),
+                    accepted: "none",
+                });
+            }
+        };
+        let flow = Flow {
+            src: r.endpoint(v6)?,
+            dst: r.endpoint(v6)?,
+        };
+        let mtu = r.u32()?;
+        Ok(Self {
+            head: Head {
+                flow,
+                seq: Seq(0),
+                ack: Seq(0),
+                flags: Flags::default(),
+                window: 0,
+                urgent: 0,
+                options: Options::default(),
+                payload_len: 0,
+            },
+            received_at: r.u64()?,
+            prefix: Box::default(),
+            path_mtu: Some(mtu),
+        })
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self, Error> {
         let what = r.u8()?;
+        if what & PATH_MTU == PATH_MTU {
+            return Self::decode_path_mtu(what, r);
+        }
         let flags = Flags(r.u8()?);
         let v6 = what & V6 != 0;
         let flow = Flow {
@@ -148,6 +205,7 @@ impl Record {
             },
             received_at,
             prefix: r.take(len)?.into(),
+            path_mtu: None,
         })
     }
 }

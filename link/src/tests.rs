@@ -97,8 +97,27 @@ fn record() -> impl Strategy<Value = Record> {
                 },
                 received_at: at,
                 prefix: prefix.into(),
+                path_mtu: None,
             },
         )
+}
+
+/// What an intercept tells of a path's MTU.
+fn path_mtu() -> impl Strategy<Value = Record> {
+    (record(), any::<u32>()).prop_map(|(r, mtu)| Record {
+        head: Head {
+            seq: Seq(0),
+            ack: Seq(0),
+            flags: Flags::default(),
+            window: 0,
+            options: Options::default(),
+            payload_len: 0,
+            ..r.head
+        },
+        prefix: Box::default(),
+        path_mtu: Some(mtu),
+        ..r
+    })
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
@@ -137,7 +156,10 @@ fn message() -> impl Strategy<Value = Message> {
         "[ -~]{0,512}".prop_map(|reason| Message::Refuse { reason }),
         claim().prop_map(Message::Claim),
         claim().prop_map(Message::Release),
-        (any::<u16>(), prop::collection::vec(record(), 0..20))
+        (
+            any::<u16>(),
+            prop::collection::vec(prop_oneof![9 => record(), 1 => path_mtu()], 0..20)
+        )
             .prop_map(|(owner, records)| Message::Responses { owner, records }),
         any::<(u64, u64, u64)>().prop_map(|(token, records, dropped)| Message::Heartbeat {
             token,

@@ -159,6 +159,83 @@ fn a_target_behind_a_router() {
     );
 }
 
+/// Between the appliance and the target a router whose further link carries smaller packets only: it says so to the client addresses, so to whoever
+/// absorbs the responses.
+fn narrow_path(test: &str, responses: Responses) {
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions {
+        responses,
+        ..LabOptions::default()
+    })
+    .unwrap();
+    // The appliance's own kernel is the router: the engine's port is one end of a wire to it. It must not route what arrives at that end once more.
+    let script = "ip link add rv0 type veth peer name rv1\n\
+        cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 0 >ipv4/conf/rv0/forwarding; for i in all rv0 rv1 replay0; do echo 0 >ipv4/conf/$i/rp_filter; done\n\
+        for i in all rv1 replay0; do echo 0 >ipv6/conf/$i/disable_ipv6; done; echo 1 >ipv6/conf/all/forwarding\n\
+        for i in rv0 rv1 replay0; do ip link set $i up; done\n\
+        ip addr add 10.50.0.1/24 dev rv1; ip addr add 10.20.0.9/24 dev replay0\n\
+        ip addr add fd50::1/64 dev rv1 nodad; ip addr add fd20::9/64 dev replay0 nodad\n\
+        ip route add 10.20.0.2 dev replay0 mtu lock 1000; ip route add fd20::2 dev replay0 mtu lock 1280\n";
+    lab.run(Node::Appliance, "sh", &["-ec", script]).unwrap();
+    let (v4, v6) = match responses {
+        Responses::Embedded => ("10.50.0.9 dev rv1", "fd50::9 dev rv1"),
+        Responses::Remote => ("10.20.0.3 dev replay0", "fd20::3 dev replay0"),
+    };
+    let script = format!("ip route add 62.135.200.0/24 via {v4}; ip route add fd62::/64 via {v6}");
+    lab.run(Node::Appliance, "sh", &["-ec", &script]).unwrap();
+    let options = EngineOptions {
+        families: vec![Family::V4, Family::V6],
+        port: "net_af_packet1,iface=rv0,framecnt=4096".to_owned(),
+        edits: vec![
+            ("10.20.0.9/24", "10.50.0.9/24".to_owned()),
+            ("fd20::9/64", "fd50::9/64".to_owned()),
+        ],
+        extra: vec![(
+            "replay",
+            "gateway = [\"10.50.0.1\", \"fd50::1\"]".to_owned(),
+        )],
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start_in(lab, options).unwrap();
+    for family in [Family::V4, Family::V6] {
+        let workload = Workload {
+            to: Service::Http.on_production(family),
+            from: trial.lab.client_addresses(family),
+            talk: Talk::Post(vec![900, 1400, 30_000]),
+            connections: 10,
+            requests: 3,
+            concurrency: 2,
+            rate: 50,
+            seed: 3,
+        };
+        trial.load(&workload).unwrap();
+    }
+    let report = trial
+        .finish()
+        .unwrap_or_else(|e| panic!("{test}: {e:#}"))
+        .report;
+    // Each connection learns it once.
+    let (lowered, told) = ("target.path_mtu_lowered", "target.icmp_errors");
+    assert_eq!(report.number(lowered).unwrap(), 20, "{test}");
+    assert!(report.number(told).unwrap() >= 20, "{test}");
+}
+
+#[test]
+fn a_narrow_path_is_told_to_the_engine() {
+    narrow_path("a_narrow_path_is_told_to_the_engine", Responses::Embedded);
+}
+
+#[test]
+fn a_narrow_path_is_told_through_the_intercept() {
+    narrow_path(
+        "a_narrow_path_is_told_through_the_intercept",
+        Responses::Remote,
+    );
+}
+
 #[test]
 fn two_mirror_ports_with_a_direction_each() {
     if skipped("two_mirror_ports_with_a_direction_each") {

@@ -334,6 +334,44 @@ fn a_ping_of_any_size_comes_back_whole() {
     assert_eq!(rig.worker.counters().replies_failed, 1);
 }
 
+/// A router's word that a segment of ours was longer than `mtu`, to the client that it was from.
+fn too_big(port: u16, mtu: u16) -> Vec<u8> {
+    let mut ours = head(port, b"");
+    ours.flow = ours.flow.reversed();
+    let quoted = &segment(&ours, b"")[14..];
+    let mut icmp = vec![3, 4, 0, 0, 0, 0];
+    icmp.extend(mtu.to_be_bytes());
+    icmp.extend(quoted);
+    let sum = wire::checksum::checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let router = Addr::v4([10, 20, 0, 1]);
+    let ip = wire::ipv4::header(&router, &client(port).addr, 1, 64, 1, icmp.len());
+    [&MAC[..], &TARGET_MAC, &[8, 0], &ip, &icmp].concat()
+}
+
+#[test]
+fn a_router_s_word_about_the_path_reaches_the_engine_that_sent_the_segment() {
+    let mut rig = rig(0, 1);
+    rig.claim(Claim::exact(client(1000), TARGET, 3), 7);
+    rig.wire.push_bytes(&too_big(1000, 1300));
+    rig.wire.push_bytes(&too_big(1001, 1300));
+    rig.settle(5 * MS);
+    let batch = rig.server.batch().unwrap();
+    let records = records(&batch);
+    let [record] = &records[..] else {
+        panic!("{records:?}")
+    };
+    assert_eq!((batch.route.connection, batch.route.owner), (7, 3));
+    assert_eq!(record.path_mtu, Some(1300));
+    assert_eq!(record.head.flow, head(1000, b"").flow);
+    // While the server has the only buffer it cannot be told: no response is lost by that.
+    rig.wire.push_bytes(&too_big(1000, 1200));
+    rig.settle(5 * MS);
+    let c = *rig.worker.counters();
+    assert_eq!((c.control, c.path_mtu, c.records), (3, 1, 0));
+    assert_eq!(c.ring_full, 0);
+}
+
 #[test]
 fn the_loop_ends_when_told_and_hands_everything_on() {
     let rig = rig(0, 64);

@@ -62,6 +62,7 @@ fn responses(n: usize) -> Message {
         head: head(false),
         received_at: 5,
         prefix: (*b"HTTP/1.1 200").into(),
+        path_mtu: None,
     };
     Message::Responses {
         owner: 1,
