@@ -123,7 +123,7 @@ impl<P: Payload> Core<P> {
             let seg = &self.segs[r.nxt];
             let number = seg.turn_number;
             if let Some(reason) = self.turns[seg.turn].broken {
-                self.lose_through(rid, number, reason);
+                self.skip_broken(rid, number, reason);
                 return true;
             }
             self.connect(now, rid, tx);
@@ -200,7 +200,7 @@ impl<P: Payload> Core<P> {
             return Next::Stop;
         }
         if let Some(reason) = turn.broken {
-            self.lose_through(rid, number, reason);
+            self.skip_broken(rid, number, reason);
             return Next::Again;
         }
         if !self.gate_lets(now, rid, turn.after) {
@@ -221,6 +221,14 @@ impl<P: Payload> Core<P> {
         r.gate_free = false;
         r.waiting_since = 0;
         Next::Send
+    }
+
+    /// Loses a turn that was not captured whole and that nothing was sent of.
+    fn skip_broken(&mut self, rid: u32, number: u32, reason: Loss) {
+        self.lose_through(rid, number, reason);
+        let r = &mut self.replicas[rid];
+        // Nobody answers a turn that nobody was asked; the one before it, if there was one, may still be answered.
+        r.gate_free |= r.released == 0;
     }
 
     /// Asks the gate; if it says wait, the timer is set.
