@@ -128,8 +128,21 @@ impl Bed<'_> {
     }
 
     fn step(&mut self, line: &Line) -> Result<(), String> {
-        if let Event::Sent { name, spec, from } = &line.event {
-            self.expect_sent(line.when, name, spec, *from)?;
+        if let Event::Sent {
+            name,
+            spec,
+            from,
+            fill,
+        } = &line.event
+        {
+            let sent = self.expect_sent(line.when, name, spec, *from)?;
+            if let Some((fill, other)) =
+                fill.and_then(|f| Some((f, sent.bytes.iter().find(|b| **b != f)?)))
+            {
+                return Err(format!(
+                    "another byte is expected: {other:#04x} was sent, not {fill:#04x}"
+                ));
+            }
             self.note(self.now, &line.text);
             return self.check();
         }
@@ -221,7 +234,7 @@ impl Bed<'_> {
         name: &str,
         spec: &Spec,
         from: Option<Endpoint>,
-    ) -> Result<(), String> {
+    ) -> Result<Sent, String> {
         let slack = if when.to == 0 { 0 } else { SLACK };
         let first = (self.now + when.from).saturating_sub(slack).max(self.now);
         let last = self.now + when.to + slack;
@@ -247,8 +260,8 @@ impl Bed<'_> {
                 "another {difference} is expected: was sent  {found}"
             ));
         }
-        self.out.waiting.pop_front();
-        Ok(())
+        let sent = self.out.waiting.pop_front();
+        sent.ok_or_else(|| "nothing was sent".into())
     }
 
     /// The client whose numbers a frame on connection `name` uses. A SYN makes the name known.
@@ -322,7 +335,7 @@ impl Bed<'_> {
         let mut headers = HeaderBuf::new();
         wire::build::tcp(&mut headers, &LINK, &head, 64, 0, &payload);
         let bytes = [&headers, kept].concat();
-        if from_client {
+        if from_client && !shape.unlisted {
             self.out.show(index, first, kept);
         }
         let (link, frame) = match (shape.fragments, shape.buffers) {

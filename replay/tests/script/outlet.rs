@@ -20,6 +20,7 @@ const ETHERNET: usize = 14;
 pub struct Sent {
     pub at: Nanos,
     pub head: Head,
+    pub bytes: Vec<u8>,
 }
 
 /// The byte of client number `client` at a sequence number.
@@ -144,6 +145,7 @@ impl Egress<MemoryPayload> for Outlet {
         self.waiting.push_back(Sent {
             at: self.now,
             head: *head,
+            bytes: bytes.to_vec(),
         });
         Ok(())
     }

@@ -24,6 +24,8 @@ pub struct Shape {
     pub fragments: Option<usize>,
     /// All of its payload is this byte.
     pub fill: Option<u8>,
+    /// The check of what is sent is not told of it: it takes these bytes for never captured. A test of that check.
+    pub unlisted: bool,
 }
 
 /// What a line says.
@@ -39,6 +41,8 @@ pub enum Event {
         name: String,
         spec: Spec,
         from: Option<Endpoint>,
+        /// All of its payload is this byte.
+        fill: Option<u8>,
     },
     Target {
         name: String,
@@ -161,17 +165,24 @@ fn event(word: &str, rest: &str) -> Result<Event, String> {
         "mirror" => mirror(rest),
         "sent" => {
             let (name, rest) = name(rest);
-            let (spec, mut left) = segment(rest)?;
-            let mut from = None;
-            if left.first() == Some(&"from") && left.len() == 2 {
-                from = Some(endpoint(left[1])?);
-                left.clear();
+            let (spec, left) = segment(rest)?;
+            let (mut from, mut fill) = (None, None);
+            match left[..] {
+                [] => {}
+                ["from", at] => from = Some(endpoint(at)?),
+                ["fill", hex] => fill = Some(byte(hex)?),
+                [word, ..] => {
+                    return Err(format!(
+                        "unknown word '{word}': a sent segment may have ack, win, urg, <options>, from ADDRESS.PORT, fill BYTE"
+                    ));
+                }
             }
-            nothing(
-                &left,
-                "a segment of the replica's: '<...>' or 'from 10.0.0.1.1024'",
-            )?;
-            Ok(Event::Sent { name, spec, from })
+            Ok(Event::Sent {
+                name,
+                spec,
+                from,
+                fill,
+            })
         }
         "target" => {
             let (name, rest) = name(rest);
@@ -230,20 +241,20 @@ fn mirror(rest: &str) -> Result<Event, String> {
     let mut shape = Shape::default();
     let mut words = left.iter();
     while let Some(&word) = words.next() {
+        if word == "unlisted" {
+            shape.unlisted = true;
+            continue;
+        }
         let value = words.next().copied().unwrap_or("");
         let bytes = |what| number(value, what).map(|n| n as usize);
         match word {
             "cut" => shape.cut = bytes("bytes that are missing at the end")?,
             "buffers" => shape.buffers = Some(bytes("bytes of each buffer")?),
             "fragments" => shape.fragments = Some(bytes("bytes of each fragment")?),
-            "fill" => {
-                let hex = value.strip_prefix("0x").unwrap_or(value);
-                let byte = u8::from_str_radix(hex, 16);
-                shape.fill = Some(byte.map_err(|_| format!("'{value}' is no byte like 0xee"))?);
-            }
+            "fill" => shape.fill = Some(byte(value)?),
             _ => {
                 return Err(format!(
-                    "unknown word '{word}': a mirrored segment may have ack, win, urg, <options>, cut, buffers, fragments, fill"
+                    "unknown word '{word}': a mirrored segment may have ack, win, urg, <options>, cut, buffers, fragments, fill, unlisted"
                 ));
             }
         }
@@ -397,6 +408,11 @@ fn stamp(word: &str) -> Result<Stamp, String> {
 
 fn number(word: &str, what: &str) -> Result<u32, String> {
     word.parse().map_err(|_| format!("'{word}' is not {what}"))
+}
+
+fn byte(word: &str) -> Result<u8, String> {
+    let hex = word.strip_prefix("0x").unwrap_or(word);
+    u8::from_str_radix(hex, 16).map_err(|_| format!("'{word}' is no byte like 0xee"))
 }
 
 fn small<T: TryFrom<u32>>(n: u32, what: &str) -> Result<T, String> {
