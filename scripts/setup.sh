@@ -2,7 +2,7 @@
 # Installs what it takes to build and run the replay appliance on Debian 12 (or a derivative with DPDK 22.11).
 #
 # Run it as root; it changes nothing when everything is there. No service that a package brings is started: this machine's
-# ports and memory are not ours to take.
+# ports and memory are not ours to take. Rust, which Debian 12 has too old a version of, comes from its project, for the user who called sudo.
 set -euo pipefail
 
 # Oldest versions that the sources build with.
@@ -13,6 +13,9 @@ BUILD=(build-essential clang dpdk libclang-dev libdpdk-dev pkg-config)
 # curl and its certificates fetch Rust.
 RUN=(ca-certificates curl iproute2)
 LAB=(apache2-utils dpdk-dev ethtool exim4-daemon-light nftables nginx-light redis-server redis-tools tcpdump wrk)
+
+# Where Rust's installer and its checksums are: https://rust-lang.github.io/rustup/installation/other.html
+RUSTUP=https://static.rust-lang.org/rustup/dist
 
 # Tests put a folder of their own here.
 POLICY=${SETUP_POLICY_RC:-/usr/sbin/policy-rc.d}
@@ -85,6 +88,34 @@ find_cargo() {
     return 1
 }
 
+# Installs Rust for the user who called sudo, or else for whoever runs this, below their home; no file of their shell is changed.
+install_rust() {
+    local user=${SUDO_USER:-} machine folder
+    machine=$(uname -m)-unknown-linux-gnu
+    [[ $(id -u) == 0 && -n $user ]] && id "$user" >/dev/null 2>&1 || user=$(id -un)
+    folder=$(mktemp -d)
+    # shellcheck disable=SC2064 # the name of now is meant
+    trap "rm -rf '$folder'" EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    echo "Rust is missing: its stable version is installed for $user"
+    if ! curl --proto =https --tlsv1.2 -sSf --retry 3 -o "$folder/rustup-init" "$RUSTUP/$machine/rustup-init" ||
+        ! curl --proto =https --tlsv1.2 -sSf --retry 3 -o "$folder/sum" "$RUSTUP/$machine/rustup-init.sha256"; then
+        die "Rust's installer for $machine could not be fetched from $RUSTUP; check the network, or install Rust $RUST_MIN or newer by other means"
+    fi
+    [[ $(sha256sum <"$folder/rustup-init" | cut -c -64) == $(cut -c -64 "$folder/sum") ]] ||
+        die "$RUSTUP/$machine/rustup-init does not have the checksum that is stated beside it"
+    chmod 755 "$folder" "$folder/rustup-init"
+    local command=("$folder/rustup-init" -y -q --no-modify-path --profile minimal -c clippy -c rustfmt --default-toolchain stable)
+    if [[ $user != "$(id -un)" ]]; then
+        command=(runuser -u "$user" -- env "HOME=$(getent passwd "$user" | cut -d: -f6)" "${command[@]}")
+    fi
+    # Where the caller stands may be out of that user's reach.
+    (cd / && "${command[@]}") || die "Rust's installer failed; its messages above say why"
+    rm -rf "$folder"
+    trap - EXIT INT TERM HUP
+}
+
 # rustup's cargo looks for its toolchains in the home of whoever runs it, so ask as that user.
 cargo_version() { # path
     local owner
@@ -97,10 +128,9 @@ cargo_version() { # path
 }
 
 check_rust() {
-    local cargo version how
-    how="curl --proto =https --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt"
+    local cargo version
     if ! cargo=$(find_cargo); then
-        echo "Rust is missing ($RUST_MIN or newer); as the user who builds: $how" >&2
+        echo "Rust is missing ($RUST_MIN or newer): setup.sh without --check installs it, and so does https://rustup.rs" >&2
         return 1
     fi
     version=$(cargo_version "$cargo" 2>/dev/null | cut -d' ' -f2) || version=
@@ -166,5 +196,6 @@ else
     echo "installed ${missing[*]}"
 fi
 check_dpdk || failed=yes
+[[ -n $check ]] || find_cargo >/dev/null || install_rust
 check_rust || failed=yes
 [[ -z $failed ]] || die "something is missing, see above"
