@@ -93,9 +93,11 @@ impl<P: Payload> Core<P> {
         let news = self.client_payload(now, sid, packet, frame, tx);
         let ended = head.flags.has(Flags::FIN) && self.client_fin(now, sid, head, tx);
         let end = head.end() - u32::from(head.flags.has(Flags::FIN));
-        self.note_extent(now, sid, end, head.payload_len > 0);
+        let told = self.note_extent(now, sid, end, head.payload_len > 0);
         match news {
-            Ok(false) if !ended && !advanced && head.payload_len > 0 => Err(Drop::Duplicate),
+            Ok(false) if !ended && !advanced && !told && head.payload_len > 0 => {
+                Err(Drop::Duplicate)
+            }
             Ok(_) => Ok(()),
             Err(_) if ended => Ok(()),
             Err(reason) => Err(reason),

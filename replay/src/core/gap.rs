@@ -186,21 +186,24 @@ impl<P: Payload> Core<P> {
     }
 
     /// A frame tells that the client's stream goes to `end`. A sequence or acknowledgment number without payload may count an unseen FIN in:
-    /// then it is not `certain` by one.
-    pub(super) fn note_extent(&mut self, now: Nanos, sid: u32, end: Seq, certain: bool) {
+    /// then it is not `certain` by one. True if it is further than was known.
+    pub(super) fn note_extent(&mut self, now: Nanos, sid: u32, end: Seq, certain: bool) -> bool {
         let s = &mut self.sessions[sid];
         let missing = end.since(s.rcv_nxt);
         let known = match s.phase {
             Phase::Syn | Phase::Synced => s.fin.is_none_or(|fin| end.le(fin)),
             _ => false,
         };
-        if known && missing > u32::from(!certain) && missing <= PLAUSIBLE {
-            if end.gt(s.shown) || end == s.shown && certain {
-                s.shown_by_payload = certain;
-            }
-            s.shown = s.shown.max(end);
-            self.watch_gap(now, sid);
+        if !known || missing <= u32::from(!certain) || missing > PLAUSIBLE {
+            return false;
         }
+        let news = end.gt(s.shown);
+        if news || end == s.shown && certain {
+            s.shown_by_payload = certain;
+        }
+        s.shown = s.shown.max(end);
+        self.watch_gap(now, sid);
+        news
     }
 
     /// A gap is open: see to it that somebody looks at it again.
