@@ -140,6 +140,10 @@ impl<P: Payload> Core<P> {
             Next::Again => return true,
             Next::Stop => return false,
         }
+        let r = &mut self.replicas[rid];
+        if !r.tcb.outstanding() && now.saturating_sub(r.sent_at) > r.tcb.rto.timeout() {
+            r.tcb.cc.after_idle(r.tcb.mss());
+        }
         let r = &self.replicas[rid];
         let id = r.nxt;
         let seg = &self.segs[id];

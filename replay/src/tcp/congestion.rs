@@ -64,6 +64,11 @@ impl Congestion {
         self.cwnd.saturating_add(extra)
     }
 
+    /// Nothing was sent for longer than the retransmission timeout: what was known of the path is old (RFC 5681 section 4.1).
+    pub fn after_idle(&mut self, mss: u16) {
+        self.cwnd = self.cwnd.min(Self::new(mss).cwnd);
+    }
+
     /// From now on there is a scoreboard, or there is none.
     pub fn use_sack(&mut self, sack: bool) {
         if sack && !self.sack && self.recovering() {
