@@ -1,4 +1,5 @@
-//! Everything a core counts. Counters only grow; what is in flight is the one gauge.
+//! Everything a core counts. Counters only grow; what is in flight is the one gauge. What was counted as lost is taken back in one case: when a mirror
+//! that reorders shows a session's SYN a moment after its first payload.
 
 use crate::histogram::Histogram;
 

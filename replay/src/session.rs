@@ -87,8 +87,10 @@ pub(crate) struct Session {
     pub held: u32,
     /// The client's round-trip time.
     pub rtt: Nanos,
-    /// When the handshake's last segment before the client's first acknowledgment was seen.
+    /// When the handshake's last segment before the client's first acknowledgment was seen. Where there is early payload: when the first of it came.
     pub handshake_at: Nanos,
+    /// Payload that was shown before any SYN, in case that comes yet, in the order it came.
+    pub early: List,
     /// When the open gap was first seen; 0: there is none.
     pub gap_since: Nanos,
     pub last_seen: Nanos,

@@ -90,12 +90,17 @@ impl<P: Payload> Core<P> {
         })?;
         let segs = self.seg_ids(s.segs)?;
         let beyond = self.seg_ids(s.beyond)?;
+        let early = self.seg_ids(s.early)?;
+        ensure(early.is_empty() || s.phase == Phase::Joining, || {
+            "it keeps what came before its SYN, though it is in step".into()
+        })?;
         let turns = self.turn_ids(s.turns)?;
-        sums.segs += segs.len() + beyond.len();
+        sums.segs += segs.len() + beyond.len() + early.len();
         sums.turns += turns.len();
         let held: u32 = segs
             .iter()
             .chain(&beyond)
+            .chain(&early)
             .map(|&id| self.segs[id].len)
             .sum();
         ensure(held == s.held, || {

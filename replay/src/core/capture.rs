@@ -55,6 +55,10 @@ impl<P: Payload> Core<P> {
         let head = &packet.head;
         let syn = head.flags.has(Flags::SYN) && !head.flags.has(Flags::ACK);
         let sid = match self.session_by_flow(&head.flow) {
+            Some(sid) if syn && self.was_early(sid, head, tx) => {
+                self.begin_late(now, sid, head, tx);
+                sid
+            }
             Some(sid) if syn => {
                 if self.sessions[sid].isn == head.seq {
                     // The client's SYN again: the round trip is measured from this one.
@@ -185,7 +189,9 @@ impl<P: Payload> Core<P> {
                 return Err(if old { Drop::Duplicate } else { Drop::AfterEnd });
             }
             Phase::Joining if !self.is_boundary(sid, head.seq, head.ack) => {
-                return self.before_join(sid, head);
+                let (reason, new) = self.before_join(sid, head);
+                self.keep_early(now, sid, packet, frame, new);
+                return Err(reason);
             }
             Phase::Joining => self.join(now, sid, head.seq, tx),
             Phase::Syn | Phase::Synced => {}
@@ -251,12 +257,12 @@ impl<P: Payload> Core<P> {
         false
     }
 
-    /// Payload that cannot be used because it may begin in the middle of a request.
-    pub(super) fn before_join(&mut self, sid: u32, head: &Head) -> Result<bool, Drop> {
-        if self.lose_before_join(sid, head.seq, head.payload_len) == 0 {
-            return Err(Drop::Duplicate);
+    /// Payload that cannot be used because it may begin in the middle of a request. Why, and how many bytes of it were new.
+    fn before_join(&mut self, sid: u32, head: &Head) -> (Drop, u32) {
+        match self.lose_before_join(sid, head.seq, head.payload_len) {
+            0 => (Drop::Duplicate, 0),
+            new => (Drop::BeforeJoin, new),
         }
-        Err(Drop::BeforeJoin)
     }
 
     /// `len` bytes from `seq` are of no use before the session is in step again. Returns how many of them were new.

@@ -70,6 +70,7 @@ impl<P: Payload> Core<P> {
             held: 0,
             rtt: 0,
             handshake_at: self.seen,
+            early: List::default(),
             gap_since: 0,
             last_seen: now,
         };
@@ -124,6 +125,7 @@ impl<P: Payload> Core<P> {
 
     /// The session is in step from `seq` on, which begins a turn.
     pub(super) fn join(&mut self, now: Nanos, sid: u32, seq: Seq, tx: &mut impl Egress<P>) {
+        self.forget_early(sid);
         let s = &mut self.sessions[sid];
         let missing = seq.since(s.rcv_nxt);
         s.phase = Phase::Synced;
@@ -266,6 +268,7 @@ impl<P: Payload> Core<P> {
     /// The client has ended its connection, or production has.
     pub(super) fn end_session(&mut self, now: Nanos, sid: u32, end: End) {
         self.close_turn(sid);
+        self.forget_early(sid);
         if self.sessions[sid].phase == Phase::Joining {
             // What the client was answered since it was out of step, no replica was.
             self.for_replicas(sid, |core, rid| {
@@ -319,6 +322,9 @@ impl<P: Payload> Core<P> {
         if s.gap_since != 0 && s.phase != Phase::Ended && now >= self.gap_due(sid) {
             self.hole(now, sid, tx);
         }
+        if self.early_due(sid).is_some_and(|due| now >= due) {
+            self.forget_early(sid);
+        }
         let s = &self.sessions[sid];
         let done = self.all_done(sid);
         let due = if s.phase == Phase::Ended && done {
@@ -347,6 +353,7 @@ impl<P: Payload> Core<P> {
         } else {
             due.min(self.idle_check(now))
         };
+        let due = self.early_due(sid).map_or(due, |early| due.min(early));
         self.arm_session(sid, due);
     }
 

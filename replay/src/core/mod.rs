@@ -6,6 +6,7 @@
 
 mod audit;
 mod capture;
+mod early;
 mod gap;
 mod lifecycle;
 mod pump;

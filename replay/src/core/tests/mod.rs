@@ -5,6 +5,7 @@
 //! a function of that number, and a number that was never captured may never be sent.
 
 mod capture;
+mod early;
 mod gate;
 mod join;
 mod lifecycle;
