@@ -14,6 +14,8 @@ use wire::{Flags, Flow, Head, Nanos, Seq};
 
 /// Segments further than this from what is expected are not of this connection.
 pub(super) const PLAUSIBLE: u32 = 1 << 30;
+/// What is closer than this to the stream of a session that is over may still be of it: the largest window without scaling.
+const NEAR: u32 = 1 << 16;
 
 /// `seq` may belong to a stream whose next byte is `expected`.
 fn plausible(expected: Seq, seq: Seq) -> bool {
@@ -68,6 +70,10 @@ impl<P: Payload> Core<P> {
                 self.replace(now, sid, tx);
                 self.open(now, transfer, head, Phase::Syn, tx)?
             }
+            Some(sid) if self.is_another(sid, head) => {
+                self.replace(now, sid, tx);
+                self.open(now, transfer, head, Phase::Joining, tx)?
+            }
             Some(sid) => sid,
             None if syn => self.open(now, transfer, head, Phase::Syn, tx)?,
             None if head.payload_len > 0
@@ -115,6 +121,17 @@ impl<P: Payload> Core<P> {
         } else {
             Drop::NotSelected
         }
+    }
+
+    /// Payload far from all that a session which is over has said: of another connection with the same ports, whose SYN was not shown.
+    fn is_another(&self, sid: u32, head: &Head) -> bool {
+        let s = &self.sessions[sid];
+        let payload = head.payload_len > 0 && !head.flags.has(Flags::RST);
+        if s.phase != Phase::Ended || !payload || self.params.full_sessions_only {
+            return false;
+        }
+        let said = s.fin.unwrap_or(s.rcv_nxt).max(s.rcv_nxt).since(s.isn);
+        head.seq.since(s.isn - NEAR) > said + 2 * NEAR
     }
 
     /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section 3.8.4).
