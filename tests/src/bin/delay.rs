@@ -25,8 +25,7 @@ struct Args {
     /// Time that each frame takes from one to the other, in milliseconds.
     #[arg(long)]
     ms: u64,
-    /// Share of the frames, in thousandths, that overtake others which are in the line. None overtakes a SYN: without it, what a client says is
-    /// no beginning.
+    /// Share of the frames, in thousandths, that overtake others which are in the line.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1000))]
     early: u64,
     /// How many of them at most.
@@ -42,7 +41,6 @@ const NAP: Duration = Duration::from_micros(200);
 
 struct Held {
     due: Instant,
-    syn: bool,
     header: [u8; HEADER],
     payload: Payload,
 }
@@ -92,16 +90,12 @@ impl Line {
             let (Some(header), n) = (bytes.first_chunk::<HEADER>().copied(), bytes.len()) else {
                 continue;
             };
-            let syn = is_syn(bytes);
             if self.held.len() < LINE {
-                let overtakes = self.overtaking.next();
-                let before = self.held.iter().rev().take(overtakes);
-                let at = self.held.len() - before.take_while(|h| !h.syn).count();
+                let at = self.held.len().saturating_sub(self.overtaking.next());
                 // With the time of those it overtakes they all leave in one burst: the order changes, and hardly the time.
                 let due = self.held.get(at).map_or(now + self.delay, |h| h.due);
                 let held = Held {
                     due,
-                    syn,
                     header,
                     payload: frame.into_payload(HEADER..n),
                 };
@@ -124,17 +118,6 @@ impl Line {
         self.tx.flush();
         moved
     }
-}
-
-/// True for an IPv4 frame with TCP's SYN and no ACK: the first of a connection.
-fn is_syn(frame: &[u8]) -> bool {
-    let flags = || {
-        let packet = frame.get(HEADER..)?;
-        let header = usize::from(*packet.first()? & 0x0f) * 4;
-        let tcp = frame.get(12..14)? == [0x08, 0x00] && *packet.get(9)? == 6;
-        packet.get(header + 13).copied().filter(|_| tcp)
-    };
-    flags().is_some_and(|f| f & 0x12 == 0x02)
 }
 
 /// A port with its pools, the queues apart.

@@ -102,7 +102,7 @@ impl Capture {
         // What was on the wire just now may still be in the kernel's buffer, which tcpdump is handed once a second at the latest.
         std::thread::sleep(Duration::from_millis(1200));
         self.process.signal(Signal::INT)?;
-        self.process.wait(Duration::from_secs(10))?;
+        self.process.wait(Duration::from_secs(30))?;
         let log = self.process.log();
         let dropped = log
             .lines()

@@ -60,7 +60,7 @@ impl Lab {
         self.run(Node::Switch, "sh", &["-euc", script]).map(drop)
     }
 
-    /// From now on this share of the mirrored frames, in thousandths, overtakes up to `past` others, of the same connection and of any, but no SYN. The mirror
+    /// From now on this share of the mirrored frames, in thousandths, overtakes up to `past` others, of the same connection and of any. The mirror
     /// does so as long as the process runs, and shows nothing afterwards.
     ///
     /// # Errors
