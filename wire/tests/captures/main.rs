@@ -105,6 +105,7 @@ fn streams(data: &[u8]) -> Streams {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs captures")]
 fn clients_said_what_the_manifest_says() {
     let Some(folder) = folder() else { return };
     let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
@@ -184,6 +185,7 @@ fn clients_said_what_the_manifest_says() {
 
 /// Every way of damaging real frames that is cheap to try: cut at each length, and each byte of the first headers changed.
 #[test]
+#[cfg_attr(miri, ignore = "needs captures")]
 fn damaged_captures_are_read_without_harm() {
     let Some(folder) = folder() else { return };
     let mut tried = 0u64;

@@ -1,0 +1,90 @@
+//! Any frame: decoded as a mirror and as a local port see it, and handed to the host. Offsets must lie inside, and what was decoded must
+//! survive being built and decoded again.
+use wire::Addr;
+use wire::build::{self, LinkHeader};
+use wire::decode::{self, LinkType, Local, Packet};
+use wire::head::HeaderBuf;
+use wire::host::{FrameBuf, Host, HostConfig};
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+fn check(p: &Packet, bytes: &[u8], frame_len: usize) {
+    assert!(p.payload_offset <= bytes.len());
+    assert!(p.payload_offset + p.captured <= frame_len);
+    assert!(p.captured <= p.head.payload_len as usize);
+    let payload = &bytes[p.payload_range(bytes.len())];
+    if payload.len() > 1400 {
+        return;
+    }
+    let mut head = p.head;
+    head.payload_len = payload.len() as u32;
+    let mut headers = HeaderBuf::new();
+    build::tcp(
+        &mut headers,
+        &LinkHeader { dst: MAC, src: MAC },
+        &head,
+        64,
+        1,
+        payload,
+    );
+    let again = [&headers, payload].concat();
+    let again = decode::mirrored(&again, again.len())
+        .expect("what was built is decoded")
+        .head;
+    // Options that came in an odd layout may no longer fit beside one another.
+    head.options = again.options;
+    assert_eq!(again, head);
+}
+
+/// Judges one input; panics if something does not hold.
+pub fn run(data: &[u8]) {
+    // The first byte says how much longer the frame is than its first segment.
+    let Some((more, bytes)) = data.split_first() else {
+        return;
+    };
+    let frame_len = bytes.len() + usize::from(*more) * 16;
+    if let Local::Tcp(p) = decode::local(bytes, frame_len) {
+        check(&p, bytes, frame_len);
+    }
+    let links = [
+        LinkType::Ethernet,
+        LinkType::RawIp,
+        LinkType::Null,
+        LinkType::LinuxSll,
+        LinkType::LinuxSll2,
+    ];
+    for link in links {
+        match decode::mirrored_on(link, bytes, frame_len) {
+            Ok(p) => check(&p, bytes, frame_len),
+            Err(reason) => {
+                let f = decode::fragment_on(link, bytes, frame_len);
+                assert_eq!(f.is_some(), reason == decode::Skip::Fragment);
+                if let Some(f) = f {
+                    assert!(f.ip_offset + f.ip_header_len + f.captured <= frame_len);
+                }
+            }
+        }
+    }
+    let mut host = Host::new(HostConfig {
+        mac: MAC,
+        addresses: vec![(Addr::v4([10, 0, 0, 1]), 24), (Addr::v6([0xfd; 16]), 64)],
+        gateways: vec![Addr::v4([10, 0, 0, 2])],
+        next_hop_mac: None,
+    });
+    let mut out = FrameBuf::new();
+    let received = host.receive(1, bytes, &|a| a.is_v4(), &mut out);
+    assert_eq!(received.replied, !out.is_empty());
+    if let Some((addr, mac)) = received.learned {
+        assert_eq!(host.next_hop(&addr), Some(mac));
+    }
+    // The most hopeful frame to be answered: the same one, addressed to us.
+    let mut ours = bytes.to_vec();
+    if let Some(dst) = ours.first_chunk_mut::<6>() {
+        *dst = MAC;
+        let received = host.receive(2, &ours, &|a| a.is_v4(), &mut out);
+        assert_eq!(received.replied, !out.is_empty());
+    }
+    for second in 1..40 {
+        host.poll(second * 1_000_000_000, &mut out);
+    }
+}

@@ -1,0 +1,335 @@
+//! Any sequence of events into a session core: frames of the mirror, segments of the target, time, a transmit queue that refuses, the
+//! engine's end. After each of them the core is audited, and no byte leaves that was not captured.
+
+use arbitrary::{Arbitrary, Unstructured};
+use replay::params::{Origin, Transfer};
+use replay::slots::Slice;
+use replay::{Core, Egress, Ownership, Params, Refused};
+use std::collections::HashSet;
+use std::ops::Range;
+use tests::memory::{MemoryFrame, MemoryPayload};
+use wire::decode::Packet;
+use wire::io::Payload;
+use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Seq};
+
+const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
+const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
+/// Where streams begin: close to the wrap.
+const BASE: Seq = Seq(u32::MAX - 200);
+
+#[derive(Arbitrary, Debug)]
+enum Event {
+    /// A client's frame: offsets from [`BASE`], so that they meet.
+    Client {
+        client: u8,
+        seq: u16,
+        ack: u16,
+        flags: u8,
+        len: u16,
+        cut: u8,
+        buffer: u8,
+    },
+    /// A frame of production's server.
+    Server {
+        client: u8,
+        seq: u16,
+        ack: u16,
+        flags: u8,
+        len: u16,
+    },
+    /// A segment of the target that fits the newest segment sent to it: `seq` and `ack` are offsets from what would be right.
+    Target {
+        which: u8,
+        seq: i8,
+        ack: i16,
+        flags: u8,
+        len: u16,
+        window: u16,
+        sack: Option<(u8, u8)>,
+        stamp: Option<u8>,
+    },
+    /// A segment of the target with any numbers.
+    Stray {
+        client: u8,
+        seq: u32,
+        ack: u32,
+        flags: u8,
+    },
+    Pass {
+        ms: u16,
+    },
+    Wait {
+        seconds: u8,
+    },
+    Refuse(bool),
+    Shed(bool),
+    Drain,
+    Abandon,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    copies: u8,
+    max_segments: u8,
+    session_bytes: u16,
+    pool: bool,
+    full_sessions_only: bool,
+    wait_for_responses: bool,
+    mtu: u16,
+    events: Vec<Event>,
+}
+
+fn byte_at(seq: Seq) -> u8 {
+    (seq.0.wrapping_mul(0x9e37_79b1) >> 24) as u8
+}
+
+#[derive(Default)]
+struct Out {
+    captured: HashSet<u32>,
+    sent: Vec<Head>,
+    refuse: bool,
+    shed: bool,
+}
+
+impl Egress<MemoryPayload> for Out {
+    fn send(
+        &mut self,
+        _: u16,
+        head: &Head,
+        payload: Option<(&mut MemoryPayload, Range<usize>)>,
+    ) -> Result<(), Refused> {
+        let bytes = payload
+            .as_ref()
+            .map_or(&[][..], |(p, r)| &p.bytes()[r.clone()]);
+        assert_eq!(bytes.len(), head.payload_len as usize);
+        for (i, &b) in bytes.iter().enumerate() {
+            let seq = head.seq + i as u32;
+            assert!(self.captured.contains(&seq.0), "{seq:?} was never captured");
+            assert_eq!(b, byte_at(seq));
+        }
+        assert_eq!(head.flow.dst, TARGET);
+        if self.refuse {
+            return Err(Refused::Busy);
+        }
+        self.sent.push(*head);
+        Ok(())
+    }
+
+    fn claim(&mut self, _: &Endpoint, _: u16) -> bool {
+        !self.shed
+    }
+
+    fn release(&mut self, _: &Endpoint, _: u16) {}
+
+    fn accepts_sessions(&self) -> bool {
+        !self.shed
+    }
+}
+
+fn params(input: &Input) -> Params {
+    Params {
+        transfers: vec![Transfer {
+            from: Origin {
+                addr: Some(PRODUCTION.addr),
+                port: PRODUCTION.port,
+            },
+            to: TARGET,
+        }],
+        copies: u16::from(input.copies % 3) + 1,
+        percent: 100.0,
+        ramp: 0,
+        full_sessions_only: input.full_sessions_only,
+        wait_for_responses: input.wait_for_responses,
+        rtt: None,
+        gate_timeout: 5_000_000_000,
+        session_timeout: 60_000_000_000,
+        keepalive_timeout: 72_000_000_000,
+        max_sessions: 4,
+        max_segments: usize::from(input.max_segments) + 1,
+        session_bytes: u64::from(input.session_bytes),
+        mtu: input.mtu.max(68),
+        pool: if input.pool {
+            vec![Slice {
+                first: Addr::v4([62, 135, 200, 1]),
+                addresses: 1,
+                low: 2000,
+                high: 2004,
+            }]
+        } else {
+            Vec::new()
+        },
+        ownership: Ownership::ALONE,
+        seed: 1,
+        start: 0,
+    }
+}
+
+fn client(n: u8) -> Flow {
+    Flow {
+        src: Endpoint::new(Addr::v4([192, 0, 2, 1]), 4000 + u16::from(n % 5)),
+        dst: PRODUCTION,
+    }
+}
+
+fn head(flow: Flow, seq: Seq, ack: Seq, flags: u8, payload_len: u32) -> Head {
+    Head {
+        flow,
+        seq,
+        ack,
+        flags: Flags(flags & 0x3f),
+        window: 1000,
+        urgent: 0,
+        options: Options::default(),
+        payload_len,
+    }
+}
+
+/// The segment of the target that `event` describes, right for the newest segment sent on some connection.
+fn answer(out: &Out, event: &Event) -> Option<Head> {
+    let Event::Target {
+        which,
+        seq,
+        ack,
+        flags,
+        len,
+        window,
+        sack,
+        stamp,
+    } = *event
+    else {
+        return None;
+    };
+    let last = out.sent.iter().rev().nth(usize::from(which % 8))?;
+    let expected = if last.flags.has(Flags::ACK) {
+        last.ack
+    } else {
+        Seq(77)
+    };
+    let mut h = head(
+        last.flow.reversed(),
+        Seq(expected.0.wrapping_add_signed(seq.into())),
+        Seq(last.end().0.wrapping_add_signed(ack.into())),
+        flags,
+        u32::from(len % 3000),
+    );
+    h.window = window;
+    if h.flags.has(Flags::SYN) {
+        h.options.mss = Some(window % 2000);
+        h.options.window_scale = Some((window % 15) as u8);
+        h.options.sack_permitted = window.is_multiple_of(2);
+    }
+    if let Some((left, n)) = sack {
+        let left = h.ack + u32::from(left) * 16;
+        h.options.push_sack(left, left + u32::from(n) * 16);
+    }
+    h.options.timestamps = stamp.map(|s| (s.into(), 0));
+    Some(h)
+}
+
+/// Judges one input; panics if something does not hold.
+pub fn run(data: &[u8]) {
+    // What is too short for an input is none.
+    let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else {
+        return;
+    };
+    let mut core = Core::<MemoryPayload>::new(params(&input), 0);
+    let mut out = Out::default();
+    let mut now = 1_000_000_000;
+    for event in input.events.iter().take(300) {
+        match *event {
+            Event::Client {
+                client: c,
+                seq,
+                ack,
+                flags,
+                len,
+                cut,
+                buffer,
+            } => {
+                let len = usize::from(len % 4000);
+                let seq = BASE + u32::from(seq);
+                let h = head(client(c), seq, BASE + u32::from(ack), flags, len as u32);
+                let first = seq + u32::from(h.flags.has(Flags::SYN));
+                let captured = len - usize::from(cut).min(len);
+                let bytes: Vec<u8> = (0..captured as u32).map(|i| byte_at(first + i)).collect();
+                if h.flags.0 & Flags::RST.0 == 0 {
+                    let there = (0..captured as u32).map(|i| (first + i).0);
+                    out.captured.extend(there);
+                }
+                let frame = MemoryFrame::chained(&bytes, usize::from(buffer) * 16 + 64);
+                let packet = Packet {
+                    head: h,
+                    payload_offset: 0,
+                    captured,
+                    depth: 0,
+                };
+                let _ = core.mirror(now, &packet, frame, &mut out);
+            }
+            Event::Server {
+                client: c,
+                seq,
+                ack,
+                flags,
+                len,
+            } => {
+                let h = head(
+                    client(c).reversed(),
+                    BASE + u32::from(seq),
+                    BASE + u32::from(ack),
+                    flags,
+                    u32::from(len),
+                );
+                let packet = Packet {
+                    head: h,
+                    payload_offset: 0,
+                    captured: 0,
+                    depth: 0,
+                };
+                let _ = core.mirror(now, &packet, MemoryFrame::new(&[]), &mut out);
+            }
+            Event::Target { .. } => {
+                if let Some(h) = answer(&out, event) {
+                    core.response(now, &h, &mut out);
+                }
+            }
+            Event::Stray {
+                client: c,
+                seq,
+                ack,
+                flags,
+            } => {
+                let flow = Flow {
+                    src: TARGET,
+                    dst: client(c).src,
+                };
+                core.response(now, &head(flow, Seq(seq), Seq(ack), flags, 0), &mut out);
+            }
+            Event::Pass { ms } => now += u64::from(ms) * 1_000_000,
+            Event::Wait { seconds } => now += u64::from(seconds) * 1_000_000_000,
+            Event::Refuse(refuse) => out.refuse = refuse,
+            Event::Shed(shed) => out.shed = shed,
+            Event::Drain => core.drain(now, &mut out),
+            Event::Abandon => core.abandon(now, &mut out),
+        }
+        core.poll(now, &mut out);
+        if let Err(e) = core.audit() {
+            panic!("after {event:?}: {e}");
+        }
+    }
+    // Whatever happened, it comes to an end: with the target gone, everything is given up in time.
+    out.refuse = false;
+    core.drain(now, &mut out);
+    for _ in 0..200 {
+        now += 10_000_000_000;
+        core.poll(now, &mut out);
+        if core.session_count() == 0 {
+            break;
+        }
+    }
+    if let Err(e) = core.audit() {
+        panic!("at the end: {e}");
+    }
+    assert_eq!((core.session_count(), core.segment_count()), (0, 0));
+    assert!(core.is_drained());
+    assert_eq!(core.slots().0, 0);
+}

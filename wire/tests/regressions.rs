@@ -1,0 +1,21 @@
+//! What the fuzzer once found stays found: its kept inputs, judged as the fuzz target judges them.
+#![allow(clippy::expect_used, clippy::panic)] // All of it is a test; clippy only knows functions that are marked as one.
+
+#[path = "../../fuzz/src/frame.rs"]
+mod frame;
+#[path = "../../fuzz/src/options.rs"]
+mod options;
+#[path = "../../fuzz/src/saved.rs"]
+mod saved;
+
+#[test]
+#[cfg_attr(miri, ignore = "reads files")]
+fn kept_frames_do_no_harm() {
+    saved::judge("frame", frame::run);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "reads files")]
+fn kept_options_do_no_harm() {
+    saved::judge("options", options::run);
+}
