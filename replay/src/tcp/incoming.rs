@@ -150,6 +150,7 @@ impl Tcb {
             return;
         }
         let before = self.rcv.nxt;
+        let gaps = !self.rcv.gaps().is_empty();
         let end = head.seq + head.payload_len;
         let new = end.gt(before);
         if head.payload_len > 0 {
@@ -166,7 +167,8 @@ impl Tcb {
                 other => other,
             };
         }
-        outcome.ack_now = self.rcv.nxt == before || outcome.fin || !self.rcv.gaps().is_empty();
+        // At once: what is beyond a gap, and what fills one, be it the last (RFC 5681 section 4.2).
+        outcome.ack_now = self.rcv.nxt == before || outcome.fin || gaps;
     }
 
     /// The target has closed its side.
