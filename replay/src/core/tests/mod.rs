@@ -236,7 +236,17 @@ impl Bed {
     fn pass(&mut self, time: Nanos) {
         let end = self.now + time;
         while self.now < end {
-            self.now = (self.now + MS).min(end);
+            // Looks each millisecond, but for those at which no timer is due.
+            let core = &self.core;
+            let sessions = core.sessions.ids();
+            let replicas = core.replicas.ids();
+            let due = sessions
+                .filter_map(|id| core.session_timers.deadline(id))
+                .chain(replicas.filter_map(|id| core.replica_timers.deadline(id)))
+                .min()
+                .unwrap_or(end);
+            let wait = due.saturating_sub(self.now).div_ceil(MS).max(1) * MS;
+            self.now = (self.now + wait).min(end);
             if self.core.poll(self.now, &mut self.out) > 0 {
                 self.audit();
             }
