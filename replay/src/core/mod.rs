@@ -16,7 +16,8 @@ mod settle;
 mod stream;
 mod timers;
 
-#[cfg(test)]
+// Whole sessions, audited after each event: an interpreter would take hours.
+#[cfg(all(test, not(miri)))]
 mod tests;
 
 use crate::counters::Counters;
