@@ -28,7 +28,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("wake", &[]),
     ("replay", &["wire"]),
     ("config", &["wire"]),
-    ("engine", &["config", "dpdk", "link", "replay", "wake", "wire"]),
+    (
+        "engine",
+        &["config", "dpdk", "link", "replay", "wake", "wire"],
+    ),
     ("intercept", &["config", "dpdk", "link", "wake", "wire"]),
 ];
 
