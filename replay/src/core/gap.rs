@@ -332,8 +332,8 @@ impl<P: Payload> Core<P> {
         let turn = &mut self.turns[tail];
         turn.closed = true;
         turn.broken = Some(reason);
-        let number = turn.number;
-        self.for_replicas(sid, |core, rid| core.break_turn(rid, number, reason));
+        let (number, start) = (turn.number, turn.start);
+        self.for_replicas(sid, |core, rid| core.break_turn(rid, number, start, reason));
         self.free_turns(sid);
     }
 

@@ -178,9 +178,15 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Part of turn `number` was not captured. A replica that has begun to send it cannot finish it: its connection is given up. One that
-    /// has not will skip it when it comes to it.
-    pub(super) fn break_turn(&mut self, rid: u32, number: u32, reason: Loss) {
+    /// Part of turn `number`, which begins at `start`, was not captured. A replica that has begun to send it cannot finish it: its connection is
+    /// given up. One that has not will skip it when it comes to it.
+    pub(super) fn break_turn(&mut self, rid: u32, number: u32, start: Seq, reason: Loss) {
+        let r = &mut self.replicas[rid];
+        if r.tcb.state.is_synchronized() && r.released == number + 1 && r.tcb.snd_max.le(start) {
+            // The gate has let it through, but no byte of it found room in the windows: what is on the way is not lost with it.
+            r.released = number;
+            return;
+        }
         if self.replicas[rid].released > number {
             self.replicas[rid].abort_pending =
                 self.replicas[rid].tcb.state != crate::tcp::State::Closed;

@@ -430,3 +430,31 @@ fn what_waits_beyond_a_gap_when_segments_run_out_is_lost_once() {
     b.say(&mut c, 5);
     assert_eq!(b.counters().bytes, 55);
 }
+
+#[test]
+fn a_turn_that_found_no_room_in_the_windows_does_not_take_the_one_on_the_way_with_it() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    // The target has room for the first turn only; the gate does not hold the second for longer than its limit.
+    t.window = 10;
+    b.respond(&t.head(Flags::default(), 0));
+    b.say(&mut c, 10);
+    b.answer(&mut c, 100);
+    b.ack(&c);
+    b.say(&mut c, 20);
+    b.pass(6 * SECOND);
+    assert_eq!(b.counters().gate_timeouts, 1);
+    // The rest of the second turn was not captured.
+    b.say_unseen(&mut c, 20);
+    b.answer(&mut c, 100);
+    b.ack(&c);
+    b.pass(SECOND);
+    let heads = b.take();
+    assert!(!heads.iter().any(|h| h.flags.has(Flags::RST)), "{heads:?}");
+    t.rcv += 10;
+    t.window = 60_000;
+    b.reply(&mut t, 100);
+    b.pass(SECOND);
+    assert_eq!(b.lost(Loss::Hole), (1, 40));
+    assert_eq!(b.counters().replayed_turns, 1);
+}
