@@ -17,7 +17,8 @@ mod stream;
 mod timers;
 
 // Whole sessions, audited after each event: an interpreter would take hours.
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests;
 
 use crate::counters::Counters;

@@ -1,10 +1,11 @@
 //! Between heads and packets, with the project's own builder and decoder; and what a bad wire does to a packet.
 
 use crate::rng::Rng;
-use wire::Head;
 use wire::build::{self, LinkHeader};
+use wire::checksum::Sum;
 use wire::decode::{self, LinkType, Local, Packet};
 use wire::head::HeaderBuf;
+use wire::{Flow, Head};
 
 const LINK: LinkHeader = LinkHeader {
     dst: [2; 6],
@@ -37,6 +38,14 @@ pub fn arrives(packet: &[u8]) -> Local {
     frame.extend(if v6 { [0x86, 0xdd] } else { [0x08, 0x00] });
     frame.extend_from_slice(packet);
     decode::local(&frame, frame.len())
+}
+
+/// The TCP checksum of a frame is that of the pseudo-header alone. Its IP header has no options.
+pub fn is_unfinished(packet: &Packet, frame: &[u8]) -> bool {
+    let Flow { src, dst } = packet.head.flow;
+    let tcp = &frame[ETHERNET + if src.addr.is_v4() { 20 } else { 40 }..];
+    let pseudo = Sum::new().pseudo_header(&src.addr, &dst.addr, 6, tcp.len() as u32);
+    u16::from_be_bytes([tcp[16], tcp[17]]) == !pseudo.finish()
 }
 
 /// Changes a bit or a byte of an IP packet, anywhere.

@@ -406,13 +406,14 @@ impl World {
         self.tell("mirror", &head, &format!("cut {cut}: {result:?}"));
     }
 
-    /// A frame of the mirror with damage. An IPv6 length that is larger than the frame is not told from a frame that was cut.
+    /// A frame of the mirror with damage. An IPv6 length that is larger than the frame is not told from a frame that was cut, nor a right checksum that
+    /// has become the sum of the pseudo-header from one that hardware was to finish.
     fn damaged(&mut self, sound: &[u8]) -> Vec<u8> {
         loop {
             let mut bytes = sound.to_vec();
             packet::damage(&mut bytes[packet::ETHERNET..], &mut self.rng);
             let decoded = verified_on(LinkType::Ethernet, &bytes, bytes.len());
-            if !decoded.is_ok_and(|p| p.is_truncated()) {
+            if !decoded.is_ok_and(|p| p.is_truncated() || packet::is_unfinished(&p, &bytes)) {
                 return bytes;
             }
         }
