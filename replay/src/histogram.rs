@@ -95,6 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes Miri minutes")]
     fn every_value_lies_in_its_bucket_and_buckets_are_narrow() {
         let mut last = 0;
         for us in (0..200_000u64).chain([1 << 30, (1 << 31) + 12_345]) {

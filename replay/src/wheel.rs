@@ -230,6 +230,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes Miri minutes")]
     fn fires_in_its_tick_and_never_early_at_every_distance() {
         for start in [0, 12_345 * TICK, (1 << 24) * TICK - 3] {
             for distance in [
@@ -269,6 +270,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes Miri minutes")]
     fn agrees_with_a_sorted_list_over_a_long_random_run() {
         let mut x = 0x9e37_79b9_7f4a_7c15_u64;
         let mut random = move || {

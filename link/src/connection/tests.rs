@@ -71,6 +71,7 @@ fn responses(n: usize) -> Message {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn messages_pass_in_both_directions_however_the_stream_is_cut() {
     for key in [None, Some(KEY)] {
         for step in [1, 3, 8, 100_000] {
@@ -96,6 +97,7 @@ fn messages_pass_in_both_directions_however_the_stream_is_cut() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn encoded_batches_are_the_same_as_messages() {
     let (mut a, mut b) = pair(Some(KEY), Some(KEY));
     talk(&mut a, &mut b, 0, 999);
@@ -120,6 +122,7 @@ fn encoded_batches_are_the_same_as_messages() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn with_a_key_no_payload_is_readable() {
     let (mut a, mut b) = pair(Some(KEY), Some(KEY));
     talk(&mut a, &mut b, 0, 999);
@@ -222,6 +225,7 @@ fn a_stranger_gets_no_answer() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn heartbeats_keep_a_quiet_link_alive_and_silence_ends_it() {
     let second = HEARTBEAT_EVERY;
     for key in [None, Some(KEY)] {
@@ -256,6 +260,7 @@ fn a_peer_that_says_nothing_at_all_is_given_up() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn a_backlog_is_an_error_and_not_memory() {
     for key in [None, Some(KEY)] {
         let (mut a, mut b) = pair(key, key);
@@ -318,6 +323,7 @@ fn too_many_records_for_one_batch_are_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn a_goodbye_ends_both_ends_after_what_was_sent_before_it() {
     for key in [None, Some(KEY)] {
         let (mut a, mut b) = pair(key, key);
@@ -352,6 +358,7 @@ fn the_peers_clock_is_told_in_ours() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn a_damaged_sealed_frame_ends_the_link() {
     let (mut a, mut b) = pair(Some(KEY), Some(KEY));
     talk(&mut a, &mut b, 0, 999);
@@ -372,6 +379,7 @@ fn a_damaged_sealed_frame_ends_the_link() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
 fn an_echo_tells_what_the_peer_has_read() {
     let (mut a, mut b) = pair(Some(KEY), Some(KEY));
     assert_eq!(a.echoed(), None);

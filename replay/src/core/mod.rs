@@ -16,9 +16,7 @@ mod settle;
 mod stream;
 mod timers;
 
-// Whole sessions, audited after each event: an interpreter would take hours.
 #[cfg(test)]
-#[cfg(not(miri))]
 mod tests;
 
 use crate::counters::Counters;

@@ -506,6 +506,7 @@ mod established {
 
 /// Whatever a target sends, what always holds holds.
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn arbitrary_segments_in_each_state() {
     let makes = [
         syn_sent as fn() -> Tcb,

@@ -449,6 +449,7 @@ fn several_questions_are_asked_one_a_call() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn the_table_is_bounded_and_keeps_what_is_sent_to() {
     let mut rig = Rig::new();
     rig.host.learn(v4(2), PEER, 0);

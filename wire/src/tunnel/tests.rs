@@ -65,6 +65,7 @@ fn carries(name: &str, frame: Vec<u8>, head: &Head) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn every_tunnel_is_opened() {
     for (head, inner) in [samples::plain(b"hello"), samples::plain6(b"hello")] {
         let ip = &inner[14..];
