@@ -279,6 +279,7 @@ fn a_frame_of_which_nothing_was_captured_is_a_hole() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn chained_buffers_are_one_segment_of_the_stream() {
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);
@@ -339,6 +340,7 @@ fn a_syn_again_is_a_duplicate_and_the_round_trip_counts_from_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn keep_alive_probes_are_no_payload_and_keep_the_session() {
     for probe in [0, 1] {
         let mut b = Bed::new();

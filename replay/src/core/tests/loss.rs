@@ -289,6 +289,7 @@ fn a_turn_over_the_cap_from_its_first_byte_spares_the_one_before() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn a_chained_frame_over_the_cap_is_lost_to_its_end() {
     let mut b = Bed::with(|p| p.session_bytes = 1000);
     let (mut c, mut t) = b.open_both(4000);

@@ -41,6 +41,7 @@ fn selected(b: &mut Bed, ports: std::ops::Range<u16>) -> Vec<u16> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn percent_takes_a_stable_share_of_the_clients() {
     let mut b = Bed::with(|p| p.percent = 30.0);
     let once = selected(&mut b, 1000..1400);
@@ -53,6 +54,7 @@ fn percent_takes_a_stable_share_of_the_clients() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn the_share_grows_over_the_ramp() {
     let mut b = Bed::with(|p| {
         p.ramp = 4000 * SECOND;

@@ -291,6 +291,7 @@ fn a_silly_window_waits_for_a_better_one_or_the_override_timer() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn a_target_that_stops_acknowledging_costs_the_turn() {
     let mut b = Bed::with(|p| {
         p.session_timeout = 2000 * SECOND;
