@@ -62,7 +62,8 @@ impl<'a> Reader<'a> {
         Ok(Endpoint::new(self.addr(v6)?, self.u16()?))
     }
 
-    /// A text with its length in 16 bits before it. Control characters are replaced, since texts end up in logs.
+    /// A text with its length in 16 bits before it. What is no UTF-8 and control characters are replaced, since texts end up in logs; what gets longer
+    /// than `max` bytes by that is cut.
     pub(crate) fn text(
         &mut self,
         field: &'static str,
@@ -78,7 +79,7 @@ impl<'a> Reader<'a> {
             });
         }
         let text = String::from_utf8_lossy(self.take(len)?);
-        Ok(text
+        let mut text: String = text
             .chars()
             .map(|c| {
                 if c.is_control() {
@@ -87,7 +88,9 @@ impl<'a> Reader<'a> {
                     c
                 }
             })
-            .collect())
+            .collect();
+        text.truncate(fitting(&text, max));
+        Ok(text)
     }
 
     /// The message has ended: nothing may be left.
@@ -118,12 +121,18 @@ pub(crate) fn put_endpoint(out: &mut Vec<u8>, end: &Endpoint, v6: bool) {
     out.extend_from_slice(&end.port.to_be_bytes());
 }
 
-/// Appends a text, cut to `max` bytes at a character's boundary, with its length before it.
-pub(crate) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
+/// How many bytes of a text fit in `max`, cut at a character's boundary.
+fn fitting(text: &str, max: usize) -> usize {
     let mut len = text.len().min(max);
     while !text.is_char_boundary(len) {
         len -= 1;
     }
+    len
+}
+
+/// Appends a text, cut to `max` bytes at a character's boundary, with its length before it.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
+    let len = fitting(text, max);
     out.extend_from_slice(&(len as u16).to_be_bytes());
     out.extend_from_slice(text.get(..len).unwrap_or_default().as_bytes());
 }
