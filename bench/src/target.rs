@@ -9,8 +9,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 use wire::build::{LinkHeader, tcp};
+use wire::checksum::Sum;
 use wire::head::HeaderBuf;
 use wire::io::{BURST, Payload, Rx, Tx, TxError};
+use wire::ipv4::protocol::TCP;
 use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Seq};
 
 /// Polls of the replay port that pass before a response is there.
@@ -64,7 +66,7 @@ impl Answers {
     }
 
     /// The answer to a segment with these IPv4 headers, if it asks for one: SYN, payload and FIN do. Returns the length of the frame whose
-    /// headers it has written; their checksums are not filled in.
+    /// headers it has written; their checksums are those that a sender leaves to its hardware, which the engine verifies all the same.
     #[inline]
     fn write(&self, sent: &[u8], payload: usize, out: &mut Buffer) -> Option<usize> {
         // Ethernet, IPv4 without options, TCP.
@@ -97,7 +99,12 @@ impl Answers {
         let stamp = options.get(at..at + 4)?;
         out[54 + at..58 + at].copy_from_slice(stamp);
         out[58 + at..62 + at].copy_from_slice(stamp);
-        Some(headers.len() + len)
+        let all = headers.len() + len;
+        let client = Addr::v4([fixed[26], fixed[27], fixed[28], fixed[29]]);
+        let pseudo = Sum::new().pseudo_header(&TARGET.addr, &client, TCP, (all - 34) as u32);
+        out[24..26].fill(0);
+        out[50..52].copy_from_slice(&(!pseudo.finish()).to_be_bytes());
+        Some(all)
     }
 }
 
