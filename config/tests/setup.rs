@@ -174,7 +174,11 @@ fn old_or_missing_tools_are_named_with_the_way_out() {
     fs::remove_file(folder.path().join("cargo")).unwrap();
     // A cargo of the machine itself would be found on the path, and is no part of this test.
     if !Path::new("/usr/bin/cargo").exists() {
-        assert!(text(&run(&folder, &[]).stderr).contains("https://sh.rustup.rs"));
+        let said = text(&run(&folder, &["--check"]).stderr);
+        assert!(
+            said.contains("without --check installs it") && said.contains("https://rustup.rs"),
+            "{said}"
+        );
         fs::create_dir_all(folder.path().join(".cargo/bin")).unwrap();
         program(
             &folder,
@@ -186,6 +190,63 @@ fn old_or_missing_tools_are_named_with_the_way_out() {
             text(&output.stdout).contains("Rust 1.100.0-nightly"),
             "{output:?}"
         );
+    }
+}
+
+/// Has Rust's installer and its checksum fetched from the folder. The installer notes what it is asked and installs a cargo.
+fn rust_to_be_had(folder: &TempDir, sum: &str) {
+    let here = folder.path().display();
+    fs::remove_file(folder.path().join("cargo")).unwrap();
+    let installer = format!(
+        "echo \"$*\" >'{here}/rust-asked'; mkdir -p \"$HOME/.cargo/bin\"\n\
+         printf '#!/bin/sh\\necho cargo 1.95.0 x\\n' >\"$HOME/.cargo/bin/cargo\"; chmod 755 \"$HOME/.cargo/bin/cargo\""
+    );
+    program(folder, "installer", &installer);
+    let curl = format!(
+        "for a; do [ \"$last\" != -o ] || out=$a; last=$a; done\n\
+         case $last in *.sha256) {sum} >\"$out\" ;; *) cp '{here}/installer' \"$out\" ;; esac"
+    );
+    program(folder, "curl", &curl);
+}
+
+#[test]
+fn rust_is_installed_where_there_is_none() {
+    if Path::new("/usr/bin/cargo").exists() {
+        return;
+    }
+    let folder = machine(&[]);
+    let sum = format!("sha256sum <'{}/installer'", folder.path().display());
+    rust_to_be_had(&folder, &sum);
+    let output = run(&folder, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stdout).contains("Rust 1.95.0"), "{output:?}");
+    let asked = fs::read_to_string(folder.path().join("rust-asked")).unwrap();
+    assert!(
+        asked.contains("--no-modify-path") && asked.contains("-c clippy"),
+        "{asked}"
+    );
+    // It is there now.
+    fs::remove_file(folder.path().join("rust-asked")).unwrap();
+    assert!(run(&folder, &[]).status.success());
+    assert!(!folder.path().join("rust-asked").exists());
+}
+
+#[test]
+fn an_installer_that_is_not_what_it_should_be_is_not_run() {
+    if Path::new("/usr/bin/cargo").exists() {
+        return;
+    }
+    for (sum, word) in [
+        ("echo 0123", "checksum"),
+        ("exit 22", "could not be fetched"),
+    ] {
+        let folder = machine(&[]);
+        rust_to_be_had(&folder, sum);
+        let output = run(&folder, &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(word), "{said}");
+        assert!(!folder.path().join("rust-asked").exists());
     }
 }
 
