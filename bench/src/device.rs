@@ -154,7 +154,7 @@ pub fn hugepages() -> bool {
     Hugepages::of_machine().free_bytes >= (MEMORY_MIB as u64) << 20
 }
 
-/// Responses in mbufs: headers alone, as a NIC that cuts frames would deliver them.
+/// Responses in mbufs.
 struct MbufMaker {
     pool: Mempool,
     scratch: Box<Buffer>,
@@ -165,7 +165,7 @@ impl Maker for MbufMaker {
 
     #[inline]
     fn make(&mut self, write: impl FnOnce(&mut Buffer) -> usize) -> Option<Mbuf> {
-        let len = write(&mut self.scratch).min(74);
+        let len = write(&mut self.scratch);
         let mut mbuf = self.pool.alloc()?;
         mbuf.append(self.scratch.get(..len)?).then_some(mbuf)
     }
