@@ -7,7 +7,7 @@
 use super::stream::{Piece, less};
 use super::{Core, Egress};
 use crate::counters::Loss;
-use crate::session::{List, Phase, Seg, Session};
+use crate::session::{Phase, Seg, Session};
 use crate::slab::NIL;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
@@ -83,27 +83,7 @@ impl<P: Payload> Core<P> {
 
     /// Takes the first early segment out of its list.
     fn pop_early(&mut self, sid: u32) -> Option<Piece<P>> {
-        let id = self.sessions[sid].early.head;
-        if id == NIL {
-            return None;
-        }
-        let seg = &mut self.segs[id];
-        let (next, len) = (seg.next, seg.len);
-        let piece = seg.payload.take().map(|payload| Piece {
-            payload,
-            seq: seg.seq,
-            ack: seg.ack,
-            push: seg.push,
-            urgent: seg.urgent,
-        });
-        self.segs.free(id);
-        let s = &mut self.sessions[sid];
-        s.held -= len;
-        s.early.head = next;
-        if next == NIL {
-            s.early = List::default();
-        }
-        piece
+        self.pop_waiting(sid, |s| &mut s.early)
     }
 
     /// The session was running already, or it is over: what was kept is lost, as it was counted.

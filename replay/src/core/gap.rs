@@ -7,7 +7,7 @@ use super::capture::PLAUSIBLE;
 use super::stream::Piece;
 use super::{Core, Egress};
 use crate::counters::Loss;
-use crate::session::{List, Phase, Seg};
+use crate::session::{List, Phase, Seg, Session};
 use crate::slab::NIL;
 use wire::io::Payload;
 use wire::{Nanos, Seq};
@@ -97,12 +97,26 @@ impl<P: Payload> Core<P> {
 
     /// Takes the first segment beyond the gap out of its list.
     fn pop_beyond(&mut self, sid: u32) -> Option<Piece<P>> {
-        let id = self.sessions[sid].beyond.head;
+        self.pop_waiting(sid, |s| &mut s.beyond)
+    }
+
+    /// Takes the first segment out of a list of the session's that waits to join the stream.
+    pub(super) fn pop_waiting(
+        &mut self,
+        sid: u32,
+        list: fn(&mut Session) -> &mut List,
+    ) -> Option<Piece<P>> {
+        let s = &mut self.sessions[sid];
+        let id = list(s).head;
         if id == NIL {
             return None;
         }
         let seg = &mut self.segs[id];
-        let (next, len) = (seg.next, seg.len);
+        s.held -= seg.len;
+        list(s).head = seg.next;
+        if seg.next == NIL {
+            list(s).tail = NIL;
+        }
         let piece = seg.payload.take().map(|payload| Piece {
             payload,
             seq: seg.seq,
@@ -111,12 +125,6 @@ impl<P: Payload> Core<P> {
             urgent: seg.urgent,
         });
         self.segs.free(id);
-        let s = &mut self.sessions[sid];
-        s.held -= len;
-        s.beyond.head = next;
-        if next == NIL {
-            s.beyond.tail = NIL;
-        }
         piece
     }
 

@@ -152,7 +152,7 @@ impl<P: Payload> Core<P> {
         }
         let seg = &self.segs[id];
         let at = r.tcb.snd_nxt.since(seg.seq);
-        // Of a turn that the gate holds nothing may go; of one that has begun at least a byte is on its way or was.
+        // Nothing may go of a turn that the gate still holds.
         if seg.turn_number >= r.released || !r.tcb.window_is_silly(seg.len - at) {
             return;
         }
