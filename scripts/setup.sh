@@ -51,7 +51,7 @@ missing_packages() {
 install() {
     local saved=''
     if [[ -e $POLICY || -L $POLICY ]]; then
-        saved=$(mktemp -u "$POLICY.before-setup.XXXXXX")
+        saved=$POLICY.before-setup.$$
         mv "$POLICY" "$saved"
     fi
     # shellcheck disable=SC2064 # the names of now are meant
