@@ -22,7 +22,10 @@ fn key_file(path: &Path) -> io::Result<KeyFile> {
 fn judge<T: PartialEq + Debug>(text: &str, parse: impl Fn(&str) -> Result<T, Error>) {
     match parse(text) {
         Ok(taken) => {
-            let longer = format!("# A comment.\n{text}\n# Another.\n");
+            // A byte order mark has a meaning, nothing, at the very start alone.
+            let (mark, rest) =
+                text.split_at(text.len() - text.trim_start_matches('\u{feff}').len());
+            let longer = format!("{mark}# A comment.\n{rest}\n# Another.\n");
             assert_eq!(parse(&longer).as_ref(), Ok(&taken));
         }
         Err(e) => {
