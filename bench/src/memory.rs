@@ -15,7 +15,7 @@ use arrayvec::ArrayVec;
 use clap::ValueEnum;
 use engine::egress::Outlet;
 use engine::worker::{ResponseOwner, Worker};
-use replay::{Core, Origin, Ownership, Params, Transfer};
+use replay::{Core, Ownership, Params, Transfer};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -128,31 +128,16 @@ impl Outcome {
 
 /// Parameters of a core for the bench's traffic.
 pub fn params(max_sessions: usize, start: Nanos) -> Params {
+    let transfer = Transfer {
+        from: PRODUCTION.into(),
+        to: TARGET,
+    };
     Params {
-        transfers: vec![Transfer {
-            from: Origin {
-                addr: Some(PRODUCTION.addr),
-                port: PRODUCTION.port,
-            },
-            to: TARGET,
-        }],
-        copies: 1,
-        percent: 100.0,
-        ramp: 0,
-        full_sessions_only: false,
-        wait_for_responses: true,
         rtt: Some(RTT),
-        gate_timeout: 5_000_000_000,
-        session_timeout: 600_000_000_000,
-        keepalive_timeout: 720_000_000_000,
-        max_sessions,
-        max_segments: 65_536,
         session_bytes: 1 << 20,
-        mtu: 1500,
-        pool: Vec::new(),
-        ownership: Ownership::ALONE,
         seed: 1,
         start,
+        ..Params::new(vec![transfer], max_sessions, 65_536)
     }
 }
 

@@ -2,9 +2,9 @@
 //! engine's end. After each of them the core is audited, and no byte leaves that was not captured.
 
 use arbitrary::{Arbitrary, Unstructured};
-use replay::params::{Origin, Transfer};
+use replay::params::Transfer;
 use replay::slots::Slice;
-use replay::{Core, Egress, Ownership, Params, Refused};
+use replay::{Core, Egress, Params, Refused};
 use std::collections::HashSet;
 use std::ops::Range;
 use tests::memory::{MemoryFrame, MemoryPayload};
@@ -127,25 +127,17 @@ impl Egress<MemoryPayload> for Out {
 }
 
 fn params(input: &Input) -> Params {
+    let transfer = Transfer {
+        from: PRODUCTION.into(),
+        to: TARGET,
+    };
+    let max_segments = usize::from(input.max_segments) + 1;
     Params {
-        transfers: vec![Transfer {
-            from: Origin {
-                addr: Some(PRODUCTION.addr),
-                port: PRODUCTION.port,
-            },
-            to: TARGET,
-        }],
         copies: u16::from(input.copies % 3) + 1,
-        percent: 100.0,
-        ramp: 0,
         full_sessions_only: input.full_sessions_only,
         wait_for_responses: input.wait_for_responses,
-        rtt: None,
-        gate_timeout: 5_000_000_000,
         session_timeout: 60_000_000_000,
         keepalive_timeout: 72_000_000_000,
-        max_sessions: 4,
-        max_segments: usize::from(input.max_segments) + 1,
         session_bytes: u64::from(input.session_bytes),
         mtu: input.mtu.max(68),
         pool: if input.pool {
@@ -158,9 +150,8 @@ fn params(input: &Input) -> Params {
         } else {
             Vec::new()
         },
-        ownership: Ownership::ALONE,
         seed: 1,
-        start: 0,
+        ..Params::new(vec![transfer], 4, max_segments)
     }
 }
 

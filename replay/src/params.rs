@@ -4,6 +4,8 @@ use crate::owner::Ownership;
 use crate::slots::Slice;
 use wire::{Addr, Endpoint, Flow, Nanos};
 
+const SECOND: Nanos = 1_000_000_000;
+
 /// Where production listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin {
@@ -11,6 +13,15 @@ pub struct Origin {
     pub addr: Option<Addr>,
     /// Its port.
     pub port: u16,
+}
+
+impl From<Endpoint> for Origin {
+    fn from(e: Endpoint) -> Self {
+        Self {
+            addr: Some(e.addr),
+            port: e.port,
+        }
+    }
 }
 
 /// One `[[transfer]]`: what is sent to `from` in production is replayed to `to`.
@@ -64,6 +75,31 @@ pub struct Params {
 }
 
 impl Params {
+    /// For one core alone that replays every session once, with its client's own address, as the configuration has it where it says nothing.
+    /// The core starts at time 0, and its hashes are the same each time.
+    pub fn new(transfers: Vec<Transfer>, max_sessions: usize, max_segments: usize) -> Self {
+        Self {
+            transfers,
+            copies: 1,
+            percent: 100.0,
+            ramp: 0,
+            full_sessions_only: false,
+            wait_for_responses: true,
+            rtt: None,
+            gate_timeout: 5 * SECOND,
+            session_timeout: 600 * SECOND,
+            keepalive_timeout: 720 * SECOND,
+            max_sessions,
+            max_segments,
+            session_bytes: 4 << 20,
+            mtu: 1500,
+            pool: Vec::new(),
+            ownership: Ownership::ALONE,
+            seed: 0,
+            start: 0,
+        }
+    }
+
     /// The transfer and the direction that a mirrored segment belongs to: `true` is client to server. An exact address wins over any
     /// address, and a target is never production: a mirror that sees the replay too must not feed it back.
     #[inline]

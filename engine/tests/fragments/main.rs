@@ -113,28 +113,19 @@ type Rig = Worker<RxQueue, Wire, Reassembly>;
 
 /// Any address's `port` is replayed.
 fn params(port: u16, v6: bool, ownership: Ownership) -> Params {
+    let transfer = Transfer {
+        from: Origin { addr: None, port },
+        to: Endpoint::new(our_addr(v6, 2), 8_080),
+    };
     Params {
-        transfers: vec![Transfer {
-            from: Origin { addr: None, port },
-            to: Endpoint::new(our_addr(v6, 2), 8_080),
-        }],
-        copies: 1,
-        percent: 100.0,
-        ramp: 0,
-        full_sessions_only: false,
         wait_for_responses: false,
         rtt: Some(MILLISECOND),
         gate_timeout: 100 * MILLISECOND,
-        session_timeout: 600_000 * MILLISECOND,
-        keepalive_timeout: 720_000 * MILLISECOND,
-        max_sessions: 64,
-        max_segments: 4_096,
         session_bytes: 16 << 20,
-        mtu: 1_500,
-        pool: vec![],
         ownership,
         seed: 1,
         start: MILLISECOND,
+        ..Params::new(vec![transfer], 64, 4_096)
     }
 }
 

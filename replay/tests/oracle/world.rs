@@ -5,9 +5,9 @@ use crate::plan::{End, Faults, MANY, Plan, Pool};
 use crate::rng::Rng;
 use crate::script::{self, Script, Shot, byte_at};
 use crate::target::Target;
-use replay::params::{Origin, Transfer};
+use replay::params::Transfer;
 use replay::slots::Slice;
-use replay::{Core, Egress, Ownership, Params, Refused};
+use replay::{Core, Egress, Params, Refused};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
@@ -154,25 +154,14 @@ fn params(plan: &Plan, seed: u64) -> Params {
         low: 2_000,
         high,
     };
+    let transfer = Transfer {
+        from: production.into(),
+        to: script::target(plan.v6),
+    };
     Params {
-        transfers: vec![Transfer {
-            from: Origin {
-                addr: Some(production.addr),
-                port: production.port,
-            },
-            to: script::target(plan.v6),
-        }],
         copies: plan.copies,
-        percent: 100.0,
-        ramp: 0,
-        full_sessions_only: false,
         wait_for_responses: plan.wait_for_responses,
-        rtt: None,
         gate_timeout: 500 * MS,
-        session_timeout: 600 * SECOND,
-        keepalive_timeout: 720 * SECOND,
-        max_sessions: 16,
-        max_segments: plan.max_segments,
         session_bytes: plan.session_bytes,
         mtu: plan.mtu,
         pool: match plan.pool {
@@ -180,9 +169,8 @@ fn params(plan: &Plan, seed: u64) -> Params {
             Pool::Enough => vec![slice(2_063)],
             Pool::One => vec![slice(2_000)],
         },
-        ownership: Ownership::ALONE,
         seed,
-        start: 0,
+        ..Params::new(vec![transfer], 16, plan.max_segments)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a script says before its first event: parameters, who the clients are, where sequence numbers begin.
 
 use replay::slots::Slice;
-use replay::{Origin, Ownership, Params, Transfer};
+use replay::{Params, Transfer};
 use std::net::IpAddr;
 use wire::{Addr, Endpoint, Flow, Nanos, Seq};
 
@@ -57,36 +57,19 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let transfer = |from: Endpoint, to| Transfer {
-            from: Origin {
-                addr: Some(from.addr),
-                port: from.port,
-            },
+            from: from.into(),
             to,
         };
+        let transfers = vec![
+            transfer(PRODUCTION, TARGET),
+            transfer(PRODUCTION_V6, TARGET_V6),
+        ];
         let client = Endpoint::new(Addr::v4([192, 0, 2, 1]), 40_000);
         Self {
             params: Params {
-                transfers: vec![
-                    transfer(PRODUCTION, TARGET),
-                    transfer(PRODUCTION_V6, TARGET_V6),
-                ],
-                copies: 1,
-                percent: 100.0,
-                ramp: 0,
-                full_sessions_only: false,
-                wait_for_responses: true,
-                rtt: None,
-                gate_timeout: 5 * SECOND,
-                session_timeout: 600 * SECOND,
-                keepalive_timeout: 720 * SECOND,
-                max_sessions: 16,
-                max_segments: 512,
                 session_bytes: 1 << 20,
-                mtu: 1500,
-                pool: Vec::new(),
-                ownership: Ownership::ALONE,
-                seed: 0,
                 start: START,
+                ..Params::new(transfers, 16, 512)
             },
             clients: vec![Client::new("", client)],
             target_isn: Seq(900_000),

@@ -34,31 +34,16 @@ const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
 const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
 
 fn params() -> Params {
+    let transfer = Transfer {
+        from: PRODUCTION.into(),
+        to: TARGET,
+    };
     Params {
-        transfers: vec![Transfer {
-            from: Origin {
-                addr: Some(PRODUCTION.addr),
-                port: PRODUCTION.port,
-            },
-            to: TARGET,
-        }],
-        copies: 1,
-        percent: 100.0,
-        ramp: 0,
-        full_sessions_only: false,
-        wait_for_responses: true,
-        rtt: None,
-        gate_timeout: 5 * SECOND,
         session_timeout: 60 * SECOND,
         keepalive_timeout: 120 * SECOND,
-        max_sessions: 16,
-        max_segments: 64,
         session_bytes: 1 << 20,
-        mtu: 1500,
-        pool: Vec::new(),
-        ownership: Ownership::ALONE,
         seed: 7,
-        start: 0,
+        ..Params::new(vec![transfer], 16, 64)
     }
 }
 
