@@ -335,7 +335,8 @@ impl<P: Payload> Core<P> {
             s.last_seen + self.params.session_timeout
         };
         if now >= due {
-            if !done {
+            // One without replicas has nothing to do, and may hold a turn all the same.
+            if !done || s.phase != Phase::Ended {
                 self.give_up(now, sid, Loss::SessionTimeout, tx);
             }
             self.remove(sid);

@@ -158,6 +158,24 @@ fn pool_addresses_are_used_once_and_rest_before_they_are_used_again() {
 }
 
 #[test]
+fn a_session_without_an_address_is_forgotten_when_it_is_idle_and_leaves_nothing() {
+    let mut b = Bed::with(|p| p.pool = vec![pool(1, 2000, 2000)]);
+    let mut served = b.open(4000);
+    let mut t = b.accept();
+    // It stays in the middle of a turn, and nobody hears of it again.
+    let mut c = b.open(4001);
+    b.say(&mut c, 30);
+    b.exchange(&mut served, &mut t, 10, 10);
+    b.fin(&mut served);
+    b.receive(&mut t);
+    b.close(&mut t);
+    b.pass(2 * b.core.params().keepalive_timeout + 10 * SECOND);
+    assert_eq!(b.lost(Loss::NoAddress), (1, 30));
+    b.assert_over();
+    assert_eq!(b.core.audit(), Ok(()));
+}
+
+#[test]
 fn a_session_without_an_address_leaves_nothing_behind() {
     let mut b = Bed::with(|p| p.pool = vec![pool(1, 2000, 2000)]);
     b.open(4000);
