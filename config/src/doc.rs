@@ -362,13 +362,18 @@ fn nearest<'k>(key: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k st
 /// The value as TOML would have it, shortened where it is long.
 fn show(value: &DeValue<'_>) -> String {
     const LONGEST: usize = 80;
+    // What is no number yet may hold any character.
+    let number = |text: &str| -> String {
+        let first = text.chars().take(LONGEST);
+        first.flat_map(char::escape_debug).collect()
+    };
     match value {
         DeValue::String(s) if s.chars().count() > LONGEST => {
             format!("{:?}…", s.chars().take(LONGEST).collect::<String>())
         }
         DeValue::String(s) => format!("{s:?}"),
-        DeValue::Integer(i) => i.to_string().chars().take(LONGEST).collect(),
-        DeValue::Float(f) => f.as_str().chars().take(LONGEST).collect(),
+        DeValue::Integer(i) => number(&i.to_string()),
+        DeValue::Float(f) => number(f.as_str()),
         DeValue::Boolean(b) => b.to_string(),
         DeValue::Datetime(d) => d.to_string(),
         DeValue::Array(a) if a.is_empty() => "[]".to_owned(),
