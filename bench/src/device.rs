@@ -189,6 +189,11 @@ impl Rx for Receive {
             Self::Replies(t) => t.borrow_mut().poll(out),
         }
     }
+
+    #[inline]
+    fn prefetch<T>(of: &T) {
+        dpdk::prefetch(of);
+    }
 }
 
 /// The transmit queue, with the target listening.

@@ -239,6 +239,11 @@ impl Rx for MemorySource {
             Self::Replay(t) => t.borrow_mut().poll(out),
         }
     }
+
+    #[inline]
+    fn prefetch<T>(of: &T) {
+        dpdk::prefetch(of);
+    }
 }
 
 /// The replay port's transmit side in memory.

@@ -33,7 +33,7 @@ pub use mempool::{DATA_ROOM, HEADER_ROOM, HEADROOM, Mempool};
 pub use payload::Payload;
 pub use port::{MirrorPort, Port, PortInfo, PortOptions, PortStats};
 pub use reassembly::Reassembly;
-pub use rx::RxQueue;
+pub use rx::{RxQueue, prefetch};
 pub use tx::{TxCounters, TxQueue};
 
 /// Version of the DPDK that this was built against, for example `22.11.11`.

@@ -227,8 +227,13 @@ where
         for i in 0..self.mirrors.len() {
             let mut frames = std::mem::take(&mut self.frames);
             received += self.mirrors[i].rx_burst(&mut frames);
-            for frame in frames.drain(..) {
-                self.mirror_frame(now, frame);
+            let packets: ArrayVec<_, BURST> = frames
+                .iter()
+                .map(|f| mirrored_on(self.link_type, f.bytes(), f.frame_len()))
+                .collect();
+            self.expect(&packets);
+            for (frame, packet) in frames.drain(..).zip(&packets) {
+                self.decoded(now, packet, frame);
             }
             self.frames = frames;
         }
@@ -238,28 +243,42 @@ where
     /// One frame of the mirror: to the session core, to the core that owns it, to the reassembler, or to a counter.
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
+        let packet = mirrored_on(self.link_type, frame.bytes(), frame.frame_len());
+        self.decoded(now, &packet, frame);
+    }
+
+    /// Asks ahead for the sessions of a burst, as far as they are this core's.
+    #[inline]
+    fn expect(&self, packets: &[Result<Packet, Skip>]) {
+        let ours = packets.iter().flatten().map(|p| &p.head);
+        let ours = ours.filter(|head| self.mirror_owner(head) == self.index);
+        self.core.expect_mirrored::<R>(ours.map(|head| &head.flow));
+    }
+
+    #[inline]
+    fn decoded(&mut self, now: Nanos, packet: &Result<Packet, Skip>, frame: R::Frame) {
         self.counters.mirror_frames += 1;
         self.counters.mirror_bytes += frame.frame_len() as u64;
-        match mirrored_on(self.link_type, frame.bytes(), frame.frame_len()) {
-            Ok(packet) => self.decoded(now, packet, frame),
+        match packet {
+            Ok(packet) => self.segment(now, packet, frame),
             Err(Skip::Fragment) => {
                 let part = fragment_on(self.link_type, frame.bytes(), frame.frame_len());
                 self.fragment(now, part, frame);
             }
-            Err(skip) => self.counters.skipped[skip as usize] += 1,
+            Err(skip) => self.counters.skipped[*skip as usize] += 1,
         }
     }
 
     /// A segment of the mirror.
     #[inline]
-    fn decoded(&mut self, now: Nanos, packet: Packet, frame: R::Frame) {
+    fn segment(&mut self, now: Nanos, packet: &Packet, frame: R::Frame) {
         let owner = self.mirror_owner(&packet.head);
         if owner == self.index {
             // A frame of no use is counted by the core.
-            let _ = self.core.mirror(now, &packet, frame, &mut self.out);
+            let _ = self.core.mirror(now, packet, frame, &mut self.out);
             return;
         }
-        self.hand_over(owner, Parcel::Mirrored(packet, frame));
+        self.hand_over(owner, Parcel::Mirrored(*packet, frame));
     }
 
     #[inline]
@@ -306,7 +325,7 @@ where
             };
             let (bytes, len) = (frame.bytes(), frame.frame_len());
             match mirrored_on(LinkType::RawIp, bytes, len) {
-                Ok(packet) => return self.decoded(now, packet, frame),
+                Ok(packet) => return self.segment(now, &packet, frame),
                 Err(Skip::Fragment) => {}
                 Err(skip) => {
                     self.counters.skipped[skip as usize] += 1;
@@ -375,9 +394,18 @@ where
         };
         let mut frames = std::mem::take(&mut self.frames);
         let received = rx.rx_burst(&mut frames);
-        for frame in frames.drain(..) {
+        let seen: ArrayVec<_, BURST> = frames
+            .iter()
+            .map(|f| local(f.bytes(), f.frame_len()))
+            .collect();
+        let segments = seen.iter().filter_map(|s| match s {
+            Local::Tcp(packet) => Some(&packet.head.flow),
+            _ => None,
+        });
+        self.core.expect_responses::<R>(segments);
+        for (frame, seen) in frames.drain(..).zip(&seen) {
             self.counters.replay_frames += 1;
-            match local(frame.bytes(), frame.frame_len()) {
+            match seen {
                 Local::Tcp(packet) => self.replay_segment(now, &packet.head),
                 Local::Control => self.control(now, frame.bytes()),
                 Local::Skip(_) => self.counters.replay_skipped += 1,

@@ -91,6 +91,25 @@ impl FlowTable {
         None
     }
 
+    /// What [`Self::slot`] and [`Self::likely`] find a flow by.
+    #[inline]
+    pub fn hash(&self, flow: &Flow) -> u32 {
+        hash(&self.hasher, flow)
+    }
+
+    /// The slot at which the search for a hash begins.
+    #[inline]
+    pub fn slot(&self, hash: u32) -> &u64 {
+        &self.slots[self.home(hash)]
+    }
+
+    /// The id in that slot, if it is likely to be the one that is searched for.
+    #[inline]
+    pub fn likely(&self, hash: u32) -> Option<u32> {
+        let found = *self.slot(hash);
+        (found != 0 && hash_of(found) == hash).then(|| id_of(found))
+    }
+
     /// Keeps `id` for its flow, which must not be in the table. A table that is full, which the slab of its ids rules out, takes no more.
     #[inline]
     pub fn insert(&mut self, id: u32, key: impl Fn(u32) -> Flow) {
@@ -206,6 +225,10 @@ mod tests {
             for f in flows[id].iter().chain([&asked]) {
                 let found = table.get(f, |id| flows[id as usize].unwrap());
                 assert_eq!(found, model.get(f).copied(), "round {round}");
+                let hash = table.hash(f);
+                if hash_of(*table.slot(hash)) == hash {
+                    assert_eq!(table.likely(hash), found, "round {round}");
+                }
             }
             assert_eq!(table.len(), model.len());
         }

@@ -81,6 +81,12 @@ impl Wheel {
         self.link(id);
     }
 
+    /// Where timer `id` is kept, if it was ever armed: what is touched by the calls for it.
+    #[inline]
+    pub fn place(&self, id: u32) -> Option<&impl Sized> {
+        self.nodes.get(id as usize)
+    }
+
     /// When timer `id` fires (rounded up to a tick), if it is armed.
     #[inline]
     pub fn deadline(&self, id: u32) -> Option<Nanos> {

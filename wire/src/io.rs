@@ -55,6 +55,12 @@ pub trait Rx {
 
     /// Appends what has arrived, at most as many as `out` has room for. Never waits. Returns how many were appended.
     fn rx_burst(&mut self, out: &mut ArrayVec<Self::Frame, BURST>) -> usize;
+
+    /// Asks the processor for the cache line at the beginning of `of`, without waiting for it. A hint: by default nothing is done.
+    #[inline]
+    fn prefetch<T>(of: &T) {
+        let _ = of;
+    }
 }
 
 /// Why a frame could not be queued.

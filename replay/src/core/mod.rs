@@ -4,6 +4,7 @@
 //! [`Core::poll`] fires timers (`timers`). Each pumps the replicas it concerns (`pump`); losses on the way to the target are mended in `recover`; what cannot be kept is settled as lost in
 //! `settle`; sessions begin and end in `lifecycle`. [`Core::audit`] checks all of it.
 
+mod ahead;
 mod audit;
 mod capture;
 mod early;
