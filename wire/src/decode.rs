@@ -131,9 +131,23 @@ enum Checksums {
 
 /// Where the walk over the headers ended.
 enum Stop {
-    Tcp(Packet),
+    Tcp(Place),
     Fragment(Fragment),
     Control,
+}
+
+/// Where a TCP segment stands in its frame, in bytes from the start.
+struct Place {
+    /// Its IP header.
+    ip: usize,
+    /// Its own header.
+    tcp: usize,
+    /// Its end, as the IP length says.
+    stated: usize,
+    /// Its end in the frame: before `stated` if the frame was cut.
+    end: usize,
+    /// Encapsulations around it.
+    depth: usize,
 }
 
 /// The header that comes next.
@@ -145,10 +159,8 @@ enum Layer {
     Link(LinkType),
 }
 
-/// An IP header of either version.
+/// An IP header of either version, but for its addresses: these are read once it is known whose header it is.
 struct Ip {
-    src: Addr,
-    dst: Addr,
     protocol: u8,
     header_len: usize,
     /// Length of header and payload as the header says; `None` if it leaves that to the frame's length.
@@ -172,8 +184,6 @@ impl Ip {
             )
         });
         let mut ip = Self {
-            src: h.src(),
-            dst: h.dst(),
             protocol: h.protocol(),
             header_len: h.header_len(),
             total_len: (h.total_len() != 0).then(|| h.total_len()),
@@ -190,8 +200,6 @@ impl Ip {
     fn v6(bytes: &[u8]) -> Result<Self, Skip> {
         let h = ipv6::Header::new_checked(bytes)?;
         let mut ip = Self {
-            src: h.src(),
-            dst: h.dst(),
             protocol: h.next_header(),
             header_len: ipv6::HEADER_LEN,
             total_len: (h.payload_len() != 0).then(|| ipv6::HEADER_LEN + h.payload_len()),
@@ -211,6 +219,18 @@ impl Ip {
         self.header_len = at + e.len;
         self.fragment = e.fragment.map(|f| (f.ident, f.offset, f.more));
         Ok(())
+    }
+}
+
+/// Source and destination in an IP header that was checked.
+#[inline]
+fn addresses(header: &[u8]) -> Result<(Addr, Addr), Skip> {
+    if header.first().is_some_and(|b| b >> 4 == 4) {
+        let h = ipv4::Header::new_checked(header)?;
+        Ok((h.src(), h.dst()))
+    } else {
+        let h = ipv6::Header::new_checked(header)?;
+        Ok((h.src(), h.dst()))
     }
 }
 
@@ -300,11 +320,12 @@ fn walk(
                 };
                 end = end.min(stated);
                 if let Some((ident, offset, more)) = ip.fragment {
+                    let (src, dst) = addresses(here)?;
                     return Ok(Stop::Fragment(Fragment {
                         ip_offset: ip_at,
                         ip_header_len: ip.header_len,
-                        src: ip.src,
-                        dst: ip.dst,
+                        src,
+                        dst,
                         protocol: ip.protocol,
                         ident,
                         offset,
@@ -323,12 +344,18 @@ fn walk(
                             let whole = bytes.get(at..stated).filter(|_| end == stated);
                             let header = bytes.get(ip_at..at).unwrap_or(&[]);
                             if !header_is_sound(header)
-                                || whole.is_some_and(|segment| !segment_is_sound(&ip, segment))
+                                || whole.is_some_and(|segment| !segment_is_sound(here, segment))
                             {
                                 return Err(Skip::BadChecksum);
                             }
                         }
-                        return tcp_segment(&ip, bytes, at, stated, end, depth).map(Stop::Tcp);
+                        return Ok(Stop::Tcp(Place {
+                            ip: ip_at,
+                            tcp: at,
+                            stated,
+                            end,
+                            depth,
+                        }));
                     }
                     (protocol::ICMP | protocol::ICMPV6, Port::Local) => return Ok(Stop::Control),
                     (protocol::ESP, _) => return Err(Skip::Encrypted),
@@ -377,9 +404,12 @@ fn header_is_sound(bytes: &[u8]) -> bool {
 
 /// The checksum of a whole segment is right (RFC 9293 section 3.1), or was left at the sum of the pseudo-header for hardware to finish.
 #[inline]
-fn segment_is_sound(ip: &Ip, segment: &[u8]) -> bool {
+fn segment_is_sound(ip: &[u8], segment: &[u8]) -> bool {
+    let Ok((src, dst)) = addresses(ip) else {
+        return true;
+    };
     let len = u32::try_from(segment.len()).unwrap_or(u32::MAX);
-    let pseudo = Sum::new().pseudo_header(&ip.src, &ip.dst, protocol::TCP, len);
+    let pseudo = Sum::new().pseudo_header(&src, &dst, protocol::TCP, len);
     let found = match segment.get(16..18) {
         Some(&[high, low]) => u16::from_be_bytes([high, low]),
         // Too short for a header: said by who reads it.
@@ -413,29 +443,26 @@ fn link_header(link: LinkType, bytes: &[u8]) -> Result<(usize, Layer), Skip> {
     }
 }
 
+/// Reads the segment at a place that the walk has found.
 #[inline]
-fn tcp_segment(
-    ip: &Ip,
-    bytes: &[u8],
-    at: usize,
-    stated: usize,
-    end: usize,
-    depth: usize,
-) -> Result<Packet, Skip> {
-    let t = match tcp::Segment::new_checked(rest(bytes, at, end)?) {
+fn tcp_segment(bytes: &[u8], frame_len: usize, place: &Place) -> Result<Packet, Skip> {
+    let bytes = bytes.get(..frame_len).unwrap_or(bytes);
+    let (stated, end) = (place.stated, place.end);
+    let t = match tcp::Segment::new_checked(rest(bytes, place.tcp, end)?) {
         // The header is cut off by the IP length itself, not by the capture.
         Err(Skip::TooShort) if end == stated && end <= bytes.len() => {
             return Err(Skip::BadHeaderLength);
         }
         other => other?,
     };
-    let payload_offset = at + t.header_len();
+    let (src, dst) = addresses(rest(bytes, place.ip, end)?)?;
+    let payload_offset = place.tcp + t.header_len();
     let payload_len = stated.saturating_sub(payload_offset);
     Ok(Packet {
         head: Head {
             flow: Flow {
-                src: Endpoint::new(ip.src, t.src_port()),
-                dst: Endpoint::new(ip.dst, t.dst_port()),
+                src: Endpoint::new(src, t.src_port()),
+                dst: Endpoint::new(dst, t.dst_port()),
             },
             seq: t.seq(),
             ack: t.ack(),
@@ -451,7 +478,7 @@ fn tcp_segment(
         },
         payload_offset,
         captured: end.saturating_sub(payload_offset).min(payload_len),
-        depth: depth as u8,
+        depth: place.depth as u8,
     })
 }
 
@@ -481,10 +508,11 @@ fn on_mirror(
     frame_len: usize,
     checksums: Checksums,
 ) -> Result<Packet, Skip> {
-    match walk(Layer::Link(link), bytes, frame_len, Port::Mirror, checksums)? {
-        Stop::Tcp(p) => Ok(p),
-        Stop::Fragment(_) => Err(Skip::Fragment),
-        Stop::Control => Err(Skip::NotTcp),
+    match &walk(Layer::Link(link), bytes, frame_len, Port::Mirror, checksums) {
+        Ok(Stop::Tcp(place)) => tcp_segment(bytes, frame_len, place),
+        Ok(Stop::Fragment(_)) => Err(Skip::Fragment),
+        Ok(Stop::Control) => Err(Skip::NotTcp),
+        Err(skip) => Err(*skip),
     }
 }
 
@@ -512,17 +540,20 @@ pub fn fragment_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Option<Fra
 /// [`Skip::BadChecksum`], so that its sender sends it again.
 #[inline]
 pub fn local(bytes: &[u8], frame_len: usize) -> Local {
-    match walk(
+    match &walk(
         Layer::Ethernet,
         bytes,
         frame_len,
         Port::Local,
         Checksums::Verify,
     ) {
-        Ok(Stop::Tcp(p)) => Local::Tcp(p),
+        Ok(Stop::Tcp(place)) => match tcp_segment(bytes, frame_len, place) {
+            Ok(packet) => Local::Tcp(packet),
+            Err(skip) => Local::Skip(skip),
+        },
         Ok(Stop::Control) => Local::Control,
         Ok(Stop::Fragment(_)) => Local::Skip(Skip::Fragment),
-        Err(s) => Local::Skip(s),
+        Err(skip) => Local::Skip(*skip),
     }
 }
 
