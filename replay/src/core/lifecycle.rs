@@ -389,6 +389,12 @@ impl<P: Payload> Core<P> {
     }
 
     fn remove(&mut self, sid: u32) {
+        let s = &self.sessions[sid];
+        debug_assert!(
+            [s.segs, s.beyond, s.turns, s.early]
+                .iter()
+                .all(List::is_empty)
+        );
         self.unlist(sid);
         let mut rid = self.sessions[sid].first_replica;
         while rid != NIL {
