@@ -227,10 +227,10 @@ where
         for i in 0..self.mirrors.len() {
             let mut frames = std::mem::take(&mut self.frames);
             received += self.mirrors[i].rx_burst(&mut frames);
-            let packets: ArrayVec<_, BURST> = frames
-                .iter()
-                .map(|f| mirrored_on(self.link_type, f.bytes(), f.frame_len()))
-                .collect();
+            // Filled where it is: what is collected would be moved, all of its room.
+            let mut packets = ArrayVec::<_, BURST>::new();
+            let decoded = |f: &R::Frame| mirrored_on(self.link_type, f.bytes(), f.frame_len());
+            packets.extend(frames.iter().map(decoded));
             self.expect(&packets);
             for (frame, packet) in frames.drain(..).zip(&packets) {
                 self.decoded(now, packet, frame);
@@ -394,10 +394,8 @@ where
         };
         let mut frames = std::mem::take(&mut self.frames);
         let received = rx.rx_burst(&mut frames);
-        let seen: ArrayVec<_, BURST> = frames
-            .iter()
-            .map(|f| local(f.bytes(), f.frame_len()))
-            .collect();
+        let mut seen = ArrayVec::<_, BURST>::new();
+        seen.extend(frames.iter().map(|f| local(f.bytes(), f.frame_len())));
         let segments = seen.iter().filter_map(|s| match s {
             Local::Tcp(packet) => Some(&packet.head.flow),
             _ => None,
