@@ -1,5 +1,5 @@
 #!/bin/bash
-# Measures what the engine costs, against references in the same run: CPU a packet at 10 k to 1 M sessions, memory of an idle session,
+# Measures what the engine costs, against references in the same run: CPU a packet at 10 k to 10 M sessions, memory of an idle session,
 # allocations on the packet path (there must be none), and DPDK's software drivers beside testpmd.
 #
 # No root, no hugepages and no network are needed. Absolute figures swing with what else the machine does; compare the ratios, which are

@@ -17,13 +17,22 @@ pub fn thread_cpu() -> u64 {
 
 /// Memory of this process that is resident, in bytes.
 pub fn resident() -> Result<u64> {
-    let path = "/proc/self/smaps_rollup";
+    bytes_in("/proc/self/smaps_rollup", "Rss:")
+}
+
+/// Memory of the machine that can be had without swapping, in bytes.
+pub fn available() -> Result<u64> {
+    bytes_in("/proc/meminfo", "MemAvailable:")
+}
+
+/// What the kernel says in the line `name` of a file in which amounts are in KiB (proc_meminfo(5)).
+fn bytes_in(path: &str, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))?;
     let kib = text
         .lines()
-        .find_map(|l| l.strip_prefix("Rss:")?.split_whitespace().next())
+        .find_map(|l| l.strip_prefix(name)?.split_whitespace().next())
         .and_then(|n| n.parse::<u64>().ok())
-        .with_context(|| format!("{path} has no line \"Rss: <n> kB\""))?;
+        .with_context(|| format!("{path} has no line \"{name} <n> kB\""))?;
     Ok(kib * 1024)
 }
 
