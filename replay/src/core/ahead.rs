@@ -6,27 +6,36 @@
 
 use super::Core;
 use crate::slab::NIL;
+use crate::table::FlowTable;
 use arrayvec::ArrayVec;
 use wire::Flow;
 use wire::io::{BURST, Payload, Rx};
+
+/// The ids that a table is likely to have for these flows, of a burst at most; `ask` is called with each.
+#[inline]
+fn likely<R: Rx>(
+    table: &FlowTable,
+    flows: impl Iterator<Item = Flow>,
+    ask: impl Fn(u32),
+) -> ArrayVec<u32, BURST> {
+    let hashes: ArrayVec<u32, BURST> = flows
+        .take(BURST)
+        .map(|flow| table.hash(&flow))
+        .inspect(|hash| R::prefetch(table.slot(*hash)))
+        .collect();
+    let ids = hashes.iter().filter_map(|hash| table.likely(*hash));
+    ids.inspect(|id| ask(*id)).collect()
+}
 
 impl<P: Payload> Core<P> {
     /// Asks for what mirrored segments of these flows will touch. What is beyond a burst is left out.
     #[inline]
     pub fn expect_mirrored<'a, R: Rx>(&self, flows: impl Iterator<Item = &'a Flow>) {
-        let hashes: ArrayVec<u32, BURST> = flows
-            .take(BURST)
-            .filter_map(|flow| match self.params.transfer_of(flow)? {
-                (_, true) => Some(self.flows.hash(flow)),
-                (_, false) => Some(self.flows.hash(&flow.reversed())),
-            })
-            .inspect(|hash| R::prefetch(self.flows.slot(*hash)))
-            .collect();
-        let sids: ArrayVec<u32, BURST> = hashes
-            .iter()
-            .filter_map(|hash| self.flows.likely(*hash))
-            .inspect(|sid| self.ask_for_session::<R>(*sid))
-            .collect();
+        let clients = flows.filter_map(|flow| match self.params.transfer_of(flow)? {
+            (_, true) => Some(*flow),
+            (_, false) => Some(flow.reversed()),
+        });
+        let sids = likely::<R>(&self.flows, clients, |sid| self.ask_for_session::<R>(sid));
         for sid in sids {
             let rid = self.sessions[sid].first_replica;
             if rid != NIL {
@@ -38,16 +47,10 @@ impl<P: Payload> Core<P> {
     /// Asks for what responses of these flows will touch. What is beyond a burst is left out.
     #[inline]
     pub fn expect_responses<'a, R: Rx>(&self, flows: impl Iterator<Item = &'a Flow>) {
-        let hashes: ArrayVec<u32, BURST> = flows
-            .take(BURST)
-            .map(|flow| self.connections.hash(&flow.reversed()))
-            .inspect(|hash| R::prefetch(self.connections.slot(*hash)))
-            .collect();
-        let rids: ArrayVec<u32, BURST> = hashes
-            .iter()
-            .filter_map(|hash| self.connections.likely(*hash))
-            .inspect(|rid| self.ask_for_replica::<R>(*rid))
-            .collect();
+        let ours = flows.map(|flow| flow.reversed());
+        let rids = likely::<R>(&self.connections, ours, |rid| {
+            self.ask_for_replica::<R>(rid)
+        });
         for rid in rids {
             self.ask_for_session::<R>(self.replicas[rid].session);
         }
