@@ -231,9 +231,11 @@ where
             let mut packets = ArrayVec::<_, BURST>::new();
             let decoded = |f: &R::Frame| mirrored_on(self.link_type, f.bytes(), f.frame_len());
             packets.extend(frames.iter().map(decoded));
-            self.expect(&packets);
-            for (frame, packet) in frames.drain(..).zip(&packets) {
-                self.decoded(now, packet, frame);
+            let mut owners = ArrayVec::<_, BURST>::new();
+            owners.extend(packets.iter().map(|p| self.owner_of(p)));
+            self.expect(&packets, &owners);
+            for ((frame, packet), owner) in frames.drain(..).zip(&packets).zip(owners) {
+                self.decoded(now, packet, owner, frame);
             }
             self.frames = frames;
         }
@@ -244,23 +246,33 @@ where
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
         let packet = mirrored_on(self.link_type, frame.bytes(), frame.frame_len());
-        self.decoded(now, &packet, frame);
+        let owner = self.owner_of(&packet);
+        self.decoded(now, &packet, owner, frame);
+    }
+
+    /// The core that a decoded frame belongs to: this one, if it is no segment.
+    #[inline]
+    fn owner_of(&self, packet: &Result<Packet, Skip>) -> u16 {
+        match packet {
+            Ok(packet) => self.mirror_owner(&packet.head),
+            Err(_) => self.index,
+        }
     }
 
     /// Asks ahead for the sessions of a burst, as far as they are this core's.
     #[inline]
-    fn expect(&self, packets: &[Result<Packet, Skip>]) {
-        let ours = packets.iter().flatten().map(|p| &p.head);
-        let ours = ours.filter(|head| self.mirror_owner(head) == self.index);
-        self.core.expect_mirrored::<R>(ours.map(|head| &head.flow));
+    fn expect(&self, packets: &[Result<Packet, Skip>], owners: &[u16]) {
+        let ours = packets.iter().zip(owners).filter(|p| *p.1 == self.index);
+        let flows = ours.filter_map(|(p, _)| Some(&p.as_ref().ok()?.head.flow));
+        self.core.expect_mirrored::<R>(flows);
     }
 
     #[inline]
-    fn decoded(&mut self, now: Nanos, packet: &Result<Packet, Skip>, frame: R::Frame) {
+    fn decoded(&mut self, now: Nanos, packet: &Result<Packet, Skip>, owner: u16, frame: R::Frame) {
         self.counters.mirror_frames += 1;
         self.counters.mirror_bytes += frame.frame_len() as u64;
         match packet {
-            Ok(packet) => self.segment(now, packet, frame),
+            Ok(packet) => self.segment(now, packet, owner, frame),
             Err(Skip::Fragment) => {
                 let part = fragment_on(self.link_type, frame.bytes(), frame.frame_len());
                 self.fragment(now, part, frame);
@@ -269,10 +281,9 @@ where
         }
     }
 
-    /// A segment of the mirror.
+    /// A segment of the mirror, which belongs to the core `owner`.
     #[inline]
-    fn segment(&mut self, now: Nanos, packet: &Packet, frame: R::Frame) {
-        let owner = self.mirror_owner(&packet.head);
+    fn segment(&mut self, now: Nanos, packet: &Packet, owner: u16, frame: R::Frame) {
         if owner == self.index {
             // A frame of no use is counted by the core.
             let _ = self.core.mirror(now, packet, frame, &mut self.out);
@@ -325,7 +336,10 @@ where
             };
             let (bytes, len) = (frame.bytes(), frame.frame_len());
             match mirrored_on(LinkType::RawIp, bytes, len) {
-                Ok(packet) => return self.segment(now, &packet, frame),
+                Ok(packet) => {
+                    let owner = self.mirror_owner(&packet.head);
+                    return self.segment(now, &packet, owner, frame);
+                }
                 Err(Skip::Fragment) => {}
                 Err(skip) => {
                     self.counters.skipped[skip as usize] += 1;
