@@ -147,19 +147,23 @@ fn measure_memory(report: &mut Report) {
     } else {
         (300_000, 9)
     };
-    // More short sessions than a million do not begin while one lasts.
+    // Short sessions fill a table by coming and going, which takes long.
     let sizes: [(&str, &[u64]); 2] = [
         ("long", &[10_000, 100_000, 1_000_000, 10_000_000]),
         ("short", &[10_000, 100_000, 1_000_000]),
     ];
     for (kind, sizes) in sizes {
         for (i, &sessions) in sizes.iter().enumerate() {
+            let room = sessions * ROOM;
             let reason = if i + 1 < sizes.len() {
                 None
             } else if report.quick {
-                Some("filling the table takes long; not in --quick")
-            } else if measure::available().is_ok_and(|bytes| bytes < sessions * ROOM) {
-                Some("too little memory is available")
+                Some("filling the table takes long; not in --quick".to_owned())
+            } else if measure::available().is_ok_and(|bytes| bytes < room) {
+                Some(format!(
+                    "needs {} MiB of memory to be available",
+                    room >> 20
+                ))
             } else {
                 None
             };
