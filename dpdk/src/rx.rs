@@ -96,7 +96,8 @@ impl wire::io::Rx for RxQueue {
     }
 }
 
-/// Asks for the cache line at the beginning of `of`, and goes on without it (`rte_prefetch0`).
+/// Asks for the cache line at the beginning of `of`, and goes on without it, as `rte_prefetch0` (rte_prefetch.h) does. Other processors than
+/// x86-64 are not asked.
 #[inline]
 pub fn prefetch<T>(of: &T) {
     #[cfg(target_arch = "x86_64")]
