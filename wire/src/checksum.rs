@@ -1,4 +1,4 @@
-//! The Internet checksum (RFC 1071), its incremental update (RFC 1624) and the pseudo-headers of IPv4 and IPv6.
+//! The Internet checksum (RFC 1071) and the pseudo-headers of IPv4 and IPv6.
 //!
 //! Sums are kept in little-endian words and swapped once at the end, which RFC 1071 section 2(B) allows; that lets the inner loop load
 //! eight bytes at a time on every machine this runs on. A [`Sum`] may be fed in pieces of any length, odd ones included.
@@ -117,19 +117,6 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     Sum::new().bytes(bytes).finish()
 }
 
-/// The checksum after one 16-bit word that it covers changed from `old` to `new` (RFC 1624 section 3, equation 3). All in host order.
-#[inline]
-pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
-    !fold(!checksum as u64 + !old as u64 + new as u64)
-}
-
-/// [`update`] for a 32-bit field.
-#[inline]
-pub const fn update32(checksum: u16, old: u32, new: u32) -> u16 {
-    let c = update(checksum, (old >> 16) as u16, (new >> 16) as u16);
-    update(c, old as u16, new as u16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,6 +137,11 @@ mod tests {
         let b = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(checksum(&b), !0xddf2);
         assert_eq!(checksum(&[]), 0xffff);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "long, and nothing that short ones do not show")]
+    fn the_longest_one_sums_up_too() {
         assert_eq!(checksum(&[0xff; 65535]), naive(&[0xff; 65535]));
     }
 
@@ -170,15 +162,6 @@ mod tests {
                 from = c;
             }
             prop_assert_eq!(sum.bytes(&b[from..]).finish(), naive(&b));
-        }
-
-        #[test]
-        fn incremental_update_equals_recomputing(mut b in proptest::collection::vec(any::<u8>(), 8..60), new in any::<u32>()) {
-            prop_assume!(b[8..].iter().any(|x| *x != 0));
-            let before = checksum(&b);
-            let old = u32::from_be_bytes([b[4], b[5], b[6], b[7]]);
-            b[4..8].copy_from_slice(&new.to_be_bytes());
-            prop_assert_eq!(update32(before, old, new), checksum(&b));
         }
     }
 }
