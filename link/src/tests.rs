@@ -184,11 +184,13 @@ proptest! {
     fn a_cut_frame_is_incomplete_and_a_cut_body_is_an_error(message in message()) {
         let mut bytes = Vec::new();
         encode_frame(&message, &mut bytes).unwrap();
-        for n in 0..bytes.len() {
+        // Every length, and each decoded: for Miri that is too much of a long message.
+        let step = if cfg!(miri) { 1 + bytes.len() / 16 } else { 1 };
+        for n in (0..bytes.len()).step_by(step) {
             prop_assert_eq!(decode_frame(&bytes[..n]), Ok(None));
         }
         // The header says that the body ends here: a field is cut, unless the body is that of another valid message, which none is.
-        for n in HEADER_LEN..bytes.len() {
+        for n in (HEADER_LEN..bytes.len()).step_by(step) {
             let mut cut = bytes[..n].to_vec();
             cut[6..8].copy_from_slice(&((n - HEADER_LEN) as u16).to_be_bytes());
             let is_truncated = matches!(decode_frame(&cut), Err(Error::Truncated { .. }));
