@@ -179,12 +179,10 @@ impl<P: Payload> Core<P> {
         } else {
             r.sent_at = now;
         }
-        if r.rto_at == 0 {
-            r.rto_at = now + r.tcb.rto.timeout();
-        }
         if r.tcb.snd_nxt == end {
             r.nxt = next;
         }
+        self.await_answer(now, rid);
     }
 
     /// At a turn's first byte: may the turn go, and over this connection?
@@ -362,9 +360,7 @@ impl<P: Payload> Core<P> {
             r.tcb.sent_fin(now);
         }
         r.rcv_all_acknowledged();
-        if r.rto_at == 0 {
-            r.rto_at = now + r.tcb.rto.timeout();
-        }
+        self.await_answer(now, rid);
     }
 
     /// Asks the target for a sign of life, as the client has just asked production's server.

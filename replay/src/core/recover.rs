@@ -1,4 +1,4 @@
-//! Mending losses on the way to the target: fast retransmit, recovery by the SACK scoreboard, window probes.
+//! Mending losses on the way to the target: fast retransmit, recovery by the SACK scoreboard, loss probes, window probes.
 
 use super::{Core, Egress};
 use crate::slab::NIL;
@@ -9,7 +9,7 @@ use wire::{Flags, Head, Nanos, Seq};
 impl<P: Payload> Core<P> {
     /// Enters the SACK blocks of a segment that came. A connection gets a scoreboard with its first hole; if none is left it recovers by
     /// duplicate acknowledgments alone.
-    pub(super) fn note_sack(&mut self, rid: u32, head: &Head) {
+    pub(super) fn note_sack(&mut self, now: Nanos, rid: u32, head: &Head) {
         let r = &self.replicas[rid];
         if head.options.sack_count == 0 || !r.tcb.sack || !r.tcb.outstanding() {
             return;
@@ -27,7 +27,32 @@ impl<P: Payload> Core<P> {
             r.tcb.cc.use_sack(true);
         }
         let board = &mut self.boards[self.replicas[rid].board];
-        board.update(una, max, head.options.sack_blocks());
+        if board.update(una, max, head.options.sack_blocks()) {
+            self.replicas[rid].tcb.heard();
+            self.await_answer(now, rid);
+        }
+    }
+
+    /// The target has something beyond a hole.
+    pub(super) fn holes(&self, rid: u32) -> bool {
+        let board = self.replicas[rid].board;
+        board != NIL && !self.boards[board].is_empty()
+    }
+
+    /// Something is out: sets the timer for it, or brings it nearer.
+    pub(super) fn await_answer(&mut self, now: Nanos, rid: u32) {
+        let (due, probe) = self.replicas[rid].tcb.due(now, self.holes(rid));
+        let r = &mut self.replicas[rid];
+        if r.rto_at == 0 || due < r.rto_at {
+            r.rto_at = due;
+            r.tcb.timer_set(probe);
+        }
+    }
+
+    /// The target has answered, or the oldest of what is out was sent again: sets the timer anew.
+    pub(super) fn await_anew(&mut self, now: Nanos, rid: u32) {
+        self.replicas[rid].rto_at = 0;
+        self.await_answer(now, rid);
     }
 
     /// After an acknowledgment was taken in: lets a scoreboard go that has no hole any more, begins a recovery that it asks for. True if the
@@ -88,8 +113,11 @@ impl<P: Payload> Core<P> {
             if sent == 0 {
                 return;
             }
-            let board = self.replicas[rid].board;
-            self.boards[board].high_rxt = left + sent;
+            let r = &self.replicas[rid];
+            self.boards[r.board].high_rxt = left + sent;
+            if left == r.tcb.snd_una {
+                self.await_anew(now, rid);
+            }
         }
     }
 
@@ -133,14 +161,56 @@ impl<P: Payload> Core<P> {
         let r = &self.replicas[rid];
         let (una, max) = (r.tcb.snd_una, r.tcb.snd_max);
         let sent = self.resend(now, rid, una, max, tx);
-        let r = &mut self.replicas[rid];
         if sent > 0 {
-            r.rto_at = now + r.tcb.rto.timeout();
+            self.await_anew(now, rid);
+            let r = &self.replicas[rid];
             if r.board != NIL {
                 let board = &mut self.boards[r.board];
                 board.high_rxt = board.high_rxt.max(una + sent);
             }
         }
+    }
+
+    /// Nothing was heard for two round trips: what a hole tells of, or else what was sent last, goes again long before the retransmission
+    /// timeout (RFC 8985 sections 5 and 7). What stays out after that is left to the timeout.
+    pub(super) fn probe_loss(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let holes = self.holes(rid);
+        let r = &mut self.replicas[rid];
+        r.rto_at = now + r.tcb.rto.timeout();
+        let (una, max) = (r.tcb.snd_una, r.tcb.snd_max);
+        if r.tcb.cc.timed_out() {
+            self.retransmit_first(now, rid, tx);
+        } else if holes || r.tcb.cc.recovering() {
+            // A hole that stayed is no reordering; one that stays in a recovery has swallowed what was sent again, which counts as another loss (RFC
+            // 5681 section 4.3).
+            r.tcb.begin_recovery(max.since(una), max);
+            if r.board != NIL {
+                self.boards[r.board].lose_holes();
+            }
+            self.retransmit_first(now, rid, tx);
+        } else if self.retransmit_last(now, rid, tx) {
+            self.replicas[rid].tcb.probed_tail();
+        }
+    }
+
+    /// Sends the last segment again, or FIN if that was it. False if the queue refused it.
+    fn retransmit_last(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
+        let r = &self.replicas[rid];
+        let max = r.tcb.snd_max;
+        let left = if r.tcb.fin_sent {
+            max - 1
+        } else {
+            let mut id = r.una;
+            while id != NIL && self.segs[id].end().lt(max) {
+                id = self.segs[id].next;
+            }
+            if id == NIL {
+                return false;
+            }
+            let mss = u32::from(r.tcb.mss());
+            r.tcb.snd_una.max(self.segs[id].seq).max(max - mss)
+        };
+        self.resend(now, rid, left, max, tx) > 0
     }
 
     /// A window too small to be worth a segment has stayed so: what fits it goes (RFC 9293 section 3.8.6.2.1).

@@ -22,7 +22,7 @@ impl<P: Payload> Core<P> {
             self.refuse(head, tx);
             return;
         };
-        self.note_sack(rid, head);
+        self.note_sack(now, rid, head);
         let limit = self.mss_limit(self.replicas[rid].transfer);
         let r = &mut self.replicas[rid];
         let outcome = r.tcb.on_segment(now, head, limit);
@@ -147,11 +147,15 @@ impl<P: Payload> Core<P> {
         self.release_acknowledged(rid, upto);
         self.settle_bytes(rid, upto);
         let r = &mut self.replicas[rid];
+        r.tcb.heard();
+        r.tcb.timer_set(false);
         r.rto_at = match r.tcb.state {
             State::FinWait2 => now + FIN_WAIT_2,
-            _ if r.tcb.outstanding() => now + r.tcb.rto.timeout(),
             _ => 0,
         };
+        if r.rto_at == 0 && r.tcb.outstanding() {
+            self.await_answer(now, rid);
+        }
     }
 
     /// Notes for the gate and for the latency what the target has answered.

@@ -111,6 +111,10 @@ impl<P: Payload> Core<P> {
             self.override_window(now, rid, tx);
             return;
         }
+        if r.tcb.take_probe() {
+            self.probe_loss(now, rid, tx);
+            return;
+        }
         let connecting = r.tcb.state == State::SynSent;
         if !r.tcb.on_timeout() {
             if connecting {

@@ -15,6 +15,8 @@ enum Phase {
     Open,
     /// A fast retransmit is being followed up, until `recover` is acknowledged.
     Recovery,
+    /// The last segment was sent again as a probe (RFC 8985 section 7.3), up to `recover`.
+    Probed,
     /// The timer has fired, and not all that was out is acknowledged: duplicates are what was sent again without need (RFC 6582
     /// section 4, RFC 6675 section 5.1).
     TimedOut,
@@ -87,6 +89,25 @@ impl Congestion {
     #[inline]
     pub fn timed_out(&self) -> bool {
         self.phase == Phase::TimedOut
+    }
+
+    /// The last segment, which ends at `max`, was sent again to learn whether it had arrived.
+    pub fn probed(&mut self, max: Seq) {
+        self.phase = Phase::Probed;
+        self.recover = max;
+    }
+
+    /// `ack` acknowledged new bytes; `twice`: the target says that it has got some twice. If the probe was what made the flight whole, that was a loss like
+    /// any other (RFC 8985 section 7.4.2).
+    #[inline]
+    pub fn probe_answered(&mut self, ack: Seq, twice: bool, mss: u16) {
+        if self.phase == Phase::Probed && ack.ge(self.recover) {
+            self.phase = Phase::Open;
+            if !twice {
+                self.ssthresh = (self.cwnd / 2).max(2 * u32::from(mss));
+                self.cwnd = self.cwnd.min(self.ssthresh);
+            }
+        }
     }
 
     /// `ack` acknowledged `n` new bytes. True if the next hole must be sent again at once (a partial acknowledgment).

@@ -107,6 +107,9 @@ impl Tcb {
             self.snd_una = ack;
             self.snd_nxt = self.snd_nxt.max(ack);
             outcome.acked = true;
+            let twice = head.options.sack_blocks().first();
+            let twice = twice.is_some_and(|(_, right)| right.le(ack));
+            self.cc.probe_answered(ack, twice, self.mss);
             outcome.retransmit = self.cc.on_ack(ack, n, self.mss);
             if self.fin_sent && ack == self.snd_max {
                 self.state = match self.state {

@@ -1,4 +1,5 @@
-//! The retransmission timeout (RFC 6298). Samples come from segments sent once (Karn's rule is the caller's part).
+//! The retransmission timeout (RFC 6298), and the shorter wait for a loss probe (RFC 8985 section 7). Samples come from segments sent once (Karn's
+//! rule is the caller's part).
 
 use wire::Nanos;
 
@@ -9,6 +10,20 @@ const INITIAL_SYN_LOST_US: u32 = 3_000_000;
 /// The standard says one second; every large stack uses 200 ms, and a replay on a LAN needs it.
 const MIN_US: u32 = 200_000;
 const MAX_US: u32 = 60_000_000;
+/// The least wait for a loss probe: short of it a busy target is no lossy path.
+const MIN_PROBE_US: u32 = 10_000;
+
+/// What a loss probe has to do with the timer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// The timer is set for the retransmission timeout.
+    #[default]
+    Idle,
+    /// It is set for a probe.
+    Armed,
+    /// A probe went, and nothing was heard since: the next is the retransmission timeout.
+    Sent,
+}
 
 /// Smoothed round-trip time and its variation, in µs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +34,7 @@ pub struct Rto {
     pub(crate) backoff: u8,
     /// The connection's SYN was sent more than once.
     pub(crate) syn_lost: bool,
+    pub(crate) probe: Probe,
 }
 
 impl Rto {
@@ -50,6 +66,19 @@ impl Rto {
         };
         let us = (u64::from(base) << self.backoff.min(16)).min(u64::from(MAX_US));
         us * 1_000
+    }
+
+    /// How long to wait for a sign of the target before a probe (RFC 8985 section 7.2); `None` if the retransmission timeout comes first or
+    /// there is nothing to judge by.
+    #[inline]
+    pub(crate) fn probe_timeout(&self) -> Option<Nanos> {
+        if self.srtt == 0 || self.backoff > 0 {
+            return None;
+        }
+        let varied = self.srtt.saturating_add(self.rttvar.saturating_mul(4));
+        let us = varied.max(self.srtt.saturating_mul(2)).max(MIN_PROBE_US);
+        let wait = u64::from(us) * 1_000;
+        (wait < self.timeout()).then_some(wait)
     }
 
     /// The smoothed round-trip time, if there is one.

@@ -19,6 +19,8 @@ pub struct Scoreboard {
     ranges: ArrayVec<(Seq, Seq), RANGES>,
     /// Everything below was sent again in this recovery (HighRxt).
     pub high_rxt: Seq,
+    /// Every hole below counts as lost, however little is above it.
+    lost: Seq,
 }
 
 impl Scoreboard {
@@ -27,6 +29,7 @@ impl Scoreboard {
         Self {
             ranges: ArrayVec::new(),
             high_rxt: una,
+            lost: una,
         }
     }
 
@@ -75,6 +78,14 @@ impl Scoreboard {
     pub fn forget_below(&mut self, una: Seq) {
         self.ranges.retain(|&mut (_, r)| r.gt(una));
         self.high_rxt = self.high_rxt.max(una);
+        self.lost = self.lost.max(una);
+    }
+
+    /// The holes have stayed for too long to be reordering: they count as lost (RFC 8985 section 5).
+    pub fn lose_holes(&mut self) {
+        if let Some(&(_, highest)) = self.ranges.last() {
+            self.lost = highest;
+        }
     }
 
     /// True if there is no hole.
@@ -96,6 +107,9 @@ impl Scoreboard {
     /// What lies right below range `i` counts as lost.
     fn lost_below(&self, i: usize, mss: u32) -> bool {
         let above = &self.ranges[i..];
+        if above[0].0.le(self.lost) {
+            return true;
+        }
         let bytes: u32 = above.iter().map(|(l, r)| r.since(*l)).sum();
         above.len() >= DUP_THRESHOLD || bytes > (DUP_THRESHOLD as u32 - 1) * mss
     }
@@ -172,6 +186,20 @@ mod tests {
         assert_eq!(b.next_lost(Seq(0), MSS), Some((Seq(60), Seq(100))));
         b.high_rxt = Seq(100);
         assert_eq!(b.next_lost(Seq(0), MSS), None);
+    }
+
+    #[test]
+    fn holes_that_stayed_are_lost_and_later_ones_are_not() {
+        let mut b = board(&[(100, 200), (300, 400)]);
+        b.lose_holes();
+        assert!(b.first_is_lost(MSS));
+        b.high_rxt = Seq(100);
+        assert_eq!(b.next_lost(Seq(0), MSS), Some((Seq(200), Seq(300))));
+        b.high_rxt = Seq(300);
+        b.update(Seq(0), Seq(10_000), &[(Seq(500), Seq(600))]);
+        assert_eq!(b.next_lost(Seq(0), MSS), None);
+        b.forget_below(Seq(400));
+        assert!(!b.first_is_lost(MSS));
     }
 
     #[test]

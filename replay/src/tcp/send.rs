@@ -1,5 +1,6 @@
 //! What may be sent, and what is noted when it was.
 
+use super::rto::Probe;
 use super::{State, Tcb};
 use wire::{Nanos, Seq};
 
@@ -78,6 +79,56 @@ impl Tcb {
         }
         self.snd_nxt = end;
         self.snd_max = self.snd_max.max(end);
+    }
+
+    /// When the timer for what is out is to fire, and whether for a probe: if that may help, else for the retransmission timeout. `holes`: the
+    /// target has something beyond a hole.
+    ///
+    /// A probe needs a target that answers it at once, and says what it has: one with SACK that is shown a hole or a second segment. A single segment
+    /// may rightly wait for a delayed acknowledgment, as long as the timeout (RFC 8985 section 7.2).
+    #[inline]
+    pub fn due(&self, now: Nanos, holes: bool) -> (Nanos, bool) {
+        let helps = self.sack && (holes || self.in_flight() > u32::from(self.mss));
+        if helps
+            && self.rto.probe != Probe::Sent
+            && let Some(wait) = self.rto.probe_timeout()
+        {
+            return (now + wait, true);
+        }
+        (now + self.rto.timeout(), false)
+    }
+
+    /// The timer is set, for a probe or for the retransmission timeout.
+    #[inline]
+    pub fn timer_set(&mut self, probe: bool) {
+        if probe {
+            self.rto.probe = Probe::Armed;
+        } else if self.rto.probe == Probe::Armed {
+            self.rto.probe = Probe::Idle;
+        }
+    }
+
+    /// The target told something new: a probe may go again.
+    #[inline]
+    pub fn heard(&mut self) {
+        if self.rto.probe == Probe::Sent {
+            self.rto.probe = Probe::Idle;
+        }
+    }
+
+    /// The timer fired. True if it was set for a probe, which is to go now.
+    pub fn take_probe(&mut self) -> bool {
+        let due = self.rto.probe == Probe::Armed;
+        if due {
+            self.rto.probe = Probe::Sent;
+        }
+        due
+    }
+
+    /// The last segment was sent again as a probe.
+    pub fn probed_tail(&mut self) {
+        self.time_nothing();
+        self.cc.probed(self.snd_max);
     }
 
     /// Our FIN was sent.
