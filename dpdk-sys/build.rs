@@ -1,5 +1,5 @@
-//! Finds the system's libdpdk, compiles the shim and generates the bindings. Whatever is missing is said in one sentence that names
-//! the command that mends it.
+//! Finds the system's libdpdk, compiles the shim and generates the bindings. Whatever is missing is
+//! said in one sentence that names the command that mends it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -116,7 +116,8 @@ fn build() -> Result<(), String> {
     }
     println!("cargo::rustc-env=DPDK_VERSION={version}");
 
-    // Raw, because `-include rte_config.h` and `-march` matter as much as the include directories do.
+    // Raw, because `-include rte_config.h` and `-march` matter as much as the include directories
+    // do.
     let cflags: Vec<String> = pkg_config(&["--cflags"])?
         .split_whitespace()
         .map(str::to_owned)
@@ -167,7 +168,8 @@ fn bindings(cflags: &[String], version: &str) -> Result<(), String> {
     for v in VARIABLES {
         builder = builder.allowlist_var(v);
     }
-    // bindgen panics when it cannot load libclang. The panic's own text is long and is kept off the screen.
+    // bindgen panics when it cannot load libclang. The panic's own text is long and is kept off the
+    // screen.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let generated =

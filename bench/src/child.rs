@@ -1,4 +1,5 @@
-//! Measurements in processes of their own: memory is measured from a fresh heap, and there is one EAL a process.
+//! Measurements in processes of their own: memory is measured from a fresh heap, and there is one
+//! EAL a process.
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -6,8 +7,8 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs this program with these arguments and reads the JSON it prints. It is ended when it takes longer than `limit`. What it says on
-/// stderr becomes part of the error.
+/// Runs this program with these arguments and reads the JSON it prints. It is ended when it takes
+/// longer than `limit`. What it says on stderr becomes part of the error.
 pub fn measure<T: DeserializeOwned>(args: &[String], limit: Duration) -> Result<T> {
     let program = std::env::current_exe().context("this program's own path is unknown")?;
     let what = args.join(" ");

@@ -1,7 +1,9 @@
-//! DPDK's software drivers under the engine's own loop on one lcore, and under the simplest loop there is.
+//! DPDK's software drivers under the engine's own loop on one lcore, and under the simplest loop
+//! there is.
 //!
-//! One process measures one case, since there is one EAL a process. The counters and the CPU clock are read inside the loop, at the end of a
-//! warm-up and at the end of the time measured, so that neither start nor end counts.
+//! One process measures one case, since there is one EAL a process. The counters and the CPU clock
+//! are read inside the loop, at the end of a warm-up and at the end of the time measured, so that
+//! neither start nor end counts.
 
 use crate::frames::{Buffer, Maker, ROOM};
 use crate::measure::{Allocations, thread_cpu};
@@ -33,14 +35,16 @@ pub const MEMORY_MIB: usize = 256;
 const CAPTURED: u64 = 2_048;
 /// Buffers beyond those that hold the capture file.
 const MBUFS: u32 = 16_384;
-/// Sessions there may be: those that have ended stay for two seconds, and short ones come by the hundred thousand.
+/// Sessions there may be: those that have ended stay for two seconds, and short ones come by the
+/// hundred thousand.
 const SESSIONS: usize = 2_000_000;
 
 /// What runs on the lcore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Case {
-    /// Receive, exchange the Ethernet addresses, send, over the crate `dpdk`: what its safe layer costs beside testpmd.
+    /// Receive, exchange the Ethernet addresses, send, over the crate `dpdk`: what its safe layer
+    /// costs beside testpmd.
     Swap,
     /// The engine.
     Engine,
@@ -92,7 +96,8 @@ pub struct Outcome {
     pub responses: u64,
     /// Seconds on the wall.
     pub seconds: f64,
-    /// CPU of the lcore per frame received from the source, in ns, all that follows from it included.
+    /// CPU of the lcore per frame received from the source, in ns, all that follows from it
+    /// included.
     pub cpu_ns: f64,
     /// Of that, what the bench's target takes.
     pub target_ns: f64,
@@ -106,7 +111,8 @@ pub struct Outcome {
     pub hugepages: bool,
 }
 
-/// Writes the capture file: short sessions from SYN to the last ACK (classic pcap, draft-ietf-opsawg-pcap).
+/// Writes the capture file: short sessions from SYN to the last ACK (classic pcap,
+/// draft-ietf-opsawg-pcap).
 pub fn write_pcap(path: &Path) -> Result<()> {
     let mut schedule = Schedule::short();
     schedule.finish(Some(CAPTURED));

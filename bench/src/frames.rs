@@ -1,4 +1,5 @@
-//! Frames for the bench: recycled buffers with counted references, as mbufs are, in safe code and without an allocation while running.
+//! Frames for the bench: recycled buffers with counted references, as mbufs are, in safe code and
+//! without an allocation while running.
 //!
 //! What always holds: a buffer is written only while nobody refers to it.
 
@@ -20,7 +21,8 @@ pub trait Maker {
     /// What it makes.
     type Frame: Frame;
 
-    /// A frame of `len` bytes, whose first ones `write` has put into a buffer; it returns `len`, at most [`ROOM`]. `None` if no buffer is free.
+    /// A frame of `len` bytes, whose first ones `write` has put into a buffer; it returns `len`, at
+    /// most [`ROOM`]. `None` if no buffer is free.
     fn make(&mut self, write: impl FnOnce(&mut Buffer) -> usize) -> Option<Self::Frame>;
 }
 

@@ -1,8 +1,9 @@
-//! What the engine costs: CPU a packet, memory a session, allocations a packet, and how that compares with what is possible on the same machine
-//! in the same minutes.
+//! What the engine costs: CPU a packet, memory a session, allocations a packet, and how that
+//! compares with what is possible on the same machine in the same minutes.
 //!
-//! `bench all` runs everything, each measurement in a process of its own, and writes a table and a JSON file. It fails if a measurement does, if
-//! traffic was not replayed to the last turn, or if anything was allocated on the packet path.
+//! `bench all` runs everything, each measurement in a process of its own, and writes a table and a
+//! JSON file. It fails if a measurement does, if traffic was not replayed to the last turn, or if
+//! anything was allocated on the packet path.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +26,8 @@ use std::time::Duration;
 
 /// What one measurement may take.
 const LIMIT: Duration = Duration::from_secs(180);
-/// Bytes to be had for each session that is measured: what it costs, and what the traffic keeps of it.
+/// Bytes to be had for each session that is measured: what it costs, and what the traffic keeps of
+/// it.
 const ROOM: u64 = 1024;
 /// Before what has no sessions is measured.
 const WARM_UP: Duration = Duration::from_millis(200);

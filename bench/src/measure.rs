@@ -9,7 +9,8 @@ use std::alloc::System;
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// CPU time of the calling thread in nanoseconds. Unlike the clock on the wall it does not count what other processes take.
+/// CPU time of the calling thread in nanoseconds. Unlike the clock on the wall it does not count
+/// what other processes take.
 pub fn thread_cpu() -> u64 {
     let t = clock_gettime(ClockId::ThreadCPUTime);
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
@@ -36,7 +37,8 @@ fn bytes_in(path: &str, name: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Counts what is taken from the heap while it lives: every call of the Rust allocator, by any thread.
+/// Counts what is taken from the heap while it lives: every call of the Rust allocator, by any
+/// thread.
 pub struct Allocations(Region<'static, System>);
 
 impl Allocations {

@@ -1,10 +1,13 @@
-//! The worker's whole loop body over ports in memory: what a packet costs, what a session takes, and whether anything allocates.
+//! The worker's whole loop body over ports in memory: what a packet costs, what a session takes,
+//! and whether anything allocates.
 //!
-//! Time is made up: each step moves it on by what the traffic's rate says, so that timers and acknowledgments fall the same way on every
-//! machine. What is measured is CPU time of this thread. Three runs take turns in every window: the engine; the *harness* alone, which makes the
-//! mirror's frames and the target's answers; and the *floor*, harness plus decoding every frame that is received and building headers
-//! for every one that is sent, without any session. So both engine and floor can be told without what the harness costs.
-//! Not in it: the clock, which the engine reads once a round, and what a driver does.
+//! Time is made up: each step moves it on by what the traffic's rate says, so that timers and
+//! acknowledgments fall the same way on every machine. What is measured is CPU time of this thread.
+//! Three runs take turns in every window: the engine; the *harness* alone, which makes the mirror's
+//! frames and the target's answers; and the *floor*, harness plus decoding every frame that is
+//! received and building headers for every one that is sent, without any session. So both engine
+//! and floor can be told without what the harness costs. Not in it: the clock, which the engine
+//! reads once a round, and what a driver does.
 
 use crate::frames::{BenchFrame, Pool};
 use crate::measure::{Allocations, Spread, resident, thread_cpu};
@@ -66,7 +69,8 @@ pub struct Size {
     pub windows: usize,
 }
 
-/// What was measured. Times are nanoseconds of CPU per packet; a packet is a frame received on the mirror or the replay port, or sent.
+/// What was measured. Times are nanoseconds of CPU per packet; a packet is a frame received on the
+/// mirror or the replay port, or sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// Which traffic.
@@ -85,7 +89,8 @@ pub struct Outcome {
     pub harness_ns: Spread,
     /// Harness, decoding and building.
     pub floor_ns: Spread,
-    /// Engine over floor, the harness taken off both, window by window: what disturbs the machine meets both.
+    /// Engine over floor, the harness taken off both, window by window: what disturbs the machine
+    /// meets both.
     pub ratio: Spread,
     /// Blocks allocated in all the steps that these packets took.
     pub allocations: u64,
@@ -339,8 +344,9 @@ impl Bare {
         }
     }
 
-    /// Sends what the engine would send for the same frames, and drops the answers. With `FLOOR` each frame is decoded and what is sent
-    /// is built from what it says; otherwise the headers that came are handed on as they are.
+    /// Sends what the engine would send for the same frames, and drops the answers. With `FLOOR`
+    /// each frame is decoded and what is sent is built from what it says; otherwise the headers
+    /// that came are handed on as they are.
     #[inline]
     fn step<const FLOOR: bool>(&mut self) {
         self.packets[0] += self.mirror.rx_burst(&mut self.frames) as u64;
@@ -540,7 +546,8 @@ mod tests {
         let o = run(Kind::Long, SIZE).unwrap();
         assert_eq!(o.sessions, SIZE.sessions);
         assert!(o.packets >= 2 * SIZE.frames * 2);
-        // Request, response and its acknowledgment are mirrored, one response comes, request and acknowledgment are sent.
+        // Request, response and its acknowledgment are mirrored, one response comes, request and
+        // acknowledgment are sent.
         for (share, want) in o.mix.iter().zip([3.0, 1.0, 2.0]) {
             assert!((share - want / 6.0).abs() < 0.01, "{:?}", o.mix);
         }

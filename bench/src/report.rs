@@ -44,7 +44,8 @@ impl Machine {
 pub struct Ratio {
     /// What is compared with what.
     pub what: String,
-    /// First over second: median, least and greatest of the pairs that were measured next to one another. `None`: nothing to compare with.
+    /// First over second: median, least and greatest of the pairs that were measured next to one
+    /// another. `None`: nothing to compare with.
     pub ratio: Option<Spread>,
     /// How many pairs.
     pub pairs: usize,

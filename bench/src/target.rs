@@ -1,5 +1,5 @@
-//! A target that costs little: it keeps no state, since each segment of a client says itself where both streams stand, and answers with
-//! headers that are copied and filled in.
+//! A target that costs little: it keeps no state, since each segment of a client says itself where
+//! both streams stand, and answers with headers that are copied and filled in.
 
 use crate::frames::{BenchFrame, Buffer, Maker, Pool, ROOM};
 use crate::traffic::{LINK, RESPONSE, Schedule, TARGET, Templates};
@@ -65,8 +65,9 @@ impl Answers {
         }
     }
 
-    /// The answer to a segment with these IPv4 headers, if it asks for one: SYN, payload and FIN do. Returns the length of the frame whose
-    /// headers it has written; their checksums are those that a sender leaves to its hardware, which the engine verifies all the same.
+    /// The answer to a segment with these IPv4 headers, if it asks for one: SYN, payload and FIN
+    /// do. Returns the length of the frame whose headers it has written; their checksums are
+    /// those that a sender leaves to its hardware, which the engine verifies all the same.
     #[inline]
     fn write(&self, sent: &[u8], payload: usize, out: &mut Buffer) -> Option<usize> {
         // Ethernet, IPv4 without options, TCP.

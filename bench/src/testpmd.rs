@@ -1,4 +1,5 @@
-//! DPDK's own forwarder over the same drivers in the same minutes: what a frame costs when nobody looks into it.
+//! DPDK's own forwarder over the same drivers in the same minutes: what a frame costs when nobody
+//! looks into it.
 
 use crate::device::{MEMORY_MIB, SINK, Source, hugepages, placement};
 use anyhow::{Context, Result, bail};
@@ -126,7 +127,8 @@ impl Testpmd {
         Ok(stdin.flush()?)
     }
 
-    /// CPU that its busiest thread but the main one has had, in ns (`schedstat`, kernel's sched-stats.rst).
+    /// CPU that its busiest thread but the main one has had, in ns (`schedstat`, kernel's
+    /// sched-stats.rst).
     fn worker_cpu(&self) -> Result<u64> {
         let main = self.child.id().to_string();
         let mut most = 0;

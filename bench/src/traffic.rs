@@ -1,8 +1,10 @@
-//! The traffic that the bench mirrors: client sessions whose every segment follows from the session's number and the round, so that any
-//! number of them costs no memory here and making a frame costs little.
+//! The traffic that the bench mirrors: client sessions whose every segment follows from the
+//! session's number and the round, so that any number of them costs no memory here and making a
+//! frame costs little.
 //!
-//! Segments come interleaved: each step of the [`Schedule`] begins one unit (a session, or a request of one) and carries earlier units on
-//! by a stage, as many sessions at different points of their lives look on a wire.
+//! Segments come interleaved: each step of the [`Schedule`] begins one unit (a session, or a
+//! request of one) and carries earlier units on by a stage, as many sessions at different points of
+//! their lives look on a wire.
 
 use crate::frames::{Buffer, ROOM};
 use wire::build::{LinkHeader, tcp};
@@ -19,8 +21,8 @@ pub const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
 pub const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
 /// Sessions with the same client address.
 const PORTS: u64 = 16;
-/// Sessions begun between two segments of one that is short: more than the target's answers and acknowledgments take, at every rate measured,
-/// so that the same segments are sent at each.
+/// Sessions begun between two segments of one that is short: more than the target's answers and
+/// acknowledgments take, at every rate measured, so that the same segments are sent at each.
 const SHORT_LAG: u64 = 256;
 /// Clients there can be, so that addresses stay in 10.64.0.0/10.
 pub const SESSIONS: u64 = PORTS << 22;
@@ -165,8 +167,8 @@ pub const LINK: LinkHeader = LinkHeader {
     src: [2, 0, 0, 0, 0, 1],
 };
 
-/// Headers of each kind of segment, so that a frame is made by copying and filling in what differs. Checksums are those of the first
-/// session: no mirror port checks any.
+/// Headers of each kind of segment, so that a frame is made by copying and filling in what differs.
+/// Checksums are those of the first session: no mirror port checks any.
 pub struct Templates {
     headers: [HeaderBuf; Kind::ALL.len()],
 }
@@ -197,7 +199,8 @@ impl Templates {
         }
     }
 
-    /// Writes the segment's headers; its payload is whatever is in the buffer. Returns the frame's length.
+    /// Writes the segment's headers; its payload is whatever is in the buffer. Returns the frame's
+    /// length.
     #[inline]
     pub fn write(&self, s: &Segment, out: &mut Buffer) -> usize {
         let headers = &self.headers[s.kind as usize];
@@ -285,12 +288,14 @@ impl Schedule {
         s
     }
 
-    /// Requests and responses on `sessions` open sessions, round after round until it is told to finish.
+    /// Requests and responses on `sessions` open sessions, round after round until it is told to
+    /// finish.
     pub fn turns(sessions: u64) -> Self {
         Self::new(TURN, rounds(sessions), lag(sessions), 0)
     }
 
-    /// Sessions with one request each, from SYN to the last ACK, one after the other until it is told to finish.
+    /// Sessions with one request each, from SYN to the last ACK, one after the other until it is
+    /// told to finish.
     pub fn short() -> Self {
         Self::new(SHORT, Units::Each, SHORT_LAG, 0)
     }
@@ -350,12 +355,14 @@ impl Units {
     }
 }
 
-/// Steps between the segments of a unit: enough for their session to be out of the first-level cache, and less than a round.
+/// Steps between the segments of a unit: enough for their session to be out of the first-level
+/// cache, and less than a round.
 fn lag(sessions: u64) -> u64 {
     (sessions / 4).clamp(1, 1024)
 }
 
-/// Visits all sessions in strides of the golden section, so that neighbours in time are none in memory.
+/// Visits all sessions in strides of the golden section, so that neighbours in time are none in
+/// memory.
 fn rounds(sessions: u64) -> Units {
     let sessions = sessions.max(1);
     let mut stride = (sessions as f64 * 0.618) as u64 | 1;

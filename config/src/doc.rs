@@ -1,4 +1,5 @@
-//! A parsed TOML text that remembers where everything stands, so that errors can name line, key and value.
+//! A parsed TOML text that remembers where everything stands, so that errors can name line, key and
+//! value.
 //!
 //! Holds always: a [`Section`] that could be opened has no key that is not known.
 

@@ -61,7 +61,8 @@ impl Error {
         }
     }
 
-    /// The full dotted path of the key, such as `transfer[1].to`; `None` if the file as a whole is meant.
+    /// The full dotted path of the key, such as `transfer[1].to`; `None` if the file as a whole is
+    /// meant.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -89,7 +90,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The message without line breaks or other control characters, so that it stays one line in a log and on a terminal.
+/// The message without line breaks or other control characters, so that it stays one line in a log
+/// and on a terminal.
 fn one_line(text: &str) -> String {
     text.split(|c: char| c.is_control())
         .map(str::trim)

@@ -1,7 +1,7 @@
 //! `intercept.toml`, the intercept's configuration: its model and how the file is read.
 //!
-//! Holds always, in an [`Intercept`] that [`parse`] or [`load`] returned: a link that listens beyond loopback has a key, or
-//! `insecure` says that none is wanted.
+//! Holds always, in an [`Intercept`] that [`parse`] or [`load`] returned: a link that listens
+//! beyond loopback has a key, or `insecure` says that none is wanted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -81,7 +81,8 @@ pub fn load(path: &Path) -> Result<Intercept, Error> {
     parse(&shared::read_config(path)?, &path.display().to_string())
 }
 
-/// Reads and checks `text`. `path` is what errors call it; a relative `link.key_file` starts at its folder, and is read from disk.
+/// Reads and checks `text`. `path` is what errors call it; a relative `link.key_file` starts at its
+/// folder, and is read from disk.
 ///
 /// # Errors
 /// The first thing that is wrong, as [`Error`] has it.

@@ -33,7 +33,8 @@ pub(crate) fn read_regular(path: &Path, limit: u64) -> io::Result<(Vec<u8>, std:
             Err(io::Error::other("is not a regular file"))
         }
     };
-    // Asked before opening, since opening a pipe waits, and again after it, since the path may have changed.
+    // Asked before opening, since opening a pipe waits, and again after it, since the path may have
+    // changed.
     regular(&std::fs::metadata(path)?)?;
     let file = File::open(path)?;
     let meta = file.metadata()?;

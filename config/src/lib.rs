@@ -1,10 +1,11 @@
 //! Configuration: TOML to validated models of plain values.
 //!
-//! [`replay`] is the engine's file, [`intercept`] the intercept's, [`Eal`] and [`Report`] are parts of both. Nothing here opens a
-//! device or looks at the machine: the only files read are the configuration and the key it names.
+//! [`replay`] is the engine's file, [`intercept`] the intercept's, [`Eal`] and [`Report`] are parts
+//! of both. Nothing here opens a device or looks at the machine: the only files read are the
+//! configuration and the key it names.
 //!
-//! Holds always: a value returned by `parse` or `load` has passed every check that can be made from the text alone, and every error
-//! names the key, the value and what is accepted, in one line.
+//! Holds always: a value returned by `parse` or `load` has passed every check that can be made from
+//! the text alone, and every error names the key, the value and what is accepted, in one line.
 #![forbid(unsafe_code)]
 
 mod doc;

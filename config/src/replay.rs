@@ -1,8 +1,9 @@
 //! `replay.toml`, the engine's configuration: its model and how the file is read.
 //!
-//! Holds always, in a [`Replay`] that [`parse`] or [`load`] returned: no target is a production address, every target can be
-//! reached over the replay port, no client pool contains an address that somebody else uses, and the mirror is not the replay
-//! port. An address is never an IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
+//! Holds always, in a [`Replay`] that [`parse`] or [`load`] returned: no target is a production
+//! address, every target can be reached over the replay port, no client pool contains an address
+//! that somebody else uses, and the mirror is not the replay port. An address is never an
+//! IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
 
 mod check;
 mod read;
@@ -55,11 +56,13 @@ pub struct Mirror {
 /// A mirror's source: `mirror.ports` or `mirror.file`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// Live: DPDK devices (PCI addresses or vdev strings with their arguments), at least one, no two on the same interface.
+    /// Live: DPDK devices (PCI addresses or vdev strings with their arguments), at least one, no
+    /// two on the same interface.
     Ports(Vec<String>),
     /// Offline, from a pcap file.
     File {
-        /// The capture. A relative path in the file starts at the configuration file's folder, and is already joined to it here.
+        /// The capture. A relative path in the file starts at the configuration file's folder, and
+        /// is already joined to it here.
         path: PathBuf,
         /// How fast it is played.
         speed: Speed,
@@ -82,7 +85,8 @@ pub enum Speed {
 pub struct ReplayPort {
     /// DPDK device: PCI address or vdev string with its arguments.
     pub port: String,
-    /// Our addresses on that wire, each with the length of its on-link prefix. Empty only with `next_hop_mac`.
+    /// Our addresses on that wire, each with the length of its on-link prefix. Empty only with
+    /// `next_hop_mac`.
     pub addresses: Vec<IpNet>,
     /// Routers for targets that are not on the wire, at most one a family.
     pub gateways: Vec<IpAddr>,
@@ -120,7 +124,8 @@ impl fmt::Display for Origin {
 /// `[clients]`: which addresses the target sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clients {
-    /// Prefixes that client addresses are taken from, none overlapping another; empty: the client's own address.
+    /// Prefixes that client addresses are taken from, none overlapping another; empty: the
+    /// client's own address.
     pub pool: Vec<IpNet>,
 }
 
@@ -156,7 +161,8 @@ pub enum Intercept {
     Remote {
         /// Their listening addresses; at least one, no two the same.
         servers: Vec<SocketAddr>,
-        /// The shared key of the link. Without one every server is on loopback, or `insecure` is set.
+        /// The shared key of the link. Without one every server is on loopback, or `insecure` is
+        /// set.
         key: Option<[u8; 32]>,
         /// A link without a key beyond loopback is wanted; to be logged at every start.
         insecure: bool,
@@ -194,11 +200,13 @@ pub struct Limits {
 }
 
 impl Replay {
-    /// The transfer that a mirrored packet to (or from) this server belongs to, as an index into `transfers`.
+    /// The transfer that a mirrored packet to (or from) this server belongs to, as an index into
+    /// `transfers`.
     ///
-    /// An exact `from` wins over a `":port"` one, the order of the file does not matter. A target is never production: with
-    /// `from = ":80"` and `to = "10.20.0.2:80"` a mirror that also sees the replay would otherwise replay it again, forever. Without a
-    /// pool a `":port"` transfer takes sessions of its target's family alone, since the client keeps its address.
+    /// An exact `from` wins over a `":port"` one, the order of the file does not matter. A target
+    /// is never production: with `from = ":80"` and `to = "10.20.0.2:80"` a mirror that also
+    /// sees the replay would otherwise replay it again, forever. Without a pool a `":port"`
+    /// transfer takes sessions of its target's family alone, since the client keeps its address.
     pub fn transfer_for(&self, server: SocketAddr) -> Option<usize> {
         let (addr, port) = (server.ip(), server.port());
         if self
@@ -233,8 +241,8 @@ pub fn load(path: &Path) -> Result<Replay, Error> {
     parse(&shared::read_config(path)?, &path.display().to_string())
 }
 
-/// Reads and checks `text`. `path` is what errors call it; relative `mirror.file` and `intercept.key_file` start at its folder, and the
-/// key file is read from disk.
+/// Reads and checks `text`. `path` is what errors call it; relative `mirror.file` and
+/// `intercept.key_file` start at its folder, and the key file is read from disk.
 ///
 /// # Errors
 /// The first thing that is wrong, as [`Error`] has it.

@@ -1,7 +1,8 @@
 //! The words of the configuration: strings to addresses, durations, sizes and devices.
 //!
-//! Holds always: an error is a clause that says what would be right, and can stand after `key = value: `. No address is an
-//! IPv4-mapped IPv6 one or has a scope: two texts for the same address would make comparisons lie.
+//! Holds always: an error is a clause that says what would be right, and can stand after `key =
+//! value: `. No address is an IPv4-mapped IPv6 one or has a scope: two texts for the same address
+//! would make comparisons lie.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -61,7 +62,8 @@ pub(crate) fn host(addr: IpAddr) -> Result<IpAddr, String> {
 }
 
 fn socket(text: &str, accepted: &str) -> Result<SocketAddr, String> {
-    // Socket addresses would be parsed with a scope, and a bare IPv6 address with a port is ambiguous: both get the same sentence.
+    // Socket addresses would be parsed with a scope, and a bare IPv6 address with a port is
+    // ambiguous: both get the same sentence.
     let addr: SocketAddr = text.parse().map_err(|_| accepted.to_owned())?;
     match addr {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
@@ -257,7 +259,8 @@ impl Device {
     }
 }
 
-/// A PCI address (`"01:00.0"`, `"0000:01:00.0"`), or a vdev with its arguments (`"net_af_packet0,iface=span0"`).
+/// A PCI address (`"01:00.0"`, `"0000:01:00.0"`), or a vdev with its arguments
+/// (`"net_af_packet0,iface=span0"`).
 pub(crate) fn device(text: &str) -> Result<Device, String> {
     // RTE_DEV_NAME_MAX_LEN of rte_dev.h and IFNAMSIZ of net/if.h, both with the closing NUL.
     const NAME_MAX: usize = 63;

@@ -1,4 +1,5 @@
-//! The examples are what users start from: each must be accepted, and say what the documentation says of it.
+//! The examples are what users start from: each must be accepted, and say what the documentation
+//! says of it.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
 use std::path::{Path, PathBuf};

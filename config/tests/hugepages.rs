@@ -1,5 +1,5 @@
-//! `scripts/hugepages.sh` against a sysfs tree in a temporary folder. The files there are ordinary ones, so the "kernel" gives
-//! what was asked for, unless a test makes it a stingy one.
+//! `scripts/hugepages.sh` against a sysfs tree in a temporary folder. The files there are ordinary
+//! ones, so the "kernel" gives what was asked for, unless a test makes it a stingy one.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
 use std::fs;
@@ -161,7 +161,8 @@ fn show_lists_every_node() {
     );
 }
 
-/// The kernel takes any number and may give fewer pages: here a pipe in place of the file lets the test answer in its stead.
+/// The kernel takes any number and may give fewer pages: here a pipe in place of the file lets the
+/// test answer in its stead.
 #[test]
 fn fewer_pages_than_asked_for_fail_in_one_sentence() {
     let sysfs = machine(&[0]);

@@ -1,4 +1,5 @@
-//! `scripts/setup.sh` on a machine made of stand-ins: a folder of small programs is all of its path beyond the basic tools.
+//! `scripts/setup.sh` on a machine made of stand-ins: a folder of small programs is all of its path
+//! beyond the basic tools.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
 use std::fs;
@@ -8,7 +9,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// A machine with these packages, run by root, with cargo and DPDK. apt-get notes what it is asked and whether services may start.
+/// A machine with these packages, run by root, with cargo and DPDK. apt-get notes what it is asked
+/// and whether services may start.
 fn machine(installed: &[&str]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(
@@ -193,7 +195,8 @@ fn old_or_missing_tools_are_named_with_the_way_out() {
     }
 }
 
-/// Has Rust's installer and its checksum fetched from the folder. The installer notes what it is asked and installs a cargo.
+/// Has Rust's installer and its checksum fetched from the folder. The installer notes what it is
+/// asked and installs a cargo.
 fn rust_to_be_had(folder: &TempDir, sum: &str) {
     let here = folder.path().display();
     fs::remove_file(folder.path().join("cargo")).unwrap();

@@ -1,9 +1,10 @@
 //! Raw bindings to the system's libdpdk.
 //!
-//! Two sources make up this crate. `bindgen` reads a narrow list of functions, types and constants out of the installed headers, so the
-//! bindings always have the layout of the library that is linked. `shim.c` exports what headers only offer inline or as macros.
-//! `struct rte_mbuf` is opaque here: its anonymous unions are named differently by every release, so its fields are reached through the
-//! `SHIM_MBUF_*` offsets, which the compiler of the shim works out.
+//! Two sources make up this crate. `bindgen` reads a narrow list of functions, types and constants
+//! out of the installed headers, so the bindings always have the layout of the library that is
+//! linked. `shim.c` exports what headers only offer inline or as macros. `struct rte_mbuf` is
+//! opaque here: its anonymous unions are named differently by every release, so its fields are
+//! reached through the `SHIM_MBUF_*` offsets, which the compiler of the shim works out.
 //!
 //! Everything is `unsafe` and says nothing about ownership. The `dpdk` crate is the one user.
 

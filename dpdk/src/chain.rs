@@ -1,4 +1,5 @@
-//! Surgery on the chain of an mbuf's segments, as reassembly needs it. None of it is for frames whose bytes are shared.
+//! Surgery on the chain of an mbuf's segments, as reassembly needs it. None of it is for frames
+//! whose bytes are shared.
 
 use crate::mbuf::Mbuf;
 use crate::raw::{self, Kind};
@@ -12,7 +13,8 @@ const fn l3_word(len: usize) -> u64 {
 const L3_MASK: u64 = (1 << dpdk_sys::SHIM_MBUF_L3_LEN_BITS) - 1;
 
 impl Mbuf {
-    /// The segments of the chain, the first one first. The pointers are good until the chain is changed.
+    /// The segments of the chain, the first one first. The pointers are good until the chain is
+    /// changed.
     #[inline]
     fn chain(&self) -> impl Iterator<Item = *mut rte_mbuf> + use<> {
         let mut next = self.ptr();
@@ -21,14 +23,16 @@ impl Mbuf {
             if m.is_null() {
                 return None;
             }
-            // SAFETY: the chain is well-formed and its owner leaves it alone meanwhile, as the callers below do.
+            // SAFETY: the chain is well-formed and its owner leaves it alone meanwhile, as the
+            // callers below do.
             next = unsafe { raw::next(m) };
             Some(m)
         })
     }
 
-    /// The bytes of the first segment, to be changed, if nobody else may be reading them. Unlike [`Mbuf::bytes_mut`] it takes buffers that a
-    /// driver attached from outside of the pool: each frame has its own part of them.
+    /// The bytes of the first segment, to be changed, if nobody else may be reading them. Unlike
+    /// [`Mbuf::bytes_mut`] it takes buffers that a driver attached from outside of the pool:
+    /// each frame has its own part of them.
     #[inline]
     pub(crate) fn own_bytes_mut(&mut self) -> Option<&mut [u8]> {
         let m = self.ptr();
@@ -38,7 +42,8 @@ impl Mbuf {
         if shared {
             return None;
         }
-        // SAFETY: the bytes belong to this mbuf alone, which has one reference, and `self` is borrowed mutably.
+        // SAFETY: the bytes belong to this mbuf alone, which has one reference, and `self` is
+        // borrowed mutably.
         Some(unsafe {
             std::slice::from_raw_parts_mut(
                 raw::buf_addr(m).add(raw::data_off(m).into()),
@@ -55,8 +60,10 @@ impl Mbuf {
         let (head, mut left, mut kept) = (self.ptr(), len, 0u16);
         for m in self.chain() {
             kept += 1;
-            // SAFETY: `m` is a segment of our chain, whose metadata we own. Its data shrinks towards its start; what is cut off behind it is a
-            // chain of its own that nobody else refers to, which is freed once. The iterator is not used again after the cut.
+            // SAFETY: `m` is a segment of our chain, whose metadata we own. Its data shrinks
+            // towards its start; what is cut off behind it is a chain of its own that
+            // nobody else refers to, which is freed once. The iterator is not used again after the
+            // cut.
             unsafe {
                 let here = usize::from(raw::data_len(m));
                 if here < left {
@@ -76,15 +83,17 @@ impl Mbuf {
         }
     }
 
-    /// Moves bytes from the following segments into the first until it holds `n`, all there are, or all it has room for. Segments that are
-    /// empty then go.
+    /// Moves bytes from the following segments into the first until it holds `n`, all there are, or
+    /// all it has room for. Segments that are empty then go.
     pub(crate) fn pull_up(&mut self, n: usize) {
         let head = self.ptr();
         while self.bytes().len() < n && self.segments() > 1 && self.own_bytes_mut().is_some() {
             let room = self.tailroom();
-            // SAFETY: we own the chain. The bytes go from the second segment's data to behind the first one's, within its tailroom, and the
-            // two do not overlap: they are parts of different mbufs, the first of which nobody else refers to. Lengths and segment count
-            // keep adding up. An empty second segment is unlinked before its one reference is given up.
+            // SAFETY: we own the chain. The bytes go from the second segment's data to behind the
+            // first one's, within its tailroom, and the two do not overlap: they are
+            // parts of different mbufs, the first of which nobody else refers to. Lengths and
+            // segment count keep adding up. An empty second segment is unlinked before
+            // its one reference is given up.
             unsafe {
                 let m = raw::next(head);
                 if m.is_null() {
@@ -112,7 +121,8 @@ impl Mbuf {
         }
     }
 
-    /// Marks the frame as a fragment whose data begins `l3_len` bytes into it, for DPDK (`l2_len` 0) and for [`Mbuf::count_parts`].
+    /// Marks the frame as a fragment whose data begins `l3_len` bytes into it, for DPDK (`l2_len`
+    /// 0) and for [`Mbuf::count_parts`].
     pub(crate) fn mark_part(&mut self, l3_len: usize) {
         let mut word = l3_word(l3_len);
         for m in self.chain() {

@@ -1,7 +1,9 @@
-//! Time on the packet path: the CPU's time-stamp counter, read without a syscall and scaled to nanoseconds.
+//! Time on the packet path: the CPU's time-stamp counter, read without a syscall and scaled to
+//! nanoseconds.
 //!
-//! All clocks of a process count from the start of its EAL, so instants of different cores compare. The counter is taken to be invariant
-//! and in step across cores, as it is on every x86-64 server CPU that DPDK supports.
+//! All clocks of a process count from the start of its EAL, so instants of different cores compare.
+//! The counter is taken to be invariant and in step across cores, as it is on every x86-64 server
+//! CPU that DPDK supports.
 
 use std::time::Instant;
 use wire::Nanos;
@@ -14,7 +16,8 @@ pub struct Clock {
     scale: u64,
 }
 
-/// Shortest time over which the counter is measured against the system's clock: 20 ms make the error a few parts per million.
+/// Shortest time over which the counter is measured against the system's clock: 20 ms make the
+/// error a few parts per million.
 const CALIBRATION_NS: u128 = 20_000_000;
 
 impl Clock {
@@ -45,8 +48,9 @@ impl Calibration {
         }
     }
 
-    /// The clock. DPDK rounds its own measurement of the counter to 10 MHz, so the time that starting the EAL took is used to
-    /// measure it better; DPDK's figure serves when that was too short.
+    /// The clock. DPDK rounds its own measurement of the counter to 10 MHz, so the time that
+    /// starting the EAL took is used to measure it better; DPDK's figure serves when that was
+    /// too short.
     pub(crate) fn finish(self) -> Clock {
         let elapsed = self.instant.elapsed().as_nanos();
         let passed = cycles().saturating_sub(self.cycles);

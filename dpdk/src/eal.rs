@@ -1,8 +1,9 @@
 //! The environment abstraction layer: options, start, and the end of it.
 //!
-//! There is one EAL per process. [`Eal`] is a handle that may be cloned; whatever uses DPDK's memory holds one, so the memory is
-//! unmapped only when nothing can point into it any more. Lcore 0 is the main one, the thread that called [`Eal::init`]; worker `i` is
-//! lcore `i + 1`. Lcore numbers are not CPU numbers, so several workers may share a CPU.
+//! There is one EAL per process. [`Eal`] is a handle that may be cloned; whatever uses DPDK's
+//! memory holds one, so the memory is unmapped only when nothing can point into it any more. Lcore
+//! 0 is the main one, the thread that called [`Eal::init`]; worker `i` is lcore `i + 1`. Lcore
+//! numbers are not CPU numbers, so several workers may share a CPU.
 
 use crate::clock::{Calibration, Clock};
 use crate::error::{Error, errno, reason};
@@ -211,8 +212,8 @@ impl Hugepages {
     }
 }
 
-/// The CPUs this process may run on, as the kernel writes them ("0-3,8"). The EAL aborts the process when it cannot pin a worker, so
-/// the list is looked at before.
+/// The CPUs this process may run on, as the kernel writes them ("0-3,8"). The EAL aborts the
+/// process when it cannot pin a worker, so the list is looked at before.
 fn allowed_cpus() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status
@@ -238,7 +239,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     /// How many workers there are: lcores 1 to `workers`.
     pub(crate) workers: usize,
-    /// Serialises launches, which talk to a worker over a pipe, and the making and removing of ports.
+    /// Serialises launches, which talk to a worker over a pipe, and the making and removing of
+    /// ports.
     pub(crate) control: Mutex<()>,
     main_thread: ThreadId,
     /// The EAL parses its arguments in place and keeps pointers to them.
@@ -255,7 +257,8 @@ unsafe impl Send for Argv {}
 // SAFETY: as above; no method gives access to them.
 unsafe impl Sync for Argv {}
 
-/// Without shared configuration the EAL makes its runtime folder and puts nothing there. It would stay behind, one for each process id.
+/// Without shared configuration the EAL makes its runtime folder and puts nothing there. It would
+/// stay behind, one for each process id.
 fn remove_empty_runtime_dir() {
     // SAFETY: the EAL has been started, so this is a static NUL-terminated string or null.
     let dir = unsafe {
@@ -271,10 +274,12 @@ fn remove_empty_runtime_dir() {
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 impl Eal {
-    /// Starts the EAL with these arguments, program name first (rte_eal.h, `rte_eal_init`). The calling thread becomes the main
-    /// lcore and is pinned to its CPU. [`EalOptions::start`] makes the arguments and checks the machine before.
+    /// Starts the EAL with these arguments, program name first (rte_eal.h, `rte_eal_init`). The
+    /// calling thread becomes the main lcore and is pinned to its CPU. [`EalOptions::start`]
+    /// makes the arguments and checks the machine before.
     ///
-    /// Once per process: a second call is refused, even after the first one failed, since DPDK leaves a failed start half done.
+    /// Once per process: a second call is refused, even after the first one failed, since DPDK
+    /// leaves a failed start half done.
     pub fn init(args: &[String]) -> Result<Self, Error> {
         let strings = args
             .iter()
@@ -293,8 +298,9 @@ impl Eal {
             pointers,
         };
         let calibration = Calibration::begin();
-        // SAFETY: `pointers` has `args.len()` NUL-terminated strings and a null behind them; both it and the strings are kept as long
-        // as the EAL lives. The EAL permutes the pointers and writes to no string.
+        // SAFETY: `pointers` has `args.len()` NUL-terminated strings and a null behind them; both
+        // it and the strings are kept as long as the EAL lives. The EAL permutes the
+        // pointers and writes to no string.
         let parsed =
             unsafe { dpdk_sys::rte_eal_init(args.len() as c_int, argv.pointers.as_mut_ptr()) };
         if parsed < 0 {
@@ -348,7 +354,8 @@ impl std::fmt::Debug for Eal {
 }
 
 impl Inner {
-    /// True if no thread but the caller can be in the middle of handing an mbuf back through the cache of `lcore`.
+    /// True if no thread but the caller can be in the middle of handing an mbuf back through the
+    /// cache of `lcore`.
     pub(crate) fn is_quiet(&self, lcore: u32) -> bool {
         // SAFETY: reads a thread-local of DPDK.
         if lcore == unsafe { dpdk_sys::shim_lcore_id() } {
@@ -361,11 +368,13 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Nothing of DPDK's memory is in use any more: pools, ports, queues and running closures each hold an `Eal`, and a pool that could
-        // not be freed keeps one for good. The EAL must be ended by the thread that started it, with all workers waiting.
+        // Nothing of DPDK's memory is in use any more: pools, ports, queues and running closures
+        // each hold an `Eal`, and a pool that could not be freed keeps one for good. The
+        // EAL must be ended by the thread that started it, with all workers waiting.
         let idle = (1..=self.workers as u32).all(|l| !crate::lcore::is_running(l));
         if idle && std::thread::current().id() == self.main_thread {
-            // SAFETY: called once, on the main lcore, with no worker running and no object of DPDK alive.
+            // SAFETY: called once, on the main lcore, with no worker running and no object of DPDK
+            // alive.
             unsafe { dpdk_sys::rte_eal_cleanup() };
         } else {
             log::debug!(

@@ -1,4 +1,5 @@
-//! What can go wrong while the machine, memory and ports are set up. Each error is one sentence: what, where, and what would be right.
+//! What can go wrong while the machine, memory and ports are set up. Each error is one sentence:
+//! what, where, and what would be right.
 
 use std::ffi::CStr;
 
@@ -173,7 +174,8 @@ pub(crate) fn reason(errno: i32) -> String {
     if errno == -1 {
         return said.unwrap_or_else(|| "the driver gives no reason".to_owned());
     }
-    // SAFETY: rte_strerror returns a NUL-terminated string that stays valid for this thread until its next call.
+    // SAFETY: rte_strerror returns a NUL-terminated string that stays valid for this thread until
+    // its next call.
     let text =
         unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno.saturating_abs())) }.to_string_lossy();
     match said {

@@ -1,7 +1,8 @@
 //! Running closures on workers.
 //!
-//! A closure owns what it moves in, runs once on the worker's pinned thread, and its result, or its panic, comes back through the
-//! handle. When [`LcoreHandle::join`] returns, the worker waits for the next launch.
+//! A closure owns what it moves in, runs once on the worker's pinned thread, and its result, or its
+//! panic, comes back through the handle. When [`LcoreHandle::join`] returns, the worker waits for
+//! the next launch.
 
 use crate::eal::{Eal, Inner};
 use crate::error::Error;
@@ -11,7 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
 
-/// What runs on a worker. Joining it yields the closure's result; dropping it lets the closure run on.
+/// What runs on a worker. Joining it yields the closure's result; dropping it lets the closure run
+/// on.
 #[must_use = "join it to learn how the worker ended"]
 pub struct LcoreHandle<R> {
     index: usize,
@@ -22,7 +24,8 @@ pub struct LcoreHandle<R> {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Eal {
-    /// Runs `work` on a worker, counted from 0. Fails if the worker is busy or does not exist; `work` is then dropped.
+    /// Runs `work` on a worker, counted from 0. Fails if the worker is busy or does not exist;
+    /// `work` is then dropped.
     pub fn launch<R, F>(&self, worker: usize, work: F) -> Result<LcoreHandle<R>, Error>
     where
         F: FnOnce() -> R + Send + 'static,
@@ -35,7 +38,8 @@ impl Eal {
             });
         }
         let (sender, result): (SyncSender<Result<R, Error>>, _) = sync_channel(1);
-        // The closure may use DPDK's memory, so it keeps the EAL alive until its result is handed over.
+        // The closure may use DPDK's memory, so it keeps the EAL alive until its result is handed
+        // over.
         let keep = self.clone();
         let job: Job = Box::new(move || {
             let outcome = catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Error::Panicked {
@@ -53,11 +57,13 @@ impl Eal {
                 .control
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            // SAFETY: `run` takes back the box that `raw` is; the lcore exists, and launches are serialised by the lock.
+            // SAFETY: `run` takes back the box that `raw` is; the lcore exists, and launches are
+            // serialised by the lock.
             unsafe { dpdk_sys::rte_eal_remote_launch(Some(run), raw.cast(), worker as u32 + 1) }
         };
         if launched != 0 {
-            // SAFETY: the launch was refused, so `run` never sees `raw`, which came from Box::into_raw above.
+            // SAFETY: the launch was refused, so `run` never sees `raw`, which came from
+            // Box::into_raw above.
             drop(unsafe { Box::from_raw(raw) });
             return Err(Error::Busy(worker));
         }
@@ -80,8 +86,8 @@ impl<R> LcoreHandle<R> {
         !is_running(self.index as u32 + 1)
     }
 
-    /// Waits for the closure to end and returns its result; [`Error::Panicked`] if it panicked. A closure must not join itself: that is
-    /// refused as [`Error::Busy`].
+    /// Waits for the closure to end and returns its result; [`Error::Panicked`] if it panicked. A
+    /// closure must not join itself: that is refused as [`Error::Busy`].
     pub fn join(self) -> Result<R, Error> {
         let lcore = self.index as u32 + 1;
         // SAFETY: reads a thread-local of DPDK.
@@ -89,7 +95,8 @@ impl<R> LcoreHandle<R> {
             return Err(Error::Busy(self.index));
         }
         let outcome = self.result.recv();
-        // SAFETY: the lcore exists; this waits for the few instructions between the closure's end and the worker's wait.
+        // SAFETY: the lcore exists; this waits for the few instructions between the closure's end
+        // and the worker's wait.
         unsafe { dpdk_sys::rte_eal_wait_lcore(lcore) };
         drop(self.eal);
         outcome.unwrap_or_else(|_| {
@@ -104,7 +111,8 @@ impl<R> LcoreHandle<R> {
 extern "C" fn run(raw: *mut c_void) -> c_int {
     // SAFETY: `raw` is the pointer that `launch` made with Box::into_raw, and this is its only use.
     let job = unsafe { Box::from_raw(raw.cast::<Job>()) };
-    // The closure's own panics are caught inside; this is for a result or a capture whose drop panics.
+    // The closure's own panics are caught inside; this is for a result or a capture whose drop
+    // panics.
     let _ = catch_unwind(AssertUnwindSafe(*job));
     0
 }

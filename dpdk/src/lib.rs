@@ -1,13 +1,15 @@
 //! A safe layer over DPDK: the EAL and its lcores, mempools, mbufs, ports and their queues.
 //!
 //! What always holds:
-//! - Every mbuf has one owner, an [`Mbuf`], a queue or a driver; what is shared are counted [`Payload`]s of it, whose bytes nobody changes.
+//! - Every mbuf has one owner, an [`Mbuf`], a queue or a driver; what is shared are counted
+//!   [`Payload`]s of it, whose bytes nobody changes.
 //! - Every queue has one handle, which moves between threads and cannot be copied or shared.
-//! - Nothing outlives what it points into: queues keep their port open, ports keep their pools, and pools with mbufs still out are never freed.
+//! - Nothing outlives what it points into: queues keep their port open, ports keep their pools, and
+//!   pools with mbufs still out are never freed.
 //! - A [`MirrorPort`] cannot send.
 //!
-//! [`RxQueue`] and [`TxQueue`] implement the traits of [`wire::io`]; receiving and sending allocate nothing but mbufs, take no
-//! lock, log nothing and cannot panic.
+//! [`RxQueue`] and [`TxQueue`] implement the traits of [`wire::io`]; receiving and sending allocate
+//! nothing but mbufs, take no lock, log nothing and cannot panic.
 
 mod chain;
 mod clock;

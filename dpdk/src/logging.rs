@@ -1,12 +1,14 @@
 //! DPDK's log lines, led into the `log` crate and remembered for error messages.
 //!
-//! Drivers explain a failure only in their log; [`said`] brings the complaint into the error that the caller sees. DPDK logs
-//! while it sets things up and not while it moves packets, so the lock is never taken on the packet path.
+//! Drivers explain a failure only in their log; [`said`] brings the complaint into the error that
+//! the caller sees. DPDK logs while it sets things up and not while it moves packets, so the lock
+//! is never taken on the packet path.
 
 use std::ffi::{c_char, c_int};
 use std::sync::{Mutex, Once, PoisonError};
 
-/// Lines kept since [`clear`]: the first ones are nearest to the cause, later ones only say that the caller failed as well.
+/// Lines kept since [`clear`]: the first ones are nearest to the cause, later ones only say that
+/// the caller failed as well.
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
 const KEPT: usize = 3;
 static OPEN: Once = Once::new();

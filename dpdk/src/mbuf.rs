@@ -1,8 +1,9 @@
 //! Owned packet buffers (rte_mbuf.h).
 //!
-//! An [`Mbuf`] is the one owner of a chain's metadata and frees the chain when dropped. It cannot be cloned. What is held beyond it are
-//! [`Payload`]s, which count as references and are never written while there is more than one: so [`Mbuf::bytes_mut`] and its sisters
-//! say `None` where the buffer is shared.
+//! An [`Mbuf`] is the one owner of a chain's metadata and frees the chain when dropped. It cannot
+//! be cloned. What is held beyond it are [`Payload`]s, which count as references and are never
+//! written while there is more than one: so [`Mbuf::bytes_mut`] and its sisters say `None` where
+//! the buffer is shared.
 
 use crate::payload::Payload;
 use crate::raw;
@@ -24,14 +25,16 @@ pub struct Mbuf {
     raw: NonNull<rte_mbuf>,
 }
 
-// SAFETY: an mbuf belongs to no thread; its pool takes it back from any. Reference counts are atomic.
+// SAFETY: an mbuf belongs to no thread; its pool takes it back from any. Reference counts are
+// atomic.
 unsafe impl Send for Mbuf {}
 
 impl Mbuf {
     /// Takes over an mbuf.
     ///
     /// # Safety
-    /// `raw` is the head of a well-formed chain; the caller owns its metadata and one reference of each segment, and gives them up.
+    /// `raw` is the head of a well-formed chain; the caller owns its metadata and one reference of
+    /// each segment, and gives them up.
     #[inline]
     pub(crate) unsafe fn from_raw(raw: NonNull<rte_mbuf>) -> Self {
         Self { raw }
@@ -54,8 +57,9 @@ impl Mbuf {
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         let m = self.ptr();
-        // SAFETY: we own the metadata, which describes initialised bytes inside the buffer. Nobody writes them while `self` is borrowed: a
-        // write needs `&mut` to the one holder of a buffer with a single reference.
+        // SAFETY: we own the metadata, which describes initialised bytes inside the buffer. Nobody
+        // writes them while `self` is borrowed: a write needs `&mut` to the one holder of a
+        // buffer with a single reference.
         unsafe {
             std::slice::from_raw_parts(
                 raw::buf_addr(m).add(raw::data_off(m).into()),
@@ -72,14 +76,16 @@ impl Mbuf {
         unsafe { raw::kind(m) == raw::Kind::Direct && dpdk_sys::shim_refcnt_read(m) == 1 }
     }
 
-    /// The bytes of the first segment, to be changed; `None` if a [`Payload`] or another frame shares the buffer.
+    /// The bytes of the first segment, to be changed; `None` if a [`Payload`] or another frame
+    /// shares the buffer.
     #[inline]
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         if !self.is_unique() {
             return None;
         }
         let m = self.ptr();
-        // SAFETY: the buffer is the mbuf's own, ours is the one reference to it, and `self` is borrowed mutably.
+        // SAFETY: the buffer is the mbuf's own, ours is the one reference to it, and `self` is
+        // borrowed mutably.
         Some(unsafe {
             std::slice::from_raw_parts_mut(
                 raw::buf_addr(m).add(raw::data_off(m).into()),
@@ -99,16 +105,17 @@ impl Mbuf {
         }
     }
 
-    /// Puts bytes behind those of a frame of one segment. False, and nothing changed, if they do not fit, the frame is chained, or
-    /// the buffer is shared.
+    /// Puts bytes behind those of a frame of one segment. False, and nothing changed, if they do
+    /// not fit, the frame is chained, or the buffer is shared.
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
         let m = self.ptr();
         if bytes.len() > self.tailroom() || !self.is_unique() || self.segments() != 1 {
             return false;
         }
-        // SAFETY: the buffer is ours alone, and `tailroom` bytes behind the data are inside it. `bytes` cannot overlap them: it would be
-        // a borrow of this buffer. The lengths stay within 16 bits, as the buffer's own does.
+        // SAFETY: the buffer is ours alone, and `tailroom` bytes behind the data are inside it.
+        // `bytes` cannot overlap them: it would be a borrow of this buffer. The lengths
+        // stay within 16 bits, as the buffer's own does.
         unsafe {
             let len = raw::data_len(m);
             let end = raw::buf_addr(m).add(usize::from(raw::data_off(m)) + usize::from(len));
@@ -158,8 +165,8 @@ impl Mbuf {
     #[inline]
     pub fn split_rest(&mut self) -> Option<Self> {
         let m = self.ptr();
-        // SAFETY: we own the chain. After the cut both parts are well-formed chains with one owner each: segment counts and lengths add
-        // up to what they were.
+        // SAFETY: we own the chain. After the cut both parts are well-formed chains with one owner
+        // each: segment counts and lengths add up to what they were.
         unsafe {
             let rest = NonNull::new(raw::next(m))?;
             let len = raw::data_len(m).into();
@@ -173,14 +180,16 @@ impl Mbuf {
         }
     }
 
-    /// See [`wire::io::Frame::captured_at`]. The field is the one that net_pcap fills, in microseconds since the epoch; other drivers
-    /// leave it alone, since their timestamps are never asked for.
+    /// See [`wire::io::Frame::captured_at`]. The field is the one that net_pcap fills, in
+    /// microseconds since the epoch; other drivers leave it alone, since their timestamps are
+    /// never asked for.
     #[inline]
     pub fn captured_at(&self) -> Option<Nanos> {
         let flag = TIMESTAMP_FLAG.load(Ordering::Relaxed);
         let offset = TIMESTAMP_OFFSET.load(Ordering::Relaxed);
         let m = self.ptr();
-        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which is aligned and inside the mbuf.
+        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which
+        // is aligned and inside the mbuf.
         unsafe {
             if flag == 0 || raw::ol_flags(m) & flag == 0 {
                 return None;
@@ -194,7 +203,8 @@ impl Mbuf {
         }
     }
 
-    /// Sets what [`Mbuf::captured_at`] says, in full microseconds. Does nothing while no driver knows times.
+    /// Sets what [`Mbuf::captured_at`] says, in full microseconds. Does nothing while no driver
+    /// knows times.
     pub(crate) fn set_captured_at(&mut self, at: Nanos) {
         let flag = TIMESTAMP_FLAG.load(Ordering::Relaxed);
         let offset = TIMESTAMP_OFFSET.load(Ordering::Relaxed);
@@ -202,7 +212,8 @@ impl Mbuf {
             return;
         }
         let m = self.ptr();
-        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which is aligned and inside the mbuf.
+        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which
+        // is aligned and inside the mbuf.
         unsafe {
             raw::set_ol_flags(m, raw::ol_flags(m) | flag);
             m.byte_add(offset as usize).cast::<u64>().write(at / 1_000);
@@ -218,7 +229,8 @@ impl Mbuf {
         let (off, len, kind) = unsafe { (raw::data_off(m), raw::data_len(m), raw::kind(m)) };
         let start = range.start.min(len.into()) as u16;
         let end = range.end.min(len.into()).max(start.into()) as u16;
-        // SAFETY: the reference is handed on, and the mbuf is a single segment now. The range lies inside of the data.
+        // SAFETY: the reference is handed on, and the mbuf is a single segment now. The range lies
+        // inside of the data.
         unsafe { Payload::from_raw(self.into_raw(), off + start, end - start, kind) }
     }
 }
@@ -272,7 +284,8 @@ impl wire::io::Frame for Mbuf {
 static TIMESTAMP_OFFSET: AtomicI32 = AtomicI32::new(0);
 static TIMESTAMP_FLAG: AtomicU64 = AtomicU64::new(0);
 
-/// Looks up the receive timestamp (rte_mbuf_dyn.h), which a driver registers when its first port starts.
+/// Looks up the receive timestamp (rte_mbuf_dyn.h), which a driver registers when its first port
+/// starts.
 pub(crate) fn find_timestamp() {
     // SAFETY: plain look-ups by C string; a null parameter pointer is allowed.
     let (offset, bit) = unsafe {

@@ -1,7 +1,8 @@
 //! Pools of mbufs (rte_mempool.h, rte_mbuf.h).
 //!
-//! A pool is freed when its last handle goes and every mbuf is back. An mbuf that is still out keeps its memory valid: the pool, and the EAL
-//! under it, then stay until the process ends. So an [`Mbuf`] or [`Payload`](crate::Payload) never dangles, whatever is dropped first.
+//! A pool is freed when its last handle goes and every mbuf is back. An mbuf that is still out
+//! keeps its memory valid: the pool, and the EAL under it, then stay until the process ends. So an
+//! [`Mbuf`] or [`Payload`](crate::Payload) never dangles, whatever is dropped first.
 
 use crate::eal::Eal;
 use crate::error::{Error, errno, reason};
@@ -13,7 +14,8 @@ use std::sync::Arc;
 /// Bytes that every fresh mbuf leaves free before its data (`RTE_PKTMBUF_HEADROOM`).
 pub const HEADROOM: u16 = dpdk_sys::RTE_PKTMBUF_HEADROOM as u16;
 
-/// Size of buffer that holds a standard Ethernet frame: headroom and 2048 bytes (`RTE_MBUF_DEFAULT_BUF_SIZE`).
+/// Size of buffer that holds a standard Ethernet frame: headroom and 2048 bytes
+/// (`RTE_MBUF_DEFAULT_BUF_SIZE`).
 pub const DATA_ROOM: u16 = HEADROOM + 2048;
 
 /// Size of buffer for headers alone, as transmit queues need it.
@@ -33,8 +35,9 @@ struct Inner {
     eal: Option<Eal>,
 }
 
-// SAFETY: mempools are made for use from several threads at once: their common part is a multi-producer, multi-consumer ring, and each lcore
-// has a cache of its own that threads without an lcore id do not use (rte_mempool.h).
+// SAFETY: mempools are made for use from several threads at once: their common part is a
+// multi-producer, multi-consumer ring, and each lcore has a cache of its own that threads without
+// an lcore id do not use (rte_mempool.h).
 unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}
@@ -42,8 +45,9 @@ unsafe impl Sync for Inner {}
 impl Mempool {
     /// Makes a pool of `count` mbufs.
     ///
-    /// `data_room` is the size of each buffer in bytes, [`HEADROOM`] included; `cache` how many free mbufs each lcore keeps to itself, at
-    /// most 512 and at most two thirds of `count`; `socket` the NUMA node, `None` for any. The name is unique in the process and has at most
+    /// `data_room` is the size of each buffer in bytes, [`HEADROOM`] included; `cache` how many
+    /// free mbufs each lcore keeps to itself, at most 512 and at most two thirds of `count`;
+    /// `socket` the NUMA node, `None` for any. The name is unique in the process and has at most
     /// 25 characters.
     pub fn new(
         eal: &Eal,
@@ -150,8 +154,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let raw = self.raw.as_ptr();
         let Some(eal) = self.eal.take() else { return };
-        // An lcore that hands an mbuf back counts it in its cache a moment before it is done writing there. So mbufs in the cache of an
-        // lcore that may be busy are not known to be back. That cache is read after the sum: it only grows, as no handle is left to
+        // An lcore that hands an mbuf back counts it in its cache a moment before it is done
+        // writing there. So mbufs in the cache of an lcore that may be busy are not known
+        // to be back. That cache is read after the sum: it only grows, as no handle is left to
         // allocate through, so an empty one took no part in the sum.
         // SAFETY: the pool is alive.
         let (size, back) = unsafe {

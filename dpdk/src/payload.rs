@@ -1,15 +1,17 @@
 //! Counted references to bytes of a received frame.
 //!
-//! A [`Payload`] holds one reference of a single-segment mbuf, and remembers where its bytes are, so that it never reads the mbuf's metadata:
-//! that may belong to a driver which is sending the very buffer. While a buffer has several references its bytes do not change. With only
-//! one, its holder may write to the part of the buffer before its own bytes; the transmit queue puts headers there.
+//! A [`Payload`] holds one reference of a single-segment mbuf, and remembers where its bytes are,
+//! so that it never reads the mbuf's metadata: that may belong to a driver which is sending the
+//! very buffer. While a buffer has several references its bytes do not change. With only
+//! one, its holder may write to the part of the buffer before its own bytes; the transmit queue
+//! puts headers there.
 
 use crate::raw::{self, Kind};
 use dpdk_sys::rte_mbuf;
 use std::ptr::NonNull;
 
-/// References beyond which [`Payload::share`] ends the process, as `Arc` does: half of what the 16-bit counter holds, so that no number
-/// of threads can wrap it.
+/// References beyond which [`Payload::share`] ends the process, as `Arc` does: half of what the
+/// 16-bit counter holds, so that no number of threads can wrap it.
 const MAX_REFERENCES: u16 = 0x8000;
 
 /// Part of an mbuf's buffer, shared and read-only. 16 bytes.
@@ -27,15 +29,16 @@ pub struct Payload {
     kind: Kind,
 }
 
-// SAFETY: the reference counter is atomic, the bytes are only read while shared, and the mbuf may be freed by any thread.
+// SAFETY: the reference counter is atomic, the bytes are only read while shared, and the mbuf may
+// be freed by any thread.
 unsafe impl Send for Payload {}
 
 impl Payload {
     /// Takes over one reference of a single-segment mbuf.
     ///
     /// # Safety
-    /// The caller gives up one reference and the metadata. The `len` bytes at `off` of the buffer are initialised and inside it; `kind`
-    /// is how the mbuf comes by its buffer.
+    /// The caller gives up one reference and the metadata. The `len` bytes at `off` of the buffer
+    /// are initialised and inside it; `kind` is how the mbuf comes by its buffer.
     #[inline]
     pub(crate) unsafe fn from_raw(raw: NonNull<rte_mbuf>, off: u16, len: u16, kind: Kind) -> Self {
         Self {
@@ -49,8 +52,9 @@ impl Payload {
     /// The bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: we hold a reference, so the buffer is alive and its address fixed; the range was checked when this was made. Nobody
-        // writes into it: that takes `&mut` of the only holder, and headers go before the first byte.
+        // SAFETY: we hold a reference, so the buffer is alive and its address fixed; the range was
+        // checked when this was made. Nobody writes into it: that takes `&mut` of the only
+        // holder, and headers go before the first byte.
         unsafe {
             std::slice::from_raw_parts(
                 raw::buf_addr(self.raw.as_ptr()).add(self.off.into()),
@@ -71,8 +75,8 @@ impl Payload {
         self.len == 0
     }
 
-    /// Another reference to the same bytes. No copy is made. Ends the process at 32768 references to one mbuf, as `Arc` does at its own
-    /// limit: going on would free memory in use.
+    /// Another reference to the same bytes. No copy is made. Ends the process at 32768 references
+    /// to one mbuf, as `Arc` does at its own limit: going on would free memory in use.
     #[inline]
     pub fn share(&self) -> Self {
         // SAFETY: we hold a reference, so the mbuf is alive.
@@ -101,7 +105,8 @@ impl Payload {
         self.len = n.min(self.len.into()) as u16;
     }
 
-    /// References to the mbuf at this moment, this one and a driver's included. For tests and diagnosis.
+    /// References to the mbuf at this moment, this one and a driver's included. For tests and
+    /// diagnosis.
     pub fn references(&self) -> usize {
         // SAFETY: we hold a reference.
         unsafe { dpdk_sys::shim_refcnt_read(self.raw.as_ptr()) }.into()
@@ -122,21 +127,23 @@ impl Payload {
         self.kind
     }
 
-    /// If this is the one reference to the mbuf and its buffer, and there are `n` bytes of buffer before the payload: those bytes, to be
-    /// written. Nobody else can take a reference while they are borrowed.
+    /// If this is the one reference to the mbuf and its buffer, and there are `n` bytes of buffer
+    /// before the payload: those bytes, to be written. Nobody else can take a reference while
+    /// they are borrowed.
     #[inline]
     pub(crate) fn front_mut(&mut self, n: usize) -> Option<&mut [u8]> {
         let m = self.ptr();
         if self.kind != Kind::Direct || n > self.off.into() {
             return None;
         }
-        // The acquire in the read orders what a driver did with the buffer before what is written to it now.
-        // SAFETY: we hold a reference.
+        // The acquire in the read orders what a driver did with the buffer before what is written
+        // to it now. SAFETY: we hold a reference.
         if unsafe { dpdk_sys::shim_refcnt_read(m) } != 1 {
             return None;
         }
-        // SAFETY: the n bytes before `off` are inside the buffer, which is the mbuf's own. Ours is its one reference, indirect mbufs
-        // included, and `self` is borrowed mutably, so nobody reads or writes these bytes. They are memory of the pool, which DPDK
+        // SAFETY: the n bytes before `off` are inside the buffer, which is the mbuf's own. Ours is
+        // its one reference, indirect mbufs included, and `self` is borrowed mutably, so
+        // nobody reads or writes these bytes. They are memory of the pool, which DPDK
         // allocates zeroed, so they are initialised.
         Some(unsafe {
             std::slice::from_raw_parts_mut(raw::buf_addr(m).add(usize::from(self.off) - n), n)
@@ -146,7 +153,8 @@ impl Payload {
     /// Whether one more reference may be taken of the buffer, for a transmission.
     #[inline]
     pub(crate) fn has_room_for_reference(&self) -> bool {
-        // SAFETY: we hold a reference to the mbuf, and it holds one to the mbuf that has the buffer. Not called for external buffers.
+        // SAFETY: we hold a reference to the mbuf, and it holds one to the mbuf that has the
+        // buffer. Not called for external buffers.
         unsafe { dpdk_sys::shim_base_refcnt_read(self.ptr()) < MAX_REFERENCES }
     }
 }
@@ -154,7 +162,8 @@ impl Payload {
 impl Drop for Payload {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: we own one reference; the mbuf is a single segment, so this frees no more than that.
+        // SAFETY: we own one reference; the mbuf is a single segment, so this frees no more than
+        // that.
         unsafe { dpdk_sys::shim_pktmbuf_free_seg(self.raw.as_ptr()) }
     }
 }

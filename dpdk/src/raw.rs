@@ -1,8 +1,10 @@
-//! The fields of `struct rte_mbuf` (rte_mbuf_core.h), read and written at the offsets that the shim's compiler found.
+//! The fields of `struct rte_mbuf` (rte_mbuf_core.h), read and written at the offsets that the
+//! shim's compiler found.
 //!
-//! Two kinds of fields matter. *Fixed* ones, the buffer's address and length, do not change while anyone holds a reference. All others are
-//! *metadata*, which belongs to one owner at a time: the [`Mbuf`](crate::Mbuf) that holds the mbuf, or the driver it was given to, or
-//! whoever holds the only reference.
+//! Two kinds of fields matter. *Fixed* ones, the buffer's address and length, do not change while
+//! anyone holds a reference. All others are *metadata*, which belongs to one owner at a time: the
+//! [`Mbuf`](crate::Mbuf) that holds the mbuf, or the driver it was given to, or whoever holds the
+//! only reference.
 
 use dpdk_sys::rte_mbuf;
 

@@ -1,13 +1,15 @@
 //! Reassembly of fragmented datagrams by DPDK's librte_ip_frag (rte_ip_frag.h).
 //!
-//! DPDK's table holds the parts and chains them; round it stands what it asks of its caller. A part goes in without what preceded its IP header,
-//! padding or extension headers, and a whole datagram comes out with its IP header first, so tunnels of any depth need no more than
-//! the 7 bits that an mbuf has for the length of what stands before. DPDK is told what the decoder found, in a header made for it,
-//! rather than let read the frame once more.
+//! DPDK's table holds the parts and chains them; round it stands what it asks of its caller. A part
+//! goes in without what preceded its IP header, padding or extension headers, and a whole datagram
+//! comes out with its IP header first, so tunnels of any depth need no more than the 7 bits that an
+//! mbuf has for the length of what stands before. DPDK is told what the decoder found, in a header
+//! made for it, rather than let read the frame once more.
 //!
-//! What always holds: the table has room for a fixed number of datagrams of at most [`MAX_PARTS`] parts; every part that was handed in
-//! is held, given out within a datagram, or freed and counted under a reason; the row of parts that DPDK wants freed is empty between calls.
-//! Time is the caller's, in nanoseconds: DPDK compares but does not measure it.
+//! What always holds: the table has room for a fixed number of datagrams of at most [`MAX_PARTS`]
+//! parts; every part that was handed in is held, given out within a datagram, or freed and counted
+//! under a reason; the row of parts that DPDK wants freed is empty between calls. Time is the
+//! caller's, in nanoseconds: DPDK compares but does not measure it.
 
 use crate::eal::Eal;
 use crate::error::{Error, errno, reason};
@@ -33,13 +35,14 @@ const ROW: usize = size_of::<rte_ip_frag_death_row>() / size_of::<*mut rte_mbuf>
 const V6_HEADERS: usize = ipv6::HEADER_LEN + 8;
 /// Length of the longest IPv4 header (RFC 791 section 3.1).
 const MAX_V4_HEADER: usize = 60;
-/// What the first segment of a datagram holds at least, if there is as much: more than the headers of a few tunnels and of TCP, whatever the
-/// length of the first part.
+/// What the first segment of a datagram holds at least, if there is as much: more than the headers
+/// of a few tunnels and of TCP, whatever the length of the first part.
 const HEADERS: usize = 256;
 
 const _: () = assert!(MAX_PARTS == dpdk_sys::RTE_LIBRTE_IP_FRAG_MAX_FRAG as usize);
 
-/// A table of datagrams that wait for their rest. One for each core: it moves to it and can neither be copied nor shared.
+/// A table of datagrams that wait for their rest. One for each core: it moves to it and can neither
+/// be copied nor shared.
 ///
 /// ```compile_fail
 /// fn shared<T: Sync>() {}
@@ -56,7 +59,8 @@ pub struct Reassembly {
     _unsync: PhantomData<Cell<()>>,
 }
 
-// SAFETY: the table belongs to no thread, and this is its one handle. The mbufs in it may be freed by any thread.
+// SAFETY: the table belongs to no thread, and this is its one handle. The mbufs in it may be freed
+// by any thread.
 unsafe impl Send for Reassembly {}
 
 /// An IPv4 header, or an IPv6 header with a fragment header behind it.
@@ -64,8 +68,9 @@ unsafe impl Send for Reassembly {}
 struct Headers([u8; V6_HEADERS]);
 
 impl Reassembly {
-    /// A table for `datagrams` incomplete datagrams at a time, at least 1, each of which is given up when its rest has not come `timeout`
-    /// nanoseconds after its first part. `socket` is the NUMA node, `None` for any. At most `datagrams` times [`MAX_PARTS`] frames are held.
+    /// A table for `datagrams` incomplete datagrams at a time, at least 1, each of which is given
+    /// up when its rest has not come `timeout` nanoseconds after its first part. `socket` is
+    /// the NUMA node, `None` for any. At most `datagrams` times [`MAX_PARTS`] frames are held.
     pub fn new(
         eal: &Eal,
         datagrams: u32,
@@ -137,9 +142,11 @@ impl Reassembly {
             (&raw mut headers).cast(),
         );
         let inserted = frame.into_raw().as_ptr();
-        // SAFETY: table and row are ours, and the row has room: it is empty, and one call puts at most twice the parts of one datagram there. The
-        // mbuf is handed over. It is l3_len bytes or longer in its first segment, marked with that length, and, if it is the
-        // first part, nobody else refers to its header, which DPDK changes. The headers are aligned, and long enough for either family.
+        // SAFETY: table and row are ours, and the row has room: it is empty, and one call puts at
+        // most twice the parts of one datagram there. The mbuf is handed over. It is l3_len
+        // bytes or longer in its first segment, marked with that length, and, if it is the
+        // first part, nobody else refers to its header, which DPDK changes. The headers are
+        // aligned, and long enough for either family.
         let whole = unsafe {
             if part.src.is_v4() {
                 dpdk_sys::shim_ipv4_reassemble(table, row, inserted, now, ip)
@@ -178,13 +185,15 @@ impl Reassembly {
         Ok(Some(datagram))
     }
 
-    /// Frees what DPDK dropped while it took in `inserted`, and counts it. If the part itself is there, it found no room or spoilt its datagram;
-    /// if not, it took the place of one that had expired.
+    /// Frees what DPDK dropped while it took in `inserted`, and counts it. If the part itself is
+    /// there, it found no room or spoilt its datagram; if not, it took the place of one that
+    /// had expired.
     fn free_row(&mut self, now: Nanos, part: &Fragment, inserted: *mut rte_mbuf) {
         let reason = match &self.row.row[..(self.row.cnt as usize).min(ROW)] {
             [] => return,
             [only] if *only == inserted => FragmentDrop::TableFull,
-            // DPDK may have begun to chain the parts before it found a hole, so this one need not be the first in its chain.
+            // DPDK may have begun to chain the parts before it found a hole, so this one need not
+            // be the first in its chain.
             _ if self.dropped().any(|chain| chain.has(inserted)) => FragmentDrop::Invalid,
             _ => FragmentDrop::Expired,
         };
@@ -199,7 +208,8 @@ impl Reassembly {
         let n = (self.row.cnt as usize).min(ROW);
         let row = self.row.row[..n].iter();
         row.filter_map(|raw| NonNull::new(*raw))
-            // SAFETY: what is in the row are well-formed chains that nobody else refers to. They are not taken over.
+            // SAFETY: what is in the row are well-formed chains that nobody else refers to. They
+            // are not taken over.
             .map(|raw| ManuallyDrop::new(unsafe { Mbuf::from_raw(raw) }))
     }
 
@@ -219,7 +229,8 @@ impl Reassembly {
             return 0;
         }
         let mut expired = 0;
-        // The row has room for some datagrams only, so it may take several rounds. Each frees what it puts there.
+        // The row has room for some datagrams only, so it may take several rounds. Each frees what
+        // it puts there.
         loop {
             // SAFETY: table and row are ours; DPDK minds the room in the row.
             unsafe {
@@ -251,7 +262,8 @@ impl Reassembly {
 
 impl Drop for Reassembly {
     fn drop(&mut self) {
-        // SAFETY: this is the one handle. The parts in the table are freed with it; the row is empty.
+        // SAFETY: this is the one handle. The parts in the table are freed with it; the row is
+        // empty.
         unsafe { dpdk_sys::rte_ip_frag_table_destroy(self.table.as_ptr()) }
     }
 }
@@ -284,7 +296,8 @@ impl Defragment<Mbuf> for Reassembly {
     }
 }
 
-/// Leaves the IP header, as DPDK wants it, and the data behind it. Returns the length of that header.
+/// Leaves the IP header, as DPDK wants it, and the data behind it. Returns the length of that
+/// header.
 fn strip(frame: &mut Mbuf, part: &Fragment) -> Result<usize, FragmentDrop> {
     let (at, header) = (part.ip_offset, part.ip_header_len);
     let v4 = part.src.is_v4();
@@ -302,8 +315,9 @@ fn strip(frame: &mut Mbuf, part: &Fragment) -> Result<usize, FragmentDrop> {
         // This part's header becomes the datagram's.
         let bytes = frame.own_bytes_mut().ok_or(FragmentDrop::Invalid)?;
         if surplus > 0 {
-            // DPDK wants the fragment header right behind the fixed one (as RFC 8200 section 4.5 has it, what stands between them is part of
-            // every fragment, and to end systems it says nothing of what TCP carries).
+            // DPDK wants the fragment header right behind the fixed one (as RFC 8200 section 4.5
+            // has it, what stands between them is part of every fragment, and to end
+            // systems it says nothing of what TCP carries).
             bytes.copy_within(at..at + ipv6::HEADER_LEN, at + surplus);
             if let Some(next) = bytes.get_mut(at + surplus + 6) {
                 *next = ipv6::extension::FRAGMENT;
@@ -331,7 +345,8 @@ fn headers(part: &Fragment, l3_len: usize) -> Headers {
         b[9] = part.protocol;
         b[12..16].copy_from_slice(&part.src.v4_bytes());
         b[16..20].copy_from_slice(&part.dst.v4_bytes());
-        // RFC 791 section 3.2 tells datagrams apart by protocol, too; DPDK 22.11 does not look at it. It looks at the addresses.
+        // RFC 791 section 3.2 tells datagrams apart by protocol, too; DPDK 22.11 does not look at
+        // it. It looks at the addresses.
         b[12] ^= part.protocol;
     } else {
         let fixed = ipv6::header(

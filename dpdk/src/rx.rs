@@ -8,7 +8,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use wire::io::BURST;
 
-/// The one handle of a receive queue. It moves to the core that polls it and can neither be copied nor shared.
+/// The one handle of a receive queue. It moves to the core that polls it and can neither be copied
+/// nor shared.
 ///
 /// ```compile_fail
 /// fn twice(q: dpdk::RxQueue) -> (dpdk::RxQueue, dpdk::RxQueue) {
@@ -63,9 +64,10 @@ impl RxQueue {
         if room == 0 {
             return 0;
         }
-        // SAFETY: the port is started as long as `self.port` lives, and this is the one handle of its queue. `Mbuf` is a transparent
-        // pointer to an mbuf, and the array has room for `room` more of them; the driver fills in the first `got`, each a
-        // frame that is ours from now on.
+        // SAFETY: the port is started as long as `self.port` lives, and this is the one handle of
+        // its queue. `Mbuf` is a transparent pointer to an mbuf, and the array has room for
+        // `room` more of them; the driver fills in the first `got`, each a frame that is
+        // ours from now on.
         unsafe {
             let free = out.as_mut_ptr().add(len).cast::<*mut dpdk_sys::rte_mbuf>();
             let got = usize::from(dpdk_sys::shim_rx_burst(
@@ -96,12 +98,13 @@ impl wire::io::Rx for RxQueue {
     }
 }
 
-/// Asks for the cache line at the beginning of `of`, and goes on without it, as `rte_prefetch0` (rte_prefetch.h) does. Other processors than
-/// x86-64 are not asked.
+/// Asks for the cache line at the beginning of `of`, and goes on without it, as `rte_prefetch0`
+/// (rte_prefetch.h) does. Other processors than x86-64 are not asked.
 #[inline]
 pub fn prefetch<T>(of: &T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: the instruction is part of every x86-64, reads nothing that the program could see, and the address is a reference's.
+    // SAFETY: the instruction is part of every x86-64, reads nothing that the program could see,
+    // and the address is a reference's.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
             std::ptr::from_ref(of).cast(),

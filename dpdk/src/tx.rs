@@ -1,14 +1,18 @@
 //! Transmit queues.
 //!
-//! A frame is headers, copied from the caller, and payload, which is not copied wherever that is possible. Three ways lead there:
+//! A frame is headers, copied from the caller, and payload, which is not copied wherever that is
+//! possible. Three ways lead there:
 //!
-//! - *in place*: the payload's mbuf has no other holder, and the payload is sent from its first byte on. The headers go into the buffer
-//!   just before it, and the driver gets a second reference. No other mbuf is needed.
-//! - *indirect*: the buffer is shared (with a copy of the session, or with a driver that still sends it), or only a later part of the payload is
-//!   sent, whose front must stay as it is for retransmission. A header mbuf is chained to an indirect one that refers to the bytes.
+//! - *in place*: the payload's mbuf has no other holder, and the payload is sent from its first
+//!   byte on. The headers go into the buffer just before it, and the driver gets a second
+//!   reference. No other mbuf is needed.
+//! - *indirect*: the buffer is shared (with a copy of the session, or with a driver that still
+//!   sends it), or only a later part of the payload is sent, whose front must stay as it is for
+//!   retransmission. A header mbuf is chained to an indirect one that refers to the bytes.
 //! - *copied*: the port cannot send chains, or the buffer is of a kind that cannot be referred to.
 //!
-//! Whatever the driver does not take stays queued here. Every mbuf has one owner at all times: the caller, this queue, or the driver.
+//! Whatever the driver does not take stays queued here. Every mbuf has one owner at all times: the
+//! caller, this queue, or the driver.
 
 use crate::mbuf::Mbuf;
 use crate::mempool::Mempool;
@@ -25,7 +29,8 @@ use wire::io::{BURST, TxError};
 
 /// Frames that a queue holds back while the driver is full.
 const CAPACITY: usize = 2 * BURST;
-/// Calls to the driver per flush: it may take less than it could have at first, and must not be asked for ever.
+/// Calls to the driver per flush: it may take less than it could have at first, and must not be
+/// asked for ever.
 const ROUNDS: usize = 4;
 
 /// What a transmit queue has done.
@@ -51,7 +56,8 @@ pub struct TxCounters {
     pub too_long: u64,
 }
 
-/// The one handle of a transmit queue. It moves to the core that uses it and can neither be copied nor shared.
+/// The one handle of a transmit queue. It moves to the core that uses it and can neither be copied
+/// nor shared.
 ///
 /// ```compile_fail
 /// fn twice(q: dpdk::TxQueue) -> (dpdk::TxQueue, dpdk::TxQueue) {
@@ -65,7 +71,8 @@ pub struct TxCounters {
 /// ```
 #[derive(Debug)]
 pub struct TxQueue {
-    /// Frames accepted and not yet taken by the driver. Before `port`, so that they are gone when the port closes.
+    /// Frames accepted and not yet taken by the driver. Before `port`, so that they are gone when
+    /// the port closes.
     pending: ArrayVec<Mbuf, CAPACITY>,
     counters: TxCounters,
     number: u16,
@@ -120,8 +127,8 @@ impl TxQueue {
         self.pending.len()
     }
 
-    /// See [`wire::io::Tx::send`]. A range that is not inside the payload is refused as [`TxError::TooLong`]: the headers would promise
-    /// bytes that do not exist.
+    /// See [`wire::io::Tx::send`]. A range that is not inside the payload is refused as
+    /// [`TxError::TooLong`]: the headers would promise bytes that do not exist.
     #[inline]
     pub fn send(
         &mut self,
@@ -177,7 +184,8 @@ impl TxQueue {
         payload: &mut Payload,
         range: Range<usize>,
     ) -> Result<Mbuf, TxError> {
-        // Only from its first byte on: what lies before a later part is payload that may have to be sent again.
+        // Only from its first byte on: what lies before a later part is payload that may have to be
+        // sent again.
         if range.start == 0
             && let Some(frame) = in_place(headers, payload, range.end)
         {
@@ -208,8 +216,9 @@ impl TxQueue {
         let tail = self.header_pool.alloc().ok_or(TxError::NoBuffer)?;
         let (head, tail) = (head.into_raw(), tail.into_raw());
         let len = range.len() as u16;
-        // SAFETY: both are fresh, direct, single and ours. `payload` is alive, has no external buffer, and the range is inside its
-        // bytes, hence inside the buffer. The chain takes over the references of both.
+        // SAFETY: both are fresh, direct, single and ours. `payload` is alive, has no external
+        // buffer, and the range is inside its bytes, hence inside the buffer. The chain
+        // takes over the references of both.
         unsafe {
             dpdk_sys::shim_attach(
                 tail.as_ptr(),
@@ -255,7 +264,8 @@ impl TxQueue {
         taken
     }
 
-    /// Sends whole frames, in order, behind what is queued. What the driver does not take stays in `frames`. Returns how many it took.
+    /// Sends whole frames, in order, behind what is queued. What the driver does not take stays in
+    /// `frames`. Returns how many it took.
     #[inline]
     pub fn tx_burst<const N: usize>(&mut self, frames: &mut ArrayVec<Mbuf, N>) -> usize {
         if !self.pending.is_empty() {
@@ -305,8 +315,9 @@ fn hand_over<const N: usize>(
         *length = frame.frame_len() as u32;
     }
     let ask = ask.min(CAPACITY);
-    // SAFETY: the port is started while the queue's handle lives, and this is the one handle of its queue. `Mbuf` is a transparent
-    // pointer. The driver takes over the first `taken` frames, which are forgotten here without being freed, and leaves the others alone.
+    // SAFETY: the port is started while the queue's handle lives, and this is the one handle of its
+    // queue. `Mbuf` is a transparent pointer. The driver takes over the first `taken` frames,
+    // which are forgotten here without being freed, and leaves the others alone.
     let taken = unsafe {
         let start = frames.as_mut_ptr();
         let taken = usize::from(dpdk_sys::shim_tx_burst(
@@ -340,16 +351,18 @@ fn header_mbuf(pool: &Mempool, headers: &[u8]) -> Result<Mbuf, TxError> {
     }
 }
 
-/// Puts the headers before the first `len` bytes of the payload and makes a frame of both, if its buffer is not shared and has the room.
+/// Puts the headers before the first `len` bytes of the payload and makes a frame of both, if its
+/// buffer is not shared and has the room.
 #[inline]
 fn in_place(headers: &[u8], payload: &mut Payload, len: usize) -> Option<Mbuf> {
     payload.front_mut(headers.len())?.copy_from_slice(headers);
     let off = payload.offset() - headers.len() as u16;
     let total = headers.len() + len;
     let m = NonNull::new(payload.ptr())?;
-    // SAFETY: `front_mut` has found that the payload's reference is the only one and the mbuf direct, so its metadata is the holder's, who is
-    // borrowed mutably. Headers and payload are adjacent and inside the buffer, so their length fits 16 bits. The second reference
-    // is the frame's; from here on the metadata belongs to it, and the payload reads none.
+    // SAFETY: `front_mut` has found that the payload's reference is the only one and the mbuf
+    // direct, so its metadata is the holder's, who is borrowed mutably. Headers and payload are
+    // adjacent and inside the buffer, so their length fits 16 bits. The second reference is the
+    // frame's; from here on the metadata belongs to it, and the payload reads none.
     unsafe {
         dpdk_sys::shim_refcnt_update(m.as_ptr(), 1);
         raw::set_data_off(m.as_ptr(), off);
@@ -364,7 +377,8 @@ fn in_place(headers: &[u8], payload: &mut Payload, len: usize) -> Option<Mbuf> {
     }
 }
 
-/// Bytes before the IP header, by the EtherTypes: 14, and 4 for each of at most two VLAN tags (IEEE 802.1Q, 802.1ad).
+/// Bytes before the IP header, by the EtherTypes: 14, and 4 for each of at most two VLAN tags (IEEE
+/// 802.1Q, 802.1ad).
 #[inline]
 fn link_header_len(headers: &[u8]) -> usize {
     let tagged = |at: usize| matches!(headers.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));

@@ -1,5 +1,5 @@
-//! Ports over the kernel's interfaces, in a network namespace that the test makes and that ends with it. Needs root; without, the
-//! test says so and does nothing.
+//! Ports over the kernel's interfaces, in a network namespace that the test makes and that ends
+//! with it. Needs root; without, the test says so and does nothing.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod common;
@@ -162,7 +162,8 @@ fn inside() {
         "a port leaves the interface as it was"
     );
 
-    // Somebody else's promiscuous mode is neither ended nor taken away, whatever the port wants for itself.
+    // Somebody else's promiscuous mode is neither ended nor taken away, whatever the port wants for
+    // itself.
     set_promiscuous("a0", true);
     for promiscuous in [false, true] {
         let wanted = PortOptions {

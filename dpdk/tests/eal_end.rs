@@ -1,4 +1,5 @@
-//! The end of the EAL: it is ended once nothing can point into its memory, and never started again. A process of its own.
+//! The end of the EAL: it is ended once nothing can point into its memory, and never started again.
+//! A process of its own.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod common;

@@ -1,4 +1,5 @@
-//! Memory from hugepages, without a hugetlbfs mount. Needs root and some free hugepages; without, the test says so and does nothing.
+//! Memory from hugepages, without a hugetlbfs mount. Needs root and some free hugepages; without,
+//! the test says so and does nothing.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod common;

@@ -141,8 +141,8 @@ fn queues_move_to_workers_and_frames_cross_between_them() {
     assert_eq!((packets.in_use(), small.in_use()), (0, 0));
 }
 
-/// One worker sends the same payload again and again, the other frees the frames: headers must never be written into a buffer that is still
-/// being read.
+/// One worker sends the same payload again and again, the other frees the frames: headers must
+/// never be written into a buffer that is still being read.
 #[test]
 fn headers_are_only_written_to_buffers_that_nobody_reads() {
     let _guard = WORKERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,7 +239,8 @@ fn the_clock_runs_forward_and_at_the_systems_pace() {
         assert!(now >= last);
         last = now;
     }
-    // Both readings lie between two of the system's clock, so they cannot be further apart than those, however late the thread ran.
+    // Both readings lie between two of the system's clock, so they cannot be further apart than
+    // those, however late the thread ran.
     let real = start.elapsed().as_nanos() as u64;
     assert!(last > a && last - a <= real + real / 100);
 }

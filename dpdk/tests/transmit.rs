@@ -1,4 +1,5 @@
-//! Sending over a ring that leads back: what arrives is byte for byte what was sent, by whichever way, and nothing leaks.
+//! Sending over a ring that leads back: what arrives is byte for byte what was sent, by whichever
+//! way, and nothing leaks.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod common;
@@ -456,7 +457,8 @@ fn without_chains_shared_payloads_are_copied() {
     );
 }
 
-/// Any order of sharing, cutting, sending, receiving and dropping leaves every byte as it was, and every mbuf comes back.
+/// Any order of sharing, cutting, sending, receiving and dropping leaves every byte as it was, and
+/// every mbuf comes back.
 #[test]
 fn random_use_keeps_bytes_and_counts() {
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
@@ -519,7 +521,8 @@ fn random_use_keeps_bytes_and_counts() {
             _ => {
                 for frame in l.receive() {
                     let bytes = expected.pop_front().unwrap();
-                    // Some received frames are kept, so that one mbuf is frame and payload of two holders.
+                    // Some received frames are kept, so that one mbuf is frame and payload of two
+                    // holders.
                     if frame.segments() == 1 && kept.len() < 200 && random(4) == 0 {
                         let from = random(bytes.len());
                         let payload = frame.into_payload(from..usize::MAX);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// Replays mirrored TCP sessions, live, against a target.
 ///
-/// Runs until SIGINT or SIGTERM, or until a capture file is replayed. Exit codes: 0 done, 2 the configuration is wrong, 1 anything else;
-/// the last line on stderr says why.
+/// Runs until SIGINT or SIGTERM, or until a capture file is replayed. Exit codes: 0 done, 2 the
+/// configuration is wrong, 1 anything else; the last line on stderr says why.
 #[derive(Parser, Debug)]
 #[command(version)]
 pub struct Args {

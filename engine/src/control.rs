@@ -1,5 +1,5 @@
-//! The control core: starts the workers, reports on every interval, and ends the run in good order on a signal, at the end of the time asked
-//! for, or at the end of a capture file.
+//! The control core: starts the workers, reports on every interval, and ends the run in good order
+//! on a signal, at the end of the time asked for, or at the end of a capture file.
 
 use crate::lcore::{self, Orders, Phase, Settings};
 use crate::report::{self, Sources};

@@ -1,7 +1,8 @@
-//! From the session core's segments to frames on the replay port: next hop, headers, checksums, transmit queue; and from its claims to the
-//! control links.
+//! From the session core's segments to frames on the replay port: next hop, headers, checksums,
+//! transmit queue; and from its claims to the control links.
 //!
-//! A frame can only be built for one of the configured targets: the core names a transfer by its index, never an address.
+//! A frame can only be built for one of the configured targets: the core names a transfer by its
+//! index, never an address.
 
 use crate::links::WorkerEnd;
 use link::{Claim, Message};
@@ -16,7 +17,8 @@ use wire::{Endpoint, Head, Nanos};
 /// Time to live and hop limit of what we send (RFC 1700's recommendation, Linux's default).
 const TTL: u8 = 64;
 
-/// What could not be sent, by reason. A segment that was refused is tried again, so these are no losses.
+/// What could not be sent, by reason. A segment that was refused is tried again, so these are no
+/// losses.
 #[derive(Clone, Copy, Default)]
 pub struct EgressCounters {
     /// The next hop has not answered ARP or ND.
@@ -27,7 +29,8 @@ pub struct EgressCounters {
     pub no_buffer: u64,
     /// Longer than the port's MTU.
     pub too_long: u64,
-    /// Claims and releases that found the ring to a control link full. A connection whose claim did is not opened.
+    /// Claims and releases that found the ring to a control link full. A connection whose claim
+    /// did is not opened.
     pub claims_dropped: u64,
     /// Frames of ARP, ND and ping that were sent.
     pub control_sent: u64,
@@ -53,7 +56,8 @@ pub struct Outlet<T> {
 }
 
 impl<T: Tx> Outlet<T> {
-    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `links` are there in remote mode.
+    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `links` are there
+    /// in remote mode.
     pub fn new(
         tx: T,
         host: Host,

@@ -1,4 +1,5 @@
-//! What runs on a worker's lcore: the loop round [`Worker::step`], its idling, and the orders it takes from the control core.
+//! What runs on a worker's lcore: the loop round [`Worker::step`], its idling, and the orders it
+//! takes from the control core.
 
 use crate::offline::Player;
 use crate::worker::{Snapshot, Worker};
@@ -100,7 +101,8 @@ pub struct Settings<C, G> {
     pub sleep: bool,
 }
 
-/// Runs a worker until it is ordered to stop. Returns it, so that its queues and buffers are let go where the caller wants.
+/// Runs a worker until it is ordered to stop. Returns it, so that its queues and buffers are let go
+/// where the caller wants.
 pub fn run<R, T, D, C, G>(
     mut worker: Worker<R, T, D>,
     mut player: Option<Player<R>>,

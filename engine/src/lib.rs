@@ -1,7 +1,8 @@
 //! The replay engine as a library: what its binary runs, for tests and benches to run as well.
 //!
-//! The worker loop ([`worker`], driven by [`lcore`]) is generic over the ports it polls: the very code that runs on an lcore runs over a memory
-//! port. [`setup`] builds everything from a configuration, [`control`] runs it to its end.
+//! The worker loop ([`worker`], driven by [`lcore`]) is generic over the ports it polls: the very
+//! code that runs on an lcore runs over a memory port. [`setup`] builds everything from a
+//! configuration, [`control`] runs it to its end.
 #![forbid(unsafe_code)]
 
 pub mod args;

@@ -1,7 +1,8 @@
 //! The engine's ends of the control links: one thread for each intercept server.
 //!
-//! A thread connects, says hello, claims what its workers claim, and puts the records that come back on the rings of the workers that own them. It
-//! keeps the set of live claims, so that after a reconnect everything is claimed again. What always holds: workers only push to and pop
+//! A thread connects, says hello, claims what its workers claim, and puts the records that come
+//! back on the rings of the workers that own them. It keeps the set of live claims, so that after a
+//! reconnect everything is claimed again. What always holds: workers only push to and pop
 //! from bounded rings and never wait; a record that finds its ring full is dropped and counted.
 
 mod session;
@@ -36,7 +37,8 @@ const CHECK_TIME: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// The intercept servers.
     pub servers: Vec<SocketAddr>,
-    /// The key that engine and intercepts share. Without one only loopback addresses are allowed, unless `insecure`.
+    /// The key that engine and intercepts share. Without one only loopback addresses are allowed,
+    /// unless `insecure`.
     pub key: Option<[u8; 32]>,
     /// Links without a key beyond loopback are wanted.
     pub insecure: bool,
@@ -46,15 +48,18 @@ pub struct Settings {
 
 /// What one worker core holds of the links.
 pub struct WorkerEnd {
-    /// One ring for each server, in the order of the settings: claims and releases of this worker. A claim belongs on all of them: any server may get the
-    /// responses. Nothing but [`Message::Claim`] and [`Message::Release`] is taken from it.
+    /// One ring for each server, in the order of the settings: claims and releases of this worker.
+    /// A claim belongs on all of them: any server may get the responses. Nothing but
+    /// [`Message::Claim`] and [`Message::Release`] is taken from it.
     pub commands: Vec<Arc<ArrayQueue<Message>>>,
-    /// Records of responses that this worker owns, from all servers. `received_at` is on the engine's clock.
+    /// Records of responses that this worker owns, from all servers. `received_at` is on the
+    /// engine's clock.
     pub responses: Arc<ArrayQueue<Record>>,
     /// How many links are up.
     pub up: Arc<AtomicUsize>,
-    /// Makes the links look at `commands` at once. A system call if they sleep, so it is for workers that are about to sleep themselves; without it
-    /// they look every 100 µs while claims come, every ms otherwise.
+    /// Makes the links look at `commands` at once. A system call if they sleep, so it is for
+    /// workers that are about to sleep themselves; without it they look every 100 µs while
+    /// claims come, every ms otherwise.
     pub waker: Vec<Waker>,
 }
 
@@ -78,7 +83,8 @@ pub struct Stats {
     pub records: u64,
     /// Records that were dropped here: a worker's ring was full, or it has no such worker.
     pub records_dropped: u64,
-    /// Records that the server says it dropped on this link because it was too slow; since the last connect.
+    /// Records that the server says it dropped on this link because it was too slow; since the
+    /// last connect.
     pub server_dropped: u64,
     /// Bytes received.
     pub bytes: u64,
@@ -175,11 +181,12 @@ pub struct Links {
 }
 
 impl Links {
-    /// Starts a thread for each server and returns at once; see [`Links::wait_up`]. The worker ends are in the order of the workers' indices, which are
-    /// the owners of their claims.
+    /// Starts a thread for each server and returns at once; see [`Links::wait_up`]. The worker ends
+    /// are in the order of the workers' indices, which are the owners of their claims.
     ///
     /// # Errors
-    /// No server, a server named twice, a link beyond loopback with neither key nor `insecure`, or the system gives no thread or descriptor.
+    /// No server, a server named twice, a link beyond loopback with neither key nor `insecure`, or
+    /// the system gives no thread or descriptor.
     pub fn start(
         settings: Settings,
         workers: usize,
@@ -246,7 +253,8 @@ impl Links {
     /// Waits until all links are up.
     ///
     /// # Errors
-    /// After `timeout`, a sentence that names the servers whose links are not, and why. Their threads keep trying.
+    /// After `timeout`, a sentence that names the servers whose links are not, and why. Their
+    /// threads keep trying.
     pub fn wait_up(&self, timeout: Duration) -> Result<(), anyhow::Error> {
         let start = Instant::now();
         loop {
@@ -268,7 +276,8 @@ impl Links {
         }
     }
 
-    /// Waits until all servers have granted what workers have claimed so far. To be called before workers run.
+    /// Waits until all servers have granted what workers have claimed so far. To be called before
+    /// workers run.
     ///
     /// # Errors
     /// A server refused a claim: its sentence says why. Or it did not answer within `timeout`.
@@ -300,7 +309,8 @@ impl Links {
         Ok(())
     }
 
-    /// Connects to each server once, and ends the link when it is established: for a check of the configuration.
+    /// Connects to each server once, and ends the link when it is established: for a check of the
+    /// configuration.
     ///
     /// # Errors
     /// The first server with which this fails, and why.
@@ -323,7 +333,8 @@ impl Links {
         self.threads.iter().map(|t| t.shared.stats()).collect()
     }
 
-    /// Says goodbye to all servers and ends the threads. Claims and releases that wait are still sent.
+    /// Says goodbye to all servers and ends the threads. Claims and releases that wait are still
+    /// sent.
     pub fn stop(self) {
         for t in &self.threads {
             t.shared.stop.store(true, Relaxed);
@@ -370,7 +381,8 @@ fn connection_settings(settings: &Settings, instance: u64) -> link::Settings {
 /// A number that another run of the engine, on this machine or another, does not have.
 fn instance(clock: &Clock) -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
-    // The standard library's hasher is seeded by the system for each process; time and process make doubly sure.
+    // The standard library's hasher is seeded by the system for each process; time and process make
+    // doubly sure.
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.write_u64(clock());

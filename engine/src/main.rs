@@ -1,7 +1,7 @@
 //! The replay engine: re-creates mirrored TCP client sessions, live, against a target.
 //!
-//! Arguments, configuration, machine, cores, report, in this order. Exit code 2 means that the configuration is wrong, 1 anything else; the
-//! last line on stderr says why, in one sentence.
+//! Arguments, configuration, machine, cores, report, in this order. Exit code 2 means that the
+//! configuration is wrong, 1 anything else; the last line on stderr says why, in one sentence.
 #![forbid(unsafe_code)]
 
 use clap::Parser;

@@ -1,8 +1,9 @@
-//! Offline replay: a capture file, read through net_pcap, played at the pace it was recorded at, at a multiple of that, or as fast as the
-//! target answers.
+//! Offline replay: a capture file, read through net_pcap, played at the pace it was recorded at, at
+//! a multiple of that, or as fast as the target answers.
 //!
-//! net_pcap delivers as fast as it is asked, so the pace is made here from each frame's capture time. Nothing of a file is ever dropped for
-//! lack of speed: when buffers or rings fill up, reading waits.
+//! net_pcap delivers as fast as it is asked, so the pace is made here from each frame's capture
+//! time. Nothing of a file is ever dropped for lack of speed: when buffers or rings fill up,
+//! reading waits.
 
 use arrayvec::ArrayVec;
 use config::replay::Speed;
@@ -14,7 +15,8 @@ use wire::Nanos;
 use wire::decode::LinkType;
 use wire::io::{BURST, Frame, Rx};
 
-/// Polls in a row that must come back empty before the file counts as read: net_pcap returns nothing only at its end, or for lack of mbufs.
+/// Polls in a row that must come back empty before the file counts as read: net_pcap returns
+/// nothing only at its end, or for lack of mbufs.
 const EMPTY_POLLS: u32 = 8;
 
 /// Plays the frames of one queue.

@@ -1,6 +1,7 @@
 //! The report: what the engine has counted, as `report.json` and as a line in the log.
 //!
-//! Every figure comes from the workers' snapshots; each of them is consistent in itself, so the books balance in every report.
+//! Every figure comes from the workers' snapshots; each of them is consistent in itself, so the
+//! books balance in every report.
 
 use crate::links::Stats as LinkStats;
 use crate::worker::Snapshot;
@@ -48,8 +49,9 @@ fn sum(workers: &[Snapshot], field: impl Fn(&Snapshot) -> u64) -> u64 {
     workers.iter().map(field).sum()
 }
 
-/// Mirrored frames that the worker has received or taken over, and not handed on. Snapshots of two workers are not of the same moment, so a
-/// frame between them would count twice or not at all; in this way it counts at the core that has it.
+/// Mirrored frames that the worker has received or taken over, and not handed on. Snapshots of two
+/// workers are not of the same moment, so a frame between them would count twice or not at all; in
+/// this way it counts at the core that has it.
 const fn frames(w: &Snapshot) -> u64 {
     (w.worker.mirror_frames + w.worker.taken_over).saturating_sub(w.worker.handed_over)
 }
@@ -148,10 +150,12 @@ fn replay_port(s: &Sources<'_>) -> Value {
     })
 }
 
-/// Frames that told nothing of a session, by reason. With `used`, and with those held as parts of incomplete datagrams, they add up to `frames`.
+/// Frames that told nothing of a session, by reason. With `used`, and with those held as parts of
+/// incomplete datagrams, they add up to `frames`.
 ///
-/// A datagram that was reassembled from n frames counts once among `used` or the reasons, as what it turned out to be; the n - 1 frames that
-/// were merged with the first count as `reassembled`. Parts that never became a datagram count under the `fragment_…` reasons.
+/// A datagram that was reassembled from n frames counts once among `used` or the reasons, as what
+/// it turned out to be; the n - 1 frames that were merged with the first count as `reassembled`.
+/// Parts that never became a datagram count under the `fragment_…` reasons.
 fn dropped(workers: &[Snapshot], c: &Counters) -> Value {
     let mut map = Map::new();
     for skip in Skip::ALL {

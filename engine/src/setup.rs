@@ -1,4 +1,5 @@
-//! From the configuration to a machine that is ready to run: EAL, buffers, ports, links, and one worker for each lcore.
+//! From the configuration to a machine that is ready to run: EAL, buffers, ports, links, and one
+//! worker for each lcore.
 
 use crate::egress::Outlet;
 use crate::lcore::{Orders, Phase};
@@ -27,7 +28,8 @@ use wire::{Addr, Endpoint, Nanos};
 
 /// Bytes an mbuf takes beside its data room: `struct rte_mbuf` and the mempool's object header.
 const MBUF_OVERHEAD: u64 = 128 + 64;
-/// Mbufs for headers and references of each worker: what a NIC may hold of them at a time, several times over.
+/// Mbufs for headers and references of each worker: what a NIC may hold of them at a time, several
+/// times over.
 const HEADER_MBUFS: u32 = 16_384;
 /// Mbufs that each lcore keeps to itself.
 const CACHE: u32 = 256;
@@ -37,8 +39,8 @@ const SLACK_MIB: usize = 96;
 const RING: usize = 4_096;
 /// Client ports of a pool begin above the well-known ones.
 const FIRST_PORT: u16 = 1_024;
-/// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds apart; an end system would wait for 60 s
-/// (RFC 8200 section 4.5), with memory of its own.
+/// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds
+/// apart; an end system would wait for 60 s (RFC 8200 section 4.5), with memory of its own.
 const FRAGMENT_TIME: Nanos = 2_000_000_000;
 /// How long to wait for the control links at start.
 const LINK_TIME: Duration = Duration::from_secs(5);
@@ -61,7 +63,8 @@ pub struct Tape {
     pub left: u32,
 }
 
-/// The machine, ready to run. Fields go in this order: ports before the pools they fill, all of it before the EAL.
+/// The machine, ready to run. Fields go in this order: ports before the pools they fill, all of it
+/// before the EAL.
 pub struct Machine {
     /// The mirror ports.
     pub mirrors: Vec<MirrorPort>,
@@ -81,8 +84,9 @@ pub struct Machine {
     pub eal: Eal,
 }
 
-/// The engine's time: nanoseconds since 1970, which never runs back while the engine runs, and not across a restart either, so that neither
-/// do the TCP timestamps that are made of it (RFC 7323 section 5.4).
+/// The engine's time: nanoseconds since 1970, which never runs back while the engine runs, and not
+/// across a restart either, so that neither do the TCP timestamps that are made of it (RFC 7323
+/// section 5.4).
 #[derive(Clone, Copy)]
 pub struct Now {
     epoch: Nanos,
@@ -166,7 +170,8 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     }
     let replay_queues = (replay_rx, replay_tx);
     let mut jobs = plan.workers(config, replay.info(), replay_queues, reassemblies, ends);
-    // With a pool all claims there will ever be are made by now. Without these responses the engine would only disturb another.
+    // With a pool all claims there will ever be are made by now. Without these responses the engine
+    // would only disturb another.
     if let Some(waiting) = links.as_ref().filter(|_| !config.clients.pool.is_empty())
         && let Err(e) = waiting.confirm_claims(LINK_TIME)
     {
@@ -211,8 +216,8 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     ))
 }
 
-/// Incomplete datagrams that each worker may hold: so many that the workers' fragments together take no more than a quarter of the buffers, if
-/// each is in a buffer of its own.
+/// Incomplete datagrams that each worker may hold: so many that the workers' fragments together
+/// take no more than a quarter of the buffers, if each is in a buffer of its own.
 fn fragmented(mbufs: u32, workers: usize) -> u32 {
     (mbufs / (4 * MAX_PARTS * workers.max(1)) as u32).clamp(1, 4_096)
 }
@@ -244,7 +249,8 @@ fn start_eal(config: &Replay, headers: u32) -> Result<Eal> {
     let options = EalOptions {
         workers: config.eal.lcores.clone(),
         memory,
-        // The PCI bus is looked at only if a port is on it; a virtual device's name begins with its driver's.
+        // The PCI bus is looked at only if a port is on it; a virtual device's name begins with its
+        // driver's.
         pci: devices.iter().any(|d| !d.starts_with("net_")),
         ..EalOptions::default()
     };
@@ -334,7 +340,8 @@ impl Plan {
                 to: t.to.into(),
             })
             .collect();
-        // RSS hashes both ends of the production flow; a response shows production's end only if its target stands for exactly one.
+        // RSS hashes both ends of the production flow; a response shows production's end only if
+        // its target stands for exactly one.
         let one_each = transfers.iter().enumerate().all(|(i, t)| {
             t.from.addr.is_some() && transfers.iter().skip(i + 1).all(|other| other.to != t.to)
         });
@@ -361,7 +368,8 @@ impl Plan {
             gate_timeout: ns(traffic.gate_timeout),
             session_timeout: ns(traffic.session_timeout),
             keepalive_timeout: ns(traffic.keepalive_timeout),
-            // Clients are dealt out by a hash: a core gets a little more than its share now and then.
+            // Clients are dealt out by a hash: a core gets a little more than its share now and
+            // then.
             max_sessions: per_core(limits.sessions) + per_core(limits.sessions) / 8 + 1,
             // A quarter of the buffers is never held, so that receive does not starve.
             max_segments: per_core(mbufs as usize / 4 * 3),
@@ -479,7 +487,8 @@ fn pool_slices(pool: &[IpNet], core: u16, cores: u16) -> Vec<Slice> {
     let low = u32::from(FIRST_PORT) + ports * u32::from(core);
     let slice = |net: &IpNet| {
         let bits = u32::from(net.max_prefix_len() - net.prefix_len());
-        // The first and the last address of an IPv4 network are not a host's; the first of an IPv6 one is its routers'.
+        // The first and the last address of an IPv4 network are not a host's; the first of an IPv6
+        // one is its routers'.
         let (skip, keep) = match net {
             IpNet::V4(_) if bits >= 2 => (1, (1u64 << bits) - 2),
             IpNet::V4(_) => (0, 1 << bits),
@@ -497,7 +506,8 @@ fn pool_slices(pool: &[IpNet], core: u16, cores: u16) -> Vec<Slice> {
     pool.iter().map(slice).collect()
 }
 
-/// What a core claims of the pool, once: every prefix with its range of ports, for every target of the same family.
+/// What a core claims of the pool, once: every prefix with its range of ports, for every target of
+/// the same family.
 fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u16) -> Vec<Claim> {
     let mut claims = Vec::new();
     for (net, slice) in pool.iter().zip(slices) {

@@ -1,7 +1,8 @@
 //! One worker core: receive, decode, hand over or process, transmit, once round and again.
 //!
-//! The loop is generic over the ports it polls, so that the very code that runs on an lcore runs in a test over a memory port. On its way a
-//! frame meets no lock, no allocation, no system call and no log line. Every frame that is received is used or counted under a reason.
+//! The loop is generic over the ports it polls, so that the very code that runs on an lcore runs in
+//! a test over a memory port. On its way a frame meets no lock, no allocation, no system call and
+//! no log line. Every frame that is received is used or counted under a reason.
 
 use crate::egress::{EgressCounters, Outlet};
 use arrayvec::ArrayVec;
@@ -45,8 +46,8 @@ pub struct WorkerCounters {
     pub skipped: [u64; Skip::COUNT],
     /// Mirrored frames handed to the core that owns them.
     pub handed_over: u64,
-    /// Mirrored frames that other cores handed over and this one has taken. `mirror_frames + taken_over = used + dropped + handed_over + held`,
-    /// at any moment.
+    /// Mirrored frames that other cores handed over and this one has taken. `mirror_frames +
+    /// taken_over = used + dropped + handed_over + held`, at any moment.
     pub taken_over: u64,
     /// Mirrored frames dropped because the owner's ring was full.
     pub handover_full: u64,
@@ -102,7 +103,8 @@ pub struct ResponseOwner {
     pub slices: Vec<Vec<replay::slots::Slice>>,
     /// The rule without a pool.
     pub ownership: Ownership,
-    /// The transfers' targets, each with the production address it stands for, as far as that is one.
+    /// The transfers' targets, each with the production address it stands for, as far as that is
+    /// one.
     pub targets: Vec<(Endpoint, Endpoint)>,
 }
 
@@ -122,8 +124,8 @@ impl ResponseOwner {
     }
 }
 
-/// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay port, `D` reassembles what the mirror shows
-/// in fragments.
+/// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay
+/// port, `D` reassembles what the mirror shows in fragments.
 pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     /// Which worker it is.
     pub index: u16,
@@ -203,7 +205,8 @@ where
     T: Tx,
     D: Defragment<R::Frame>,
 {
-    /// Once round. `read_mirror` is false while draining and while an offline replay waits. Returns how much there was to do.
+    /// Once round. `read_mirror` is false while draining and while an offline replay waits. Returns
+    /// how much there was to do.
     #[inline]
     pub fn step(&mut self, now: Nanos, read_mirror: bool) -> usize {
         let mut work = 0;
@@ -242,7 +245,8 @@ where
         received
     }
 
-    /// One frame of the mirror: to the session core, to the core that owns it, to the reassembler, or to a counter.
+    /// One frame of the mirror: to the session core, to the core that owns it, to the reassembler,
+    /// or to a counter.
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
         let packet = mirrored_on(self.link_type, frame.bytes(), frame.frame_len());
@@ -300,7 +304,8 @@ where
         }
     }
 
-    /// A part of a datagram. No port tells whose it is, so a hash of what the parts have in common chooses the core where they meet.
+    /// A part of a datagram. No port tells whose it is, so a hash of what the parts have in common
+    /// chooses the core where they meet.
     fn fragment(&mut self, now: Nanos, part: Option<Fragment>, frame: R::Frame) {
         let Some(part) = part else {
             self.counters.skipped[Skip::Fragment as usize] += 1;
@@ -322,8 +327,8 @@ where
         }
     }
 
-    /// A part that belongs here. When its datagram is whole, that goes on as a frame would: it may be part of another datagram, which
-    /// carried it through a tunnel.
+    /// A part that belongs here. When its datagram is whole, that goes on as a frame would: it may
+    /// be part of another datagram, which carried it through a tunnel.
     fn reassemble(&mut self, now: Nanos, mut part: Fragment, mut frame: R::Frame) {
         for _ in 0..NESTED {
             frame = match self.defragment.insert(now, frame, &part) {
@@ -453,7 +458,8 @@ where
     fn control(&mut self, now: Nanos, bytes: &[u8]) {
         self.counters.replay_control += 1;
         let slices = &self.owner.slices;
-        // In remote mode the intercept is where responses go, so it is the one to answer for the pool.
+        // In remote mode the intercept is where responses go, so it is the one to answer for the
+        // pool.
         let embedded = !self.out.is_remote();
         let proxied = |a: &Addr| {
             embedded

@@ -1,4 +1,5 @@
-//! The engine's control links against a real intercept server over loopback; the test plays the receive core and the workers.
+//! The engine's control links against a real intercept server over loopback; the test plays the
+//! receive core and the workers.
 
 // Helpers of an integration test are not seen as tests by clippy.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -266,7 +267,8 @@ fn claims_are_confirmed_or_the_refusal_is_said() {
     for (running, _) in &servers {
         assert_eq!(running.counters().claims.load(Relaxed), 3000);
     }
-    // The very last one of many is taken, at one of the two servers: not a single refusal is missed.
+    // The very last one of many is taken, at one of the two servers: not a single refusal is
+    // missed.
     let (two, b) = start(&addresses[1..]);
     for port in 3001..=5000 {
         say(&b[0], Message::Claim(claim(port, 0)));

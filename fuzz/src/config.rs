@@ -1,5 +1,6 @@
-//! Any text as a configuration of either program: it is taken or refused, never more. A refusal is one line that names the file and a place in it; what is
-//! taken is taken again, the same, whatever is added that means nothing.
+//! Any text as a configuration of either program: it is taken or refused, never more. A refusal is
+//! one line that names the file and a place in it; what is taken is taken again, the same, whatever
+//! is added that means nothing.
 
 use config::{Error, KeyFile, intercept, replay};
 use std::fmt::Debug;

@@ -1,5 +1,5 @@
-//! Any frame: decoded as a mirror and as a local port see it, and handed to the host. Offsets must lie inside, and what was decoded must
-//! survive being built and decoded again.
+//! Any frame: decoded as a mirror and as a local port see it, and handed to the host. Offsets must
+//! lie inside, and what was decoded must survive being built and decoded again.
 use wire::Addr;
 use wire::build::{self, LinkHeader};
 use wire::decode::{self, LinkType, Local, Packet};

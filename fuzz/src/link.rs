@@ -1,5 +1,5 @@
-//! The control link: whatever a peer sends, decoding and the connection never panic, what is decoded survives being encoded, and how the stream is cut
-//! makes no difference.
+//! The control link: whatever a peer sends, decoding and the connection never panic, what is
+//! decoded survives being encoded, and how the stream is cut makes no difference.
 use link::{
     Connection, HEADER_LEN, MAX_BODY, Message, OUTPUT_LIMIT, Role, Settings, decode_frame,
     encode_frame,
@@ -38,7 +38,8 @@ fn outcome(
     let mut error = None;
     for piece in stream.chunks(step) {
         if let Err(e) = connection.receive(piece, 1) {
-            // A wrong magic is refused at its first byte: how much of it is quoted depends on the cuts.
+            // A wrong magic is refused at its first byte: how much of it is quoted depends on the
+            // cuts.
             error = Some(match e {
                 link::Error::Magic { .. } => link::Error::Magic { found: [0; 4] },
                 other => other,

@@ -1,4 +1,5 @@
-//! Inputs that are kept: those that once broke something, and a few that reach far. They are judged again by ordinary tests, without a fuzzer.
+//! Inputs that are kept: those that once broke something, and a few that reach far. They are judged
+//! again by ordinary tests, without a fuzzer.
 
 use std::path::{Path, PathBuf};
 use std::{fs, panic};

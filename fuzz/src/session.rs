@@ -1,5 +1,6 @@
-//! Any sequence of events into a session core: frames of the mirror, segments of the target, time, a transmit queue that refuses, the
-//! engine's end. After each of them the core is audited, and no byte leaves that was not captured.
+//! Any sequence of events into a session core: frames of the mirror, segments of the target, time,
+//! a transmit queue that refuses, the engine's end. After each of them the core is audited, and no
+//! byte leaves that was not captured.
 
 use arbitrary::{Arbitrary, Unstructured};
 use replay::params::Transfer;
@@ -37,7 +38,8 @@ enum Event {
         flags: u8,
         len: u16,
     },
-    /// A segment of the target that fits the newest segment sent to it: `seq` and `ack` are offsets from what would be right.
+    /// A segment of the target that fits the newest segment sent to it: `seq` and `ack` are offsets
+    /// from what would be right.
     Target {
         which: u8,
         seq: i8,
@@ -175,7 +177,8 @@ fn head(flow: Flow, seq: Seq, ack: Seq, flags: u8, payload_len: u32) -> Head {
     }
 }
 
-/// The segment of the target that `event` describes, right for the newest segment sent on some connection.
+/// The segment of the target that `event` describes, right for the newest segment sent on some
+/// connection.
 fn answer(out: &Out, event: &Event) -> Option<Head> {
     let Event::Target {
         which,

@@ -1,7 +1,8 @@
 //! Which connection a response belongs to, as one receive core knows it.
 //!
-//! Claims of size one are in a hash map, others in a short list. The map has its whole capacity from the start: half of its slots always stay
-//! free, so neither a look-up nor an insertion allocates.
+//! Claims of size one are in a hash map, others in a short list. The map has its whole capacity
+//! from the start: half of its slots always stay free, so neither a look-up nor an insertion
+//! allocates.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -22,7 +23,8 @@ pub struct Route {
 pub struct Claims {
     exact: HashMap<Flow, Route, FixedState>,
     ranges: Vec<(Claim, Route)>,
-    /// Client addresses of exact claims that lie in our own prefixes, and how many claims each has.
+    /// Client addresses of exact claims that lie in our own prefixes, and how many claims each
+    /// has.
     neighbours: HashMap<Addr, u32, FixedState>,
     on_link: Vec<(Addr, u8)>,
     max_exact: usize,
@@ -30,8 +32,8 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Room for this many claims of size one and ranges. `on_link` are the prefixes of our own addresses: for claimed clients inside them
-    /// [`Claims::is_neighbour`] says true.
+    /// Room for this many claims of size one and ranges. `on_link` are the prefixes of our own
+    /// addresses: for claimed clients inside them [`Claims::is_neighbour`] says true.
     pub fn new(max_exact: usize, max_ranges: usize, on_link: Vec<(Addr, u8)>) -> Self {
         Self {
             exact: HashMap::with_capacity_and_hasher(
@@ -61,7 +63,8 @@ impl Claims {
             .map(|(_, route)| *route)
     }
 
-    /// Adds a claim of this connection. The same claim again changes the owner. False if there is no room.
+    /// Adds a claim of this connection. The same claim again changes the owner. False if there is
+    /// no room.
     pub fn claim(&mut self, claim: &Claim, connection: u32) -> bool {
         let route = Route {
             connection,
@@ -124,7 +127,8 @@ impl Claims {
         true
     }
 
-    /// True if this address is claimed and lies in one of our own prefixes: then its neighbours look for it here.
+    /// True if this address is claimed and lies in one of our own prefixes: then its neighbours
+    /// look for it here.
     pub fn is_neighbour(&self, addr: &Addr) -> bool {
         let claimed = || {
             let range = |c: &Claim| covers(&c.prefix, addr);

@@ -1,13 +1,13 @@
 //! What a receive core counts, and how others read it while it runs.
 //!
-//! The core counts in plain numbers of its own and publishes them once a burst; readers may see a burst half published while it runs, and
-//! exact numbers once the core has stopped.
+//! The core counts in plain numbers of its own and publishes them once a burst; readers may see a
+//! burst half published while it runs, and exact numbers once the core has stopped.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use wire::Skip;
 
-/// The counters of one receive core. Every frame is in exactly one of `control`, `skipped`, `records`, `ring_full`, `unclaimed`,
-/// `pending_full` and `pending`.
+/// The counters of one receive core. Every frame is in exactly one of `control`, `skipped`,
+/// `records`, `ring_full`, `unclaimed`, `pending_full` and `pending`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Frames received.
@@ -16,7 +16,8 @@ pub struct Counters {
     pub bytes: u64,
     /// ARP, neighbour discovery, ping and ICMP errors.
     pub control: u64,
-    /// Routers' words that a path carries smaller packets only, handed on to the engine whose segment it was. Part of `control`.
+    /// Routers' words that a path carries smaller packets only, handed on to the engine whose
+    /// segment it was. Part of `control`.
     pub path_mtu: u64,
     /// Answers to these that were sent.
     pub replies: u64,

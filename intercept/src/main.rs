@@ -1,7 +1,7 @@
 //! The intercept's process: arguments, signals, exit code.
 //!
-//! Exit code 0: ended by signal or `--duration`, or `--check` found nothing wrong. 2: the command line or the configuration. 1: anything else. The last
-//! line on stderr says why, in one sentence.
+//! Exit code 0: ended by signal or `--duration`, or `--check` found nothing wrong. 2: the command
+//! line or the configuration. 1: anything else. The last line on stderr says why, in one sentence.
 #![forbid(unsafe_code)]
 
 use clap::Parser;

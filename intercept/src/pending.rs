@@ -1,7 +1,7 @@
 //! Responses that nobody has claimed yet: the claim may be on its way, so they wait briefly.
 //!
-//! A ring of slots in the order of arrival, and an index by flow. Everything is allocated at the start; what waits too long, and what finds the ring
-//! full, is the caller's to count.
+//! A ring of slots in the order of arrival, and an index by flow. Everything is allocated at the
+//! start; what waits too long, and what finds the ring full, is the caller's to count.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -33,7 +33,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Room for `capacity` responses (at least 1) with `payload_prefix` bytes of payload each, that wait for `wait`.
+    /// Room for `capacity` responses (at least 1) with `payload_prefix` bytes of payload each, that
+    /// wait for `wait`.
     pub fn new(capacity: u32, payload_prefix: u16, wait: Nanos) -> Self {
         let capacity = capacity.max(1) as usize;
         let prefix_room = usize::from(payload_prefix);

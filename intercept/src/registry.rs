@@ -1,6 +1,7 @@
 //! All claims of all engines, as the server knows them: it decides which are granted.
 //!
-//! What always holds: no response belongs to claims of two connections, and there are never more claims than the receive cores have room for.
+//! What always holds: no response belongs to claims of two connections, and there are never more
+//! claims than the receive cores have room for.
 
 use link::Claim;
 use std::collections::HashMap;
@@ -44,7 +45,8 @@ impl Registry {
         self.len() == 0
     }
 
-    /// Grants a claim to a connection, or says why not. The same claim of the same connection again is granted again.
+    /// Grants a claim to a connection, or says why not. The same claim of the same connection again
+    /// is granted again.
     pub fn claim(&mut self, claim: &Claim, connection: u32) -> Result<(), Denied> {
         let other = |(c, owner): &&(Claim, u32)| *owner != connection && c.overlaps(claim);
         if let Some((_, owner)) = self.ranges.iter().find(other) {

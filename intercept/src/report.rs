@@ -1,7 +1,7 @@
 //! What the intercept says about its run: `report.json`, and a line for the log.
 //!
-//! Frames received = records handed on + each reason why not; records handed on = records sent + each reason why not + those on their way.
-//! [`Report::adds_up`] says whether that is so.
+//! Frames received = records handed on + each reason why not; records handed on = records sent +
+//! each reason why not + those on their way. [`Report::adds_up`] says whether that is so.
 
 use crate::counters::Counters;
 use crate::server;
@@ -97,7 +97,8 @@ impl Report {
         link: &server::Counters,
         port: BTreeMap<&'static str, u64>,
     ) -> Self {
-        // The server's numbers first: what it has sent was batched before, so nothing is in flight twice.
+        // The server's numbers first: what it has sent was batched before, so nothing is in flight
+        // twice.
         let sent = link.records_sent.load(Relaxed);
         let (backlog, gone) = (
             link.records_backlog.load(Relaxed),
@@ -151,14 +152,16 @@ impl Report {
         }
     }
 
-    /// True if every frame and every record is accounted for. While cores run, a burst may be half published.
+    /// True if every frame and every record is accounted for. While cores run, a burst may be half
+    /// published.
     pub fn adds_up(&self) -> bool {
         let (f, r) = (&self.received, &self.records);
         f.frames == f.control + f.records + f.in_flight + f.dropped.values().sum::<u64>()
             && r.batched == r.sent + r.in_flight + r.dropped.values().sum::<u64>()
     }
 
-    /// Writes the report to a file: beside it first, then in its place, so that no reader sees half of one.
+    /// Writes the report to a file: beside it first, then in its place, so that no reader sees half
+    /// of one.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -1,8 +1,10 @@
-//! What receive cores and the server exchange: claims one way, batches of encoded records the other, over bounded rings.
+//! What receive cores and the server exchange: claims one way, batches of encoded records the
+//! other, over bounded rings.
 //!
-//! The core writes records straight into a batch's buffer. Buffers are allocated at the start and go round: empty ones to the core, full ones to the
-//! server, and back. What always holds: every record that [`CoreEnd::push`] accepted is in a batch or in a counter; no call of the core allocates,
-//! waits or makes a system call, [`CoreEnd::wake`] excepted.
+//! The core writes records straight into a batch's buffer. Buffers are allocated at the start and
+//! go round: empty ones to the core, full ones to the server, and back. What always holds: every
+//! record that [`CoreEnd::push`] accepted is in a batch or in a counter; no call of the core
+//! allocates, waits or makes a system call, [`CoreEnd::wake`] excepted.
 
 use crate::claims::Route;
 use crossbeam::queue::ArrayQueue;
@@ -11,8 +13,9 @@ use std::sync::Arc;
 use wake::Waker;
 use wire::{Flow, Head, Nanos};
 
-/// Batches that the server may have ahead of it before the core lets them fill up instead of sending them at once: small ones cost
-/// most, and a busy server gains nothing from having them early.
+/// Batches that the server may have ahead of it before the core lets them fill up instead of
+/// sending them at once: small ones cost most, and a busy server gains nothing from having them
+/// early.
 const SHORT_QUEUE: usize = 4;
 
 /// Routes that a core fills batches for at the same time.
@@ -59,7 +62,8 @@ pub struct CoreEnd {
 /// The server's end.
 pub struct ServerEnd(Arc<Shared>);
 
-/// The rings between one core and the server, with `batches` buffers (at least one). `waker` wakes the server.
+/// The rings between one core and the server, with `batches` buffers (at least one). `waker` wakes
+/// the server.
 pub fn rings(batches: usize, waker: Waker) -> (CoreEnd, ServerEnd) {
     let batches = batches.max(1);
     let shared = Arc::new(Shared {
@@ -94,8 +98,8 @@ impl CoreEnd {
         self.dropped += u64::from(!self.put(route, put));
     }
 
-    /// Puts a router's word about the path of what goes the other way than `flow` into the batch of its route. False if no buffer is left: the
-    /// router will say it again.
+    /// Puts a router's word about the path of what goes the other way than `flow` into the batch of
+    /// its route. False if no buffer is left: the router will say it again.
     pub fn push_path_mtu(&mut self, route: Route, flow: &Flow, mtu: u32, at: Nanos) -> bool {
         self.put(route, |bytes| encode_path_mtu(flow, mtu, at, bytes))
     }
@@ -130,7 +134,8 @@ impl CoreEnd {
         true
     }
 
-    /// Sends what is open, unless the server has enough ahead of it; then it goes when the server has caught up. To be called once a loop.
+    /// Sends what is open, unless the server has enough ahead of it; then it goes when the server
+    /// has caught up. To be called once a loop.
     #[inline]
     pub fn flush(&mut self) {
         while !self.open.is_empty() && self.shared.full.len() < SHORT_QUEUE {
@@ -145,7 +150,8 @@ impl CoreEnd {
         }
     }
 
-    /// Wakes the server if something was sent since the last time. A system call: for cores that are about to sleep themselves.
+    /// Wakes the server if something was sent since the last time. A system call: for cores that
+    /// are about to sleep themselves.
     pub fn wake(&mut self) {
         if std::mem::take(&mut self.to_wake) {
             self.waker.wake();

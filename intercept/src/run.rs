@@ -1,6 +1,7 @@
 //! The life of the process: machine, port, cores, server, reports, and the end in order.
 //!
-//! At the end the cores stop first, then the server sends what they have batched, so the last report has nothing in flight.
+//! At the end the cores stop first, then the server sends what they have batched, so the last
+//! report has nothing in flight.
 
 use crate::args::Args;
 use crate::claims::Claims;
@@ -26,7 +27,8 @@ use wire::host::{Host, HostConfig};
 /// Claims of size one that all engines may have together.
 const MAX_EXACT: usize = 1 << 20;
 
-/// Other claims that all engines may have together: every response without an exact claim is compared with each.
+/// Other claims that all engines may have together: every response without an exact claim is
+/// compared with each.
 const MAX_RANGES: usize = 1024;
 
 /// Buffers for records of each core: 8 MiB.
@@ -56,10 +58,12 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Runs until `stop` is set or the time of `--duration` is over; with `--check` only until everything is set up.
+/// Runs until `stop` is set or the time of `--duration` is over; with `--check` only until
+/// everything is set up.
 ///
 /// # Errors
-/// The configuration is wrong, the machine lacks something, a core has died, or the report cannot be written.
+/// The configuration is wrong, the machine lacks something, a core has died, or the report cannot
+/// be written.
 pub fn run(args: &Args, stop: &AtomicBool) -> Result<(), Failure> {
     let config = config::intercept::load(&args.config).map_err(|e| Failure::Config(e.into()))?;
     for warning in &config.warnings {

@@ -1,7 +1,8 @@
-//! The server of the control link: one thread that listens, grants claims, and sends each engine the records of its responses.
+//! The server of the control link: one thread that listens, grants claims, and sends each engine
+//! the records of its responses.
 //!
-//! It never waits for one engine: sockets do not block, an engine that reads too slowly loses counted records. Claims go to every receive core,
-//! since any of them may receive any response.
+//! It never waits for one engine: sockets do not block, an engine that reads too slowly loses
+//! counted records. Claims go to every receive core, since any of them may receive any response.
 
 mod peer;
 
@@ -30,10 +31,12 @@ const MAX_PEERS: usize = 64;
 /// Changes of claims that may wait for a core before engines are not read any more.
 const MAX_WAITING_COMMANDS: usize = 16 * 1024;
 
-/// How long the server looks for new records by itself while some came lately; a spinning core does not wake it.
+/// How long the server looks for new records by itself while some came lately; a spinning core does
+/// not wake it.
 const LATELY: Nanos = 20_000_000;
 
-/// How long it waits at most for a wake while records came lately, while engines are connected, and while there are none.
+/// How long it waits at most for a wake while records came lately, while engines are connected, and
+/// while there are none.
 const WAIT_BUSY: Duration = Duration::from_micros(100);
 const WAIT_CONNECTED: Duration = Duration::from_millis(1);
 const WAIT_ALONE: Duration = Duration::from_millis(50);
@@ -58,14 +61,17 @@ pub struct Settings {
     pub max_ranges: usize,
 }
 
-/// What the server counts. Records that cores batched = sent + the three reasons + those still in rings.
+/// What the server counts. Records that cores batched = sent + the three reasons + those still in
+/// rings.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Records that were written to an engine's socket, or wait in an established link's buffer for it.
+    /// Records that were written to an engine's socket, or wait in an established link's buffer
+    /// for it.
     pub records_sent: AtomicU64,
     /// Records dropped because their engine does not read fast enough.
     pub records_backlog: AtomicU64,
-    /// Records dropped because their engine has gone, before or after they were put into its buffer.
+    /// Records dropped because their engine has gone, before or after they were put into its
+    /// buffer.
     pub records_gone: AtomicU64,
     /// Connections accepted.
     pub accepted: AtomicU64,
@@ -118,8 +124,8 @@ impl Running {
         Arc::clone(&self.counters)
     }
 
-    /// Sends what cores have batched, says goodbye to all engines and ends. To be called when the cores have stopped. False if the thread had
-    /// died of a panic.
+    /// Sends what cores have batched, says goodbye to all engines and ends. To be called when the
+    /// cores have stopped. False if the thread had died of a panic.
     pub fn stop(self) -> bool {
         self.stop.store(true, Relaxed);
         self.waker.wake();
@@ -230,7 +236,8 @@ impl Server {
         }
     }
 
-    /// False while cores have too many changes of claims ahead of them: engines then wait in their own send buffers.
+    /// False while cores have too many changes of claims ahead of them: engines then wait in their
+    /// own send buffers.
     fn may_read(&self) -> bool {
         self.cores
             .iter()
@@ -251,7 +258,8 @@ impl Server {
                     match Peer::new(stream, address, &self.settings, now) {
                         Ok(peer) => {
                             add(&self.counters.accepted, 1);
-                            // Numbers are never reused: after 2^32 connections no more are accepted rather than confused.
+                            // Numbers are never reused: after 2^32 connections no more are accepted
+                            // rather than confused.
                             let Some(number) = self.last_peer.checked_add(1) else {
                                 continue;
                             };

@@ -1,7 +1,9 @@
-//! The loop of one receive core: take responses off the wire, find whose they are, hand their headers on, and answer the neighbours.
+//! The loop of one receive core: take responses off the wire, find whose they are, hand their
+//! headers on, and answer the neighbours.
 //!
-//! It is generic over the port, so the loop that runs on an lcore runs in a test over memory. What always holds: every frame is freed or, as an
-//! answer's payload, sent back; none is forwarded; each is counted once. One [`Worker::step`] neither allocates nor waits.
+//! It is generic over the port, so the loop that runs on an lcore runs in a test over memory. What
+//! always holds: every frame is freed or, as an answer's payload, sent back; none is forwarded;
+//! each is counted once. One [`Worker::step`] neither allocates nor waits.
 
 use crate::claims::Claims;
 use crate::counters::{Counters, Published};
@@ -84,7 +86,8 @@ where
         &self.counters
     }
 
-    /// Steps until `stop`, then hands everything on. With `sleep` the core is given back for a moment whenever there was nothing to do.
+    /// Steps until `stop`, then hands everything on. With `sleep` the core is given back for a
+    /// moment whenever there was nothing to do.
     pub fn run(mut self, stop: &AtomicBool, sleep: bool, clock: impl Fn() -> Nanos) -> Counters {
         while !stop.load(Relaxed) {
             if !self.step(clock()) && sleep {
@@ -219,7 +222,8 @@ where
         }
     }
 
-    /// A router had no way for a segment that went against `flow`: the engine that sent it is to cut smaller ones.
+    /// A router had no way for a segment that went against `flow`: the engine that sent it is to
+    /// cut smaller ones.
     fn too_big(&mut self, flow: &Flow, mtu: u32, now: Nanos) {
         if let Some(route) = self.parts.claims.find(flow) {
             let told = self.parts.out.push_path_mtu(route, flow, mtu, now);
@@ -227,7 +231,8 @@ where
         }
     }
 
-    /// Sends the answer to `frame`. What does not fit in the header buffer is what the asker sent, so it goes back from its own buffer.
+    /// Sends the answer to `frame`. What does not fit in the header buffer is what the asker sent,
+    /// so it goes back from its own buffer.
     fn answer(&mut self, frame: R::Frame) -> bool {
         let Some((headers, rest)) = self.answer.split_at_checked(MAX_HEADERS) else {
             return self.parts.tx.send(&self.answer, None).is_ok();

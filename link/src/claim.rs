@@ -9,7 +9,8 @@ use wire::{Addr, Endpoint, Flow};
 /// Responses of one target to a prefix of client addresses and a range of client ports.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Claim {
-    /// Client address and prefix length in bits: 0–32 for IPv4, 0–128 for IPv6. Bits behind the prefix are ignored.
+    /// Client address and prefix length in bits: 0–32 for IPv4, 0–128 for IPv6. Bits behind the
+    /// prefix are ignored.
     pub prefix: (Addr, u8),
     /// Client ports, both ends included.
     pub ports: RangeInclusive<u16>,
@@ -35,7 +36,8 @@ fn mask(prefix: &(Addr, u8)) -> u128 {
 }
 
 impl Claim {
-    /// The claim of size one: the responses of one connection, which is the flow `client` → `target`.
+    /// The claim of size one: the responses of one connection, which is the flow `client` →
+    /// `target`.
     pub fn exact(client: Endpoint, target: Endpoint, owner: u16) -> Self {
         Self {
             prefix: (client.addr, bits(!client.addr.is_v4())),

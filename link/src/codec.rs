@@ -1,4 +1,5 @@
-//! Reading and writing of fields in network byte order. A [`Reader`] never reads beyond its bytes and names what it was reading.
+//! Reading and writing of fields in network byte order. A [`Reader`] never reads beyond its bytes
+//! and names what it was reading.
 
 use crate::Error;
 use wire::{Addr, Endpoint};
@@ -62,8 +63,8 @@ impl<'a> Reader<'a> {
         Ok(Endpoint::new(self.addr(v6)?, self.u16()?))
     }
 
-    /// A text with its length in 16 bits before it. What is no UTF-8 and control characters are replaced, since texts end up in logs; what gets longer
-    /// than `max` bytes by that is cut.
+    /// A text with its length in 16 bits before it. What is no UTF-8 and control characters are
+    /// replaced, since texts end up in logs; what gets longer than `max` bytes by that is cut.
     pub(crate) fn text(
         &mut self,
         field: &'static str,

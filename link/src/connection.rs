@@ -1,7 +1,8 @@
 //! One connection of the link as a state machine: bytes and time in, messages and bytes out.
 //!
-//! Hello → (with a key: Noise handshake) → established → ended. After an error the connection has ended; what is left in
-//! [`Connection::output`] is the refusal that tells the peer why, and should still be written.
+//! Hello → (with a key: Noise handshake) → established → ended. After an error the connection has
+//! ended; what is left in [`Connection::output`] is the refusal that tells the peer why, and should
+//! still be written.
 
 use crate::frame::{self, HEADER_LEN, bad_version};
 use crate::message::{Kind, put_responses_head};
@@ -13,13 +14,15 @@ use wire::Nanos;
 /// How often an established end asks the other for a sign of life.
 pub const HEARTBEAT_EVERY: Nanos = 1_000_000_000;
 
-/// After this long without a byte from the peer the connection is dead; it also limits hello and handshake.
+/// After this long without a byte from the peer the connection is dead; it also limits hello and
+/// handshake.
 pub const DEAD_AFTER: Nanos = 3_000_000_000;
 
 /// Bytes that may wait in the output before [`Connection::send`] says [`Error::Backlog`].
 pub const OUTPUT_LIMIT: usize = 1 << 20;
 
-/// Room above [`OUTPUT_LIMIT`] for heartbeats and refusals, so that a backlog does not look like death.
+/// Room above [`OUTPUT_LIMIT`] for heartbeats and refusals, so that a backlog does not look like
+/// death.
 const CONTROL_RESERVE: usize = 64 * 1024;
 
 /// How many echoes the clock comparison looks back on: the one with the shortest round trip counts.
@@ -78,7 +81,8 @@ struct Output {
     start: usize,
     /// Bytes ever consumed.
     consumed: u64,
-    /// For each batch that is not written yet: where in the stream it ends, and how many records it has.
+    /// For each batch that is not written yet: where in the stream it ends, and how many records
+    /// it has.
     batches: VecDeque<(u64, u32)>,
 }
 
@@ -172,7 +176,8 @@ impl Connection {
         connection
     }
 
-    /// True while messages can be sent: both ends said hello and, with a key, the peer proved that it has it.
+    /// True while messages can be sent: both ends said hello and, with a key, the peer proved that
+    /// it has it.
     pub const fn is_established(&self) -> bool {
         self.established && matches!(self.state, State::Open(_))
     }
@@ -182,7 +187,8 @@ impl Connection {
         matches!(self.state, State::Ended)
     }
 
-    /// The peer's hello, once it was heard. Only on an established connection is it known to be the peer's.
+    /// The peer's hello, once it was heard. Only on an established connection is it known to be the
+    /// peer's.
     pub const fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
     }
@@ -190,7 +196,8 @@ impl Connection {
     /// Takes bytes that arrived at time `now`: any number, cut anywhere.
     ///
     /// # Errors
-    /// What is wrong with the peer. The connection has ended then; a refusal for the peer may be in the output.
+    /// What is wrong with the peer. The connection has ended then; a refusal for the peer may be in
+    /// the output.
     pub fn receive(&mut self, bytes: &[u8], now: Nanos) -> Result<(), Error> {
         if self.has_ended() {
             return Err(Error::Ended);
@@ -219,7 +226,8 @@ impl Connection {
         result.inspect_err(|e| self.fail(e))
     }
 
-    /// The next message for the user: claims and releases at the intercept, responses at the engine, refusals and the goodbye at both.
+    /// The next message for the user: claims and releases at the intercept, responses at the
+    /// engine, refusals and the goodbye at both.
     pub fn next_message(&mut self) -> Option<Message> {
         self.messages.pop_front()
     }
@@ -227,9 +235,10 @@ impl Connection {
     /// Queues a message.
     ///
     /// # Errors
-    /// [`Error::Backlog`] if the peer does not read fast enough; nothing was queued and the caller decides what to drop.
-    /// [`Error::NotEstablished`], [`Error::Ended`]. [`Error::TooLong`] or [`Error::Invalid`] for a batch that is too big,
-    /// [`Error::Unexpected`] for a message that this end does not send.
+    /// [`Error::Backlog`] if the peer does not read fast enough; nothing was queued and the caller
+    /// decides what to drop. [`Error::NotEstablished`], [`Error::Ended`]. [`Error::TooLong`] or
+    /// [`Error::Invalid`] for a batch that is too big, [`Error::Unexpected`] for a message that
+    /// this end does not send.
     pub fn send(&mut self, message: &Message) -> Result<(), Error> {
         let ours = match (message, self.settings.role) {
             (Message::Claim(_) | Message::Release(_), Role::Engine) => true,
@@ -281,13 +290,15 @@ impl Connection {
         self.output.consume(n);
     }
 
-    /// Records that were queued and whose bytes are not all written: lost if the connection is given up now.
+    /// Records that were queued and whose bytes are not all written: lost if the connection is
+    /// given up now.
     pub fn unsent_records(&self) -> u64 {
         self.output.batches.iter().map(|(_, n)| u64::from(*n)).sum()
     }
 
-    /// Does what is due at `now`: heartbeats, and giving up a silent peer. To be called when everything readable was received, else a caller that
-    /// was held up takes its own delay for the peer's silence.
+    /// Does what is due at `now`: heartbeats, and giving up a silent peer. To be called when
+    /// everything readable was received, else a caller that was held up takes its own delay for
+    /// the peer's silence.
     ///
     /// # Errors
     /// [`Error::Dead`] once nothing was heard for [`DEAD_AFTER`]; [`Error::Ended`] ever after.
@@ -327,7 +338,8 @@ impl Connection {
         self.heartbeat_at = 0;
     }
 
-    /// When the last heartbeat was sent that the peer has echoed: it has read everything that was queued before.
+    /// When the last heartbeat was sent that the peer has echoed: it has read everything that was
+    /// queued before.
     pub const fn echoed(&self) -> Option<Nanos> {
         self.echoed
     }
@@ -347,7 +359,8 @@ impl Connection {
         self.clock.iter().map(|(rtt, _)| *rtt).min()
     }
 
-    /// A time on the peer's clock as a time on ours, wrong by at most half of [`Connection::round_trip`]. `None` before the first echo.
+    /// A time on the peer's clock as a time on ours, wrong by at most half of
+    /// [`Connection::round_trip`]. `None` before the first echo.
     pub fn to_local(&self, peer_time: Nanos) -> Option<Nanos> {
         let (_, offset) = self.clock.iter().min_by_key(|(rtt, _)| *rtt)?;
         Some(peer_time.saturating_add_signed(offset.saturating_neg()))
@@ -376,7 +389,8 @@ impl Connection {
             (State::Open(None), _) => self.message(Message::decode_body(kind, body)?, now),
             (State::Open(Some(sealer)), Kind::Sealed) => {
                 sealer.open(body, &mut self.plain)?;
-                // Only now is it sure that the peer has the key: a recorded handshake can be replayed, a sealed message cannot.
+                // Only now is it sure that the peer has the key: a recorded handshake can be
+                // replayed, a sealed message cannot.
                 self.established = true;
                 let Some((kind, body)) = self.plain.split_first() else {
                     return Err(Error::Truncated {
@@ -502,7 +516,8 @@ impl Connection {
         self.state = State::Ended;
     }
 
-    /// Queues a heartbeat or an echo. A peer that does not even read these gets none, and dies of silence at its own end.
+    /// Queues a heartbeat or an echo. A peer that does not even read these gets none, and dies of
+    /// silence at its own end.
     fn control(&mut self, message: &Message) -> Result<(), Error> {
         if self.output.pending().len() < OUTPUT_LIMIT + CONTROL_RESERVE {
             self.queue(message)?;

@@ -1,4 +1,5 @@
-//! What can go wrong on a link. Each error is one sentence that names what was found and what would be right.
+//! What can go wrong on a link. Each error is one sentence that names what was found and what would
+//! be right.
 
 use thiserror::Error;
 

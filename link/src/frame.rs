@@ -22,7 +22,8 @@ pub(crate) struct Frame<'a> {
 
 /// Finds the first frame of `bytes`. `None`: it is not complete yet.
 ///
-/// What is wrong is told as soon as it can be seen, so that nobody waits for the rest of a frame that will be refused.
+/// What is wrong is told as soon as it can be seen, so that nobody waits for the rest of a frame
+/// that will be refused.
 pub(crate) fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, Error> {
     let begin = bytes.len().min(4);
     if bytes.get(..begin) != MAGIC.get(..begin) {
@@ -38,7 +39,8 @@ pub(crate) fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, Error> {
     let [.., version, kind, high, low] = *header else {
         return Ok(None);
     };
-    // Hello and refusal are read whatever the version: with them the ends tell each other that they don't match.
+    // Hello and refusal are read whatever the version: with them the ends tell each other that they
+    // don't match.
     let known = (MIN_VERSION..=VERSION).contains(&version);
     if !known && kind != Kind::Hello as u8 && kind != Kind::Refuse as u8 {
         return Err(bad_version(version));
@@ -69,7 +71,8 @@ pub(crate) const fn bad_version(offered: u8) -> Error {
     }
 }
 
-/// Appends a frame header and the body that `fill` writes. If the body is longer than allowed nothing is appended.
+/// Appends a frame header and the body that `fill` writes. If the body is longer than allowed
+/// nothing is appended.
 pub(crate) fn put(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -107,7 +110,8 @@ pub fn encode_frame(message: &Message, out: &mut Vec<u8>) -> Result<(), Error> {
     put(out, message.kind(), |out| message.encode_body(out))
 }
 
-/// Decodes the frame in the clear at the front of `bytes`: the message, and how many bytes it took. `None`: not complete yet.
+/// Decodes the frame in the clear at the front of `bytes`: the message, and how many bytes it took.
+/// `None`: not complete yet.
 ///
 /// # Errors
 /// What is wrong with the frame or its body; the stream cannot be read on after it.

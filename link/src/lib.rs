@@ -1,22 +1,27 @@
-//! The control link between engine and intercept: what travels over it, and the state machine of one connection.
+//! The control link between engine and intercept: what travels over it, and the state machine of
+//! one connection.
 //!
-//! The link is a TCP byte stream. The intercept listens (port [`DEFAULT_PORT`]), the engine connects, tells which responses are its own
-//! ([`Claim`]), and gets the headers of those ([`Record`], in batches). Everything is sans-IO: [`Connection`] is handed the bytes that arrived and
-//! the time, and yields messages and the bytes to write; it reads no clock and no socket.
+//! The link is a TCP byte stream. The intercept listens (port [`DEFAULT_PORT`]), the engine
+//! connects, tells which responses are its own ([`Claim`]), and gets the headers of those
+//! ([`Record`], in batches). Everything is sans-IO: [`Connection`] is handed the bytes that arrived
+//! and the time, and yields messages and the bytes to write; it reads no clock and no socket.
 //!
 //! What always holds:
-//! - Decoding never panics and never allocates more than the bytes it was given ask for; every error says what was wrong in one sentence.
-//! - Both ends say hello first, in the clear, and refuse what they cannot speak in words. With a key, both hellos are part of the Noise
-//!   handshake, so nobody between the ends can change them.
+//! - Decoding never panics and never allocates more than the bytes it was given ask for; every
+//!   error says what was wrong in one sentence.
+//! - Both ends say hello first, in the clear, and refuse what they cannot speak in words. With a
+//!   key, both hellos are part of the Noise handshake, so nobody between the ends can change them.
 //! - Buffers are bounded: a peer that does not read costs [`Error::Backlog`], never memory.
 //!
-//! The one thing here that is not a function of its arguments: with a key, the Noise handshake draws an ephemeral key from the operating
-//! system's random generator, through `snow`. Without a key nothing is random.
+//! The one thing here that is not a function of its arguments: with a key, the Noise handshake
+//! draws an ephemeral key from the operating system's random generator, through `snow`. Without a
+//! key nothing is random.
 //!
 //! # Bytes
 //!
-//! All numbers are in network byte order. A frame is `magic "RPLK" (4) | version (1) | kind (1) | length of the body (2) | body`. With a key,
-//! every frame after the handshake has kind 8 (sealed) and its body is a Noise transport message around `kind (1) | body`.
+//! All numbers are in network byte order. A frame is `magic "RPLK" (4) | version (1) | kind (1) |
+//! length of the body (2) | body`. With a key, every frame after the handshake has kind 8 (sealed)
+//! and its body is a Noise transport message around `kind (1) | body`.
 #![forbid(unsafe_code)]
 
 mod claim;

@@ -24,7 +24,8 @@ impl Features {
     }
 }
 
-/// Who speaks and what it can do. Its layout never changes, so that any two versions can tell each other that they don't match.
+/// Who speaks and what it can do. Its layout never changes, so that any two versions can tell each
+/// other that they don't match.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
     /// The version of the protocol that the sender speaks.
@@ -33,7 +34,8 @@ pub struct Hello {
     pub features: Features,
     /// Bytes of payload that records of this intercept carry, 0–[`MAX_PREFIX`]; 0 from an engine.
     pub payload_prefix: u16,
-    /// Tells apart two runs of programs with the same name. An intercept that hears a known name and instance again drops the older connection.
+    /// Tells apart two runs of programs with the same name. An intercept that hears a known name
+    /// and instance again drops the older connection.
     pub instance: u64,
     /// What the sender calls itself, at most [`MAX_NAME`] bytes.
     pub name: String,

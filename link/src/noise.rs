@@ -1,6 +1,8 @@
-//! Authentication and encryption with a shared key: the Noise pattern `NNpsk0` (Noise Protocol Framework, revision 34, sections 7.5 and 9).
+//! Authentication and encryption with a shared key: the Noise pattern `NNpsk0` (Noise Protocol
+//! Framework, revision 34, sections 7.5 and 9).
 //!
-//! The engine is the initiator. The prologue is both hellos, engine's first, so a hello that was changed on its way makes the handshake fail.
+//! The engine is the initiator. The prologue is both hellos, engine's first, so a hello that was
+//! changed on its way makes the handshake fail.
 
 use crate::Error;
 use snow::{Builder, HandshakeState, TransportState};
@@ -46,7 +48,8 @@ impl Handshake {
         Ok(message)
     }
 
-    /// Takes the peer's message. It fails if the peer has another key, or heard other hellos than this end.
+    /// Takes the peer's message. It fails if the peer has another key, or heard other hellos than
+    /// this end.
     pub(crate) fn read(&mut self, message: &[u8]) -> Result<(), Error> {
         let mut payload = [0; HANDSHAKE_ROOM];
         match self.0.read_message(message, &mut payload) {

@@ -1,6 +1,8 @@
-//! Response records: what the intercept tells of one absorbed segment, or of a router's word about the way to the target.
+//! Response records: what the intercept tells of one absorbed segment, or of a router's word about
+//! the way to the target.
 //!
-//! The intercept's receive core encodes with [`encode_record`] straight into a batch's buffer, so a record costs no allocation there.
+//! The intercept's receive core encodes with [`encode_record`] straight into a batch's buffer, so a
+//! record costs no allocation there.
 
 use crate::Error;
 use crate::codec::{Reader, put_endpoint};
@@ -25,11 +27,11 @@ pub struct Record {
     pub head: Head,
     /// When the intercept received it, on the intercept's clock.
     pub received_at: Nanos,
-    /// The first bytes of the payload, as many as the intercept is configured to send and as were captured: 0–[`MAX_PREFIX`]. An empty one
-    /// owns no memory.
+    /// The first bytes of the payload, as many as the intercept is configured to send and as were
+    /// captured: 0–[`MAX_PREFIX`]. An empty one owns no memory.
     pub prefix: Box<[u8]>,
-    /// No segment, but an ICMP error: what goes the other way than `head.flow` may be no longer than this, in bytes (0: not said). The rest of
-    /// `head` is zero.
+    /// No segment, but an ICMP error: what goes the other way than `head.flow` may be no longer
+    /// than this, in bytes (0: not said). The rest of `head` is zero.
     pub path_mtu: Option<u32>,
 }
 
@@ -90,7 +92,8 @@ pub fn encode_record(head: &Head, received_at: Nanos, prefix: &[u8], out: &mut V
     out.extend_from_slice(prefix);
 }
 
-/// Appends one record that tells of a path's MTU: segments the other way than `flow` may be no longer than `mtu` bytes, 0 if that was not said.
+/// Appends one record that tells of a path's MTU: segments the other way than `flow` may be no
+/// longer than `mtu` bytes, 0 if that was not said.
 ///
 /// Nothing is allocated if `out` has room for [`MAX_RECORD`] bytes.
 pub fn encode_path_mtu(flow: &Flow, mtu: u32, received_at: Nanos, out: &mut Vec<u8>) {

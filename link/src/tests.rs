@@ -189,7 +189,8 @@ proptest! {
         for n in (0..bytes.len()).step_by(step) {
             prop_assert_eq!(decode_frame(&bytes[..n]), Ok(None));
         }
-        // The header says that the body ends here: a field is cut, unless the body is that of another valid message, which none is.
+        // The header says that the body ends here: a field is cut, unless the body is that of
+        // another valid message, which none is.
         for n in (HEADER_LEN..bytes.len()).step_by(step) {
             let mut cut = bytes[..n].to_vec();
             cut[6..8].copy_from_slice(&((n - HEADER_LEN) as u16).to_be_bytes());

@@ -1,5 +1,6 @@
-//! Everything a core counts. Counters only grow; what is in flight is the one gauge. What was counted as lost is taken back in one case: when a mirror
-//! that reorders shows a session's SYN a moment after its first payload.
+//! Everything a core counts. Counters only grow; what is in flight is the one gauge. What was
+//! counted as lost is taken back in one case: when a mirror that reorders shows a session's SYN a
+//! moment after its first payload.
 
 use crate::histogram::Histogram;
 
@@ -31,8 +32,8 @@ named! {
         NoTransfer = "no_transfer",
         /// The session is not among the `percent` that are replayed.
         NotSelected = "not_selected",
-        /// Its session would be replayed, but none is known, and it cannot begin one: an ACK, FIN or RST without payload, or a frame of the
-        /// server.
+        /// Its session would be replayed, but none is known, and it cannot begin one: an ACK, FIN or
+        /// RST without payload, or a frame of the server.
         NoSession = "no_session",
         /// A session that began before the mirror did, with `full_sessions_only`.
         NotFull = "not_full",
@@ -132,7 +133,8 @@ counters! {
     bytes,
     /// Captured segments that came out of order.
     out_of_order,
-    /// Bytes that came again and were others than before, as far as the first capture was still held; the first is what is replayed.
+    /// Bytes that came again and were others than before, as far as the first capture was still
+    /// held; the first is what is replayed.
     conflicting_bytes,
     /// Turns the target acknowledged to the last byte; each copy counts.
     replayed_turns,
@@ -187,7 +189,8 @@ impl Counters {
         self.lost_bytes.iter().sum()
     }
 
-    /// The books: `Err` says in one sentence which of them do not balance. `copies` is the configured number.
+    /// The books: `Err` says in one sentence which of them do not balance. `copies` is the
+    /// configured number.
     pub fn balance(&self, copies: u64) -> Result<(), String> {
         let books = [
             (

@@ -1,9 +1,10 @@
 //! The gate: when a turn may go to the target.
 //!
-//! The client spoke because it had read an answer. So its turn *k* may go when the target has answered turn *k - 1*: with at least as
-//! many bytes as production, or with some that ended in PSH or FIN and nothing more for a quiet time. A time limit keeps a
-//! target that never answers from holding the session for ever. Causality, not a timer: on a target as fast as production the gate is
-//! open before the turn arrives.
+//! The client spoke because it had read an answer. So its turn *k* may go when the target has
+//! answered turn *k - 1*: with at least as many bytes as production, or with some that ended in PSH
+//! or FIN and nothing more for a quiet time. A time limit keeps a target that never answers from
+//! holding the session for ever. Causality, not a timer: on a target as fast as production the gate
+//! is open before the turn arrives.
 
 use wire::Nanos;
 
@@ -32,8 +33,9 @@ pub enum Verdict {
     Wait(Nanos),
 }
 
-/// May a turn go at `now`? `after` is how many bytes production answered before it, `since` when the turn could first have gone,
-/// `quiet` how long an answer must have been quiet to count as ended, `limit` how long a turn waits at most.
+/// May a turn go at `now`? `after` is how many bytes production answered before it, `since` when
+/// the turn could first have gone, `quiet` how long an answer must have been quiet to count as
+/// ended, `limit` how long a turn waits at most.
 #[inline]
 pub fn ask(
     now: Nanos,

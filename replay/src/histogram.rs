@@ -1,7 +1,7 @@
 //! Latency histogram: log-linear buckets, fixed size, constant-time recording.
 //!
-//! Values are kept to within 1/32 (3.1 %): 32 buckets for each power of two of microseconds, up to about an hour; longer ones count
-//! in the last bucket. The largest value is kept exactly.
+//! Values are kept to within 1/32 (3.1 %): 32 buckets for each power of two of microseconds, up to
+//! about an hour; longer ones count in the last bucket. The largest value is kept exactly.
 
 use wire::Nanos;
 
@@ -56,7 +56,8 @@ impl Histogram {
         self.max_us
     }
 
-    /// The smallest value, in µs, that at least `fraction` (0 to 1) of all are not above; rounded up to its bucket's end. 0 if there are none.
+    /// The smallest value, in µs, that at least `fraction` (0 to 1) of all are not above; rounded
+    /// up to its bucket's end. 0 if there are none.
     pub fn quantile_us(&self, fraction: f64) -> u64 {
         if self.count == 0 {
             return 0;

@@ -1,15 +1,20 @@
 //! The session core: everything between a decoded frame of the mirror and a segment for the target.
 //!
-//! A **capture flow** ([`Session`](session)) turns what the mirror shows of one client into an ordered byte stream cut into **turns**; a
-//! **replica** is a TCP client endpoint that carries those turns to the target over a connection of its own; a **gate** between
-//! the two lets a turn go when the target has answered the one before. [`Core`] owns all of it for one worker core.
+//! A **capture flow** ([`Session`](session)) turns what the mirror shows of one client into an
+//! ordered byte stream cut into **turns**; a **replica** is a TCP client endpoint that carries
+//! those turns to the target over a connection of its own; a **gate** between the two lets a turn
+//! go when the target has answered the one before. [`Core`] owns all of it for one worker core.
 //!
-//! It is sans-IO: no clock, no randomness, no sockets and no DPDK. Time and seeds are arguments, segments leave through [`Egress`],
-//! payload is whatever implements [`wire::io::Payload`]. What always holds:
+//! It is sans-IO: no clock, no randomness, no sockets and no DPDK. Time and seeds are arguments,
+//! segments leave through [`Egress`], payload is whatever implements [`wire::io::Payload`]. What
+//! always holds:
 //!
-//! - `production.turns x copies = replayed.turns + lost.turns + in_flight.turns`, and the same for bytes, after every call;
-//! - a byte that is sent was captured, and every captured byte is replayed, in flight, or lost with a reason;
-//! - after [`Core::new`] nothing allocates: all tables, slabs and wheels have their final capacity from the start.
+//! - `production.turns x copies = replayed.turns + lost.turns + in_flight.turns`, and the same for
+//!   bytes, after every call;
+//! - a byte that is sent was captured, and every captured byte is replayed, in flight, or lost with
+//!   a reason;
+//! - after [`Core::new`] nothing allocates: all tables, slabs and wheels have their final capacity
+//!   from the start.
 #![forbid(unsafe_code)]
 
 pub mod core;

@@ -1,9 +1,10 @@
 //! Which core a client belongs to.
 //!
-//! Both directions of a mirrored flow and the target's answers must meet on one core. One function decides, from values that all
-//! of them show: the client's endpoint, and (where every target stands for exactly one production address) production's. In
-//! the second form the value is the symmetric Toeplitz hash that a NIC computes itself, so that frames arrive on their owner's
-//! queue and nothing needs to be handed over.
+//! Both directions of a mirrored flow and the target's answers must meet on one core. One function
+//! decides, from values that all of them show: the client's endpoint, and (where every target
+//! stands for exactly one production address) production's. In the second form the value is the
+//! symmetric Toeplitz hash that a NIC computes itself, so that frames arrive on their owner's queue
+//! and nothing needs to be handed over.
 
 use wire::{Endpoint, Flow};
 

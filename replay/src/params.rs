@@ -75,8 +75,9 @@ pub struct Params {
 }
 
 impl Params {
-    /// For one core alone that replays every session once, with its client's own address, as the configuration has it where it says nothing.
-    /// The core starts at time 0, and its hashes are the same each time.
+    /// For one core alone that replays every session once, with its client's own address, as the
+    /// configuration has it where it says nothing. The core starts at time 0, and its hashes
+    /// are the same each time.
     pub fn new(transfers: Vec<Transfer>, max_sessions: usize, max_segments: usize) -> Self {
         Self {
             transfers,
@@ -100,8 +101,9 @@ impl Params {
         }
     }
 
-    /// The transfer and the direction that a mirrored segment belongs to: `true` is client to server. An exact address wins over any
-    /// address, and a target is never production: a mirror that sees the replay too must not feed it back.
+    /// The transfer and the direction that a mirrored segment belongs to: `true` is client to
+    /// server. An exact address wins over any address, and a target is never production: a
+    /// mirror that sees the replay too must not feed it back.
     #[inline]
     pub fn transfer_of(&self, flow: &Flow) -> Option<(u16, bool)> {
         self.transfer_from(&flow.dst)

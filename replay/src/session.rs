@@ -1,7 +1,9 @@
-//! What a core keeps: sessions, their captured segments and turns, and their replicas. Plain data; the rules are in [`crate::core`].
+//! What a core keeps: sessions, their captured segments and turns, and their replicas. Plain data;
+//! the rules are in [`crate::core`].
 //!
-//! A session's captured segments form one list in stream order, shared by all its replicas; each replica points at the oldest
-//! segment the target has not acknowledged and at the next to send. A segment goes when no replica needs it any more.
+//! A session's captured segments form one list in stream order, shared by all its replicas; each
+//! replica points at the oldest segment the target has not acknowledged and at the next to send. A
+//! segment goes when no replica needs it any more.
 
 use crate::gate::Answer;
 use crate::slab::NIL;
@@ -44,7 +46,8 @@ pub(crate) struct Session {
     /// The client's FIN or RST was seen, at this place of its stream.
     pub end: Option<End>,
     pub fin: Option<Seq>,
-    /// Bytes of production's answer that the client had acknowledged since it last spoke, when it ended.
+    /// Bytes of production's answer that the client had acknowledged since it last spoke, when it
+    /// ended.
     pub end_after: u32,
     /// `acked` and `acked_at_data` hold a value.
     pub ack_known: bool,
@@ -60,7 +63,8 @@ pub(crate) struct Session {
     pub isn: Seq,
     /// Next byte of the client expected.
     pub rcv_nxt: Seq,
-    /// End of the client's stream as far as any frame tells of it: what lies between `rcv_nxt` and this was not captured.
+    /// End of the client's stream as far as any frame tells of it: what lies between `rcv_nxt` and
+    /// this was not captured.
     pub shown: Seq,
     /// A frame with payload told so; else the last number of it may as well be the client's FIN.
     pub shown_by_payload: bool,
@@ -87,7 +91,8 @@ pub(crate) struct Session {
     pub held: u32,
     /// The client's round-trip time.
     pub rtt: Nanos,
-    /// When the handshake's last segment before the client's first acknowledgment was seen. Where there is early payload: when the first of it came.
+    /// When the handshake's last segment before the client's first acknowledgment was seen. Where
+    /// there is early payload: when the first of it came.
     pub handshake_at: Nanos,
     /// Payload that was shown before any SYN, in case that comes yet, in the order it came.
     pub early: List,
@@ -97,7 +102,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Bytes that the session does not have were told of: one at the end of the stream that no payload showed may as well be the client's FIN.
+    /// Bytes that the session does not have were told of: one at the end of the stream that no
+    /// payload showed may as well be the client's FIN.
     pub(crate) fn shows_more(&self) -> bool {
         self.shown
             .gt(self.rcv_nxt + u32::from(!self.shown_by_payload))
@@ -186,7 +192,8 @@ pub(crate) struct Replica {
     pub done: bool,
     /// Its connection is to be given up: it carries a turn that cannot be finished.
     pub abort_pending: bool,
-    /// It lost the turn that is still being captured: the rest of that turn is lost for the same reason.
+    /// It lost the turn that is still being captured: the rest of that turn is lost for the same
+    /// reason.
     pub dropping: Option<crate::Loss>,
     /// The next turn needs no answer: the connection is new and the answer went to an old one.
     pub gate_free: bool,
@@ -222,7 +229,8 @@ pub(crate) struct Replica {
     pub rto_at: Nanos,
     /// The gate's next look; 0: none.
     pub gate_at: Nanos,
-    /// When to try again what a full queue or an unknown next hop refused, or when to stop lingering; 0: none.
+    /// When to try again what a full queue or an unknown next hop refused, or when to stop
+    /// lingering; 0: none.
     pub retry_at: Nanos,
 }
 

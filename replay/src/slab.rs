@@ -1,8 +1,9 @@
 //! A slab: fixed-capacity storage that hands out 32-bit ids.
 //!
-//! Ids stay valid until freed, and a freed id is handed out again. Storage is reserved once; pages are touched as ids are first
-//! used, so a large limit costs address space, not memory. A freed value stays in place until its id is reused: whatever it owns
-//! must be taken out by the caller before [`Slab::free`].
+//! Ids stay valid until freed, and a freed id is handed out again. Storage is reserved once; pages
+//! are touched as ids are first used, so a large limit costs address space, not memory. A freed
+//! value stays in place until its id is reused: whatever it owns must be taken out by the caller
+//! before [`Slab::free`].
 
 use std::ops::{Index, IndexMut, Range};
 

@@ -1,8 +1,10 @@
-//! Client addresses from a pool: (address, port) slots, each in use by at most one connection, and none used again before its quarantine
-//! is over (the target may hold the old connection in TIME_WAIT, RFC 9293 section 3.6.1).
+//! Client addresses from a pool: (address, port) slots, each in use by at most one connection, and
+//! none used again before its quarantine is over (the target may hold the old connection in
+//! TIME_WAIT, RFC 9293 section 3.6.1).
 //!
-//! A core owns a range of ports on every pool address. Slots are dealt out round the whole range, so that a slot rests as long as
-//! possible; the starting point is a seed, so that a restarted engine does not meet its own TIME_WAIT at once.
+//! A core owns a range of ports on every pool address. Slots are dealt out round the whole range,
+//! so that a slot rests as long as possible; the starting point is a seed, so that a restarted
+//! engine does not meet its own TIME_WAIT at once.
 
 use wire::{Addr, Endpoint, Nanos};
 

@@ -1,9 +1,11 @@
-//! Flow tables: from a connection's two endpoints to the id of what is kept for it, with one hash and, as a rule, one cache line a packet.
+//! Flow tables: from a connection's two endpoints to the id of what is kept for it, with one hash
+//! and, as a rule, one cache line a packet.
 //!
-//! Open addressing with linear probing. An entry is eight bytes, half a hash and a 32-bit id; the key lives in the slab the id points into, so
-//! it is not kept twice and is only looked at when the half hash agrees. Removal closes the gap it leaves, so there are no tombstones: a
-//! table never grows and never needs to be rebuilt, however long it is used. The hash is seeded, so that addresses chosen by a stranger
-//! cannot make chains.
+//! Open addressing with linear probing. An entry is eight bytes, half a hash and a 32-bit id; the
+//! key lives in the slab the id points into, so it is not kept twice and is only looked at when the
+//! half hash agrees. Removal closes the gap it leaves, so there are no tombstones: a table never
+//! grows and never needs to be rebuilt, however long it is used. The hash is seeded, so that
+//! addresses chosen by a stranger cannot make chains.
 
 use foldhash::fast::FixedState;
 use std::hash::{BuildHasher, Hasher};
@@ -11,7 +13,8 @@ use wire::Flow;
 
 /// See the module's documentation.
 pub struct FlowTable {
-    /// Half a hash above an id plus one; 0 is free. Zeroed memory, so that pages of a large table are touched only when used.
+    /// Half a hash above an id plus one; 0 is free. Zeroed memory, so that pages of a large table
+    /// are touched only when used.
     slots: Vec<u64>,
     used: usize,
     capacity: usize,
@@ -47,7 +50,8 @@ const fn id_of(entry: u64) -> u32 {
 }
 
 impl FlowTable {
-    /// What room for one flow costs: two thirds of the slots are used at most, which keeps chains at about two entries.
+    /// What room for one flow costs: two thirds of the slots are used at most, which keeps chains
+    /// at about two entries.
     pub const BYTES_PER_FLOW: usize = size_of::<u64>() * 3 / 2;
 
     /// A table for `capacity` flows.
@@ -110,7 +114,8 @@ impl FlowTable {
         (found != 0 && hash_of(found) == hash).then(|| id_of(found))
     }
 
-    /// Keeps `id` for its flow, which must not be in the table. A table that is full, which the slab of its ids rules out, takes no more.
+    /// Keeps `id` for its flow, which must not be in the table. A table that is full, which the
+    /// slab of its ids rules out, takes no more.
     #[inline]
     pub fn insert(&mut self, id: u32, key: impl Fn(u32) -> Flow) {
         debug_assert!(self.used < self.capacity);
@@ -151,7 +156,8 @@ impl FlowTable {
                 break;
             }
             let home = self.home(hash_of(moved));
-            // An entry stays if its home lies behind the gap, on the way from the gap to where it is.
+            // An entry stays if its home lies behind the gap, on the way from the gap to where it
+            // is.
             let stays = if gap <= at {
                 gap < home && home <= at
             } else {

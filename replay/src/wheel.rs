@@ -1,7 +1,9 @@
-//! A hierarchical timer wheel with intrusive links: arm, re-arm and cancel in constant time, no allocation.
+//! A hierarchical timer wheel with intrusive links: arm, re-arm and cancel in constant time, no
+//! allocation.
 //!
-//! A timer is a small integer id, armed at most once at a time. Four levels of 256 slots; the finest slot is [`TICK`] long, the
-//! wheel spans about 78 hours, later deadlines are clamped to that. A timer never fires early, and at most one tick late by the wheel's own doing.
+//! A timer is a small integer id, armed at most once at a time. Four levels of 256 slots; the
+//! finest slot is [`TICK`] long, the wheel spans about 78 hours, later deadlines are clamped to
+//! that. A timer never fires early, and at most one tick late by the wheel's own doing.
 
 use crate::slab::NIL;
 use wire::Nanos;
@@ -127,7 +129,8 @@ impl Wheel {
         }
     }
 
-    /// Moves to the next finest slot that holds a timer, to the next turn of a coarser level, or to `now`.
+    /// Moves to the next finest slot that holds a timer, to the next turn of a coarser level, or to
+    /// `now`.
     fn step(&mut self, now: u64) {
         let from = (self.current % SLOTS as u64) as usize + 1;
         let turn = (self.current | (SLOTS as u64 - 1)) + 1;

@@ -1,7 +1,8 @@
-//! What proves the appliance: ports in plain memory for unit tests and benches, and a lab of network namespaces with real
-//! servers, a mirror port and recorders for end-to-end tests.
+//! What proves the appliance: ports in plain memory for unit tests and benches, and a lab of
+//! network namespaces with real servers, a mirror port and recorders for end-to-end tests.
 //!
-//! Nothing here is part of the product; the product's crates use it as a development dependency only, without its `lab` feature.
+//! Nothing here is part of the product; the product's crates use it as a development dependency
+//! only, without its `lab` feature.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "lab")]

@@ -1,9 +1,11 @@
-//! Bounded closed-loop clients for exact workloads: short and keep-alive HTTP, redis with and without pipelining, SMTP.
+//! Bounded closed-loop clients for exact workloads: short and keep-alive HTTP, redis with and
+//! without pipelining, SMTP.
 //!
-//! Each client waits for the complete answer before it asks again, as real clients do, and checks it. Every request carries
-//! bytes of its own (seed, connection and request number), so two connections never send the same and their hashes can be compared. A
-//! workload is finished when all of its connections have been closed in order by both sides; whatever else happens to a connection
-//! is an error that is counted and named.
+//! Each client waits for the complete answer before it asks again, as real clients do, and checks
+//! it. Every request carries bytes of its own (seed, connection and request number), so two
+//! connections never send the same and their hashes can be compared. A workload is finished when
+//! all of its connections have been closed in order by both sides; whatever else happens to a
+//! connection is an error that is counted and named.
 
 mod client;
 mod dialogue;
@@ -26,7 +28,8 @@ pub enum Talk {
     Get,
     /// HTTP/1.1 POST with bodies of these sizes in bytes, taken in turn.
     Post(Vec<usize>),
-    /// Redis SET with a value of `value` bytes, `pipeline` commands in one write before the answers are read.
+    /// Redis SET with a value of `value` bytes, `pipeline` commands in one write before the answers
+    /// are read.
     Redis {
         /// Commands in flight.
         pipeline: usize,
@@ -52,7 +55,8 @@ pub struct Workload {
     pub requests: usize,
     /// Connections at the same time.
     pub concurrency: usize,
-    /// Requests started in a second, all connections together; 0 for as many as the server answers.
+    /// Requests started in a second, all connections together; 0 for as many as the server
+    /// answers.
     pub rate: u32,
     /// Makes the bytes of this run differ from those of another one.
     pub seed: u64,
@@ -75,7 +79,8 @@ pub struct Summary {
     pub first_error: Option<String>,
 }
 
-/// Starts requests no faster than a rate: the n-th at n/rate seconds, or at once when the time has passed.
+/// Starts requests no faster than a rate: the n-th at n/rate seconds, or at once when the time has
+/// passed.
 struct Pace {
     start: Instant,
     rate: u32,
@@ -96,8 +101,8 @@ impl Pace {
 /// Runs a workload to its end.
 ///
 /// # Errors
-/// The workload says nothing (no connection, no request, no client at a time, an empty list of sizes). What goes wrong on the way
-/// is counted in the summary.
+/// The workload says nothing (no connection, no request, no client at a time, an empty list of
+/// sizes). What goes wrong on the way is counted in the summary.
 pub async fn run(workload: Workload) -> Result<Summary> {
     let w = &workload;
     if w.connections == 0 || w.requests == 0 || w.concurrency == 0 {

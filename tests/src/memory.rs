@@ -1,9 +1,11 @@
-//! Packet I/O over plain memory: the worker loop that runs on an lcore runs over these ports in a test or a bench.
+//! Packet I/O over plain memory: the worker loop that runs on an lcore runs over these ports in a
+//! test or a bench.
 //!
-//! What always holds: a payload is a counted reference to the buffer it was received in, so nothing is copied and a test can see
-//! from [`MemoryFrame::references`] who still holds a buffer; after construction no call allocates (queues have the capacity they
-//! were made with, frames are built beforehand); a full queue refuses and never grows. Ports may be used from several threads; a lock is taken once a
-//! burst.
+//! What always holds: a payload is a counted reference to the buffer it was received in, so nothing
+//! is copied and a test can see from [`MemoryFrame::references`] who still holds a buffer; after
+//! construction no call allocates (queues have the capacity they were made with, frames are built
+//! beforehand); a full queue refuses and never grows. Ports may be used from several threads; a
+//! lock is taken once a burst.
 
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
@@ -22,8 +24,8 @@ const ETHERNET: usize = 14;
 
 /// A frame in memory: one counted buffer, or a chain of them.
 ///
-/// Cloning it makes another reference to the same buffers, which a driver never does: it is how a bench sends one pre-built
-/// frame many times.
+/// Cloning it makes another reference to the same buffers, which a driver never does: it is how a
+/// bench sends one pre-built frame many times.
 #[derive(Clone)]
 pub struct MemoryFrame {
     data: Arc<Box<[u8]>>,
@@ -37,8 +39,9 @@ impl MemoryFrame {
         Self::chained(bytes, MAX_SEGMENT)
     }
 
-    /// A frame whose buffer segments hold at most `segment` bytes each, as a driver with small buffers delivers a long frame.
-    /// `segment` is taken as at least 1 and at most [`MAX_SEGMENT`].
+    /// A frame whose buffer segments hold at most `segment` bytes each, as a driver with small
+    /// buffers delivers a long frame. `segment` is taken as at least 1 and at most
+    /// [`MAX_SEGMENT`].
     pub fn chained(bytes: &[u8], segment: usize) -> Self {
         let segment = segment.clamp(1, MAX_SEGMENT);
         let mut rest = None;
@@ -110,7 +113,8 @@ impl Frame for MemoryFrame {
     fn split_rest(&mut self) -> Option<Self> {
         let rest = self.rest.take()?;
         let captured_at = self.captured_at;
-        // A chain that was cloned is shared: then its head is another reference, otherwise it moves out.
+        // A chain that was cloned is shared: then its head is another reference, otherwise it moves
+        // out.
         Some(Self {
             captured_at,
             ..Arc::unwrap_or_clone(rest)
@@ -177,7 +181,8 @@ impl Payload for MemoryPayload {
     }
 }
 
-/// A frame as it was sent: the headers that were handed over and a reference to the payload behind them.
+/// A frame as it was sent: the headers that were handed over and a reference to the payload behind
+/// them.
 #[derive(Debug)]
 pub struct Sent {
     /// Ethernet to the last TCP option.
@@ -249,8 +254,8 @@ impl Rx for MemoryRx {
 
 /// The transmitting queue of a port in memory.
 ///
-/// It fails on demand in each way that a driver can: [`MemoryTx::set_mtu`], a queue of few descriptors, [`MemoryWire::set_taking`]
-/// and [`MemoryWire::set_buffers`].
+/// It fails on demand in each way that a driver can: [`MemoryTx::set_mtu`], a queue of few
+/// descriptors, [`MemoryWire::set_taking`] and [`MemoryWire::set_buffers`].
 #[derive(Debug)]
 pub struct MemoryTx {
     queued: VecDeque<Sent>,
@@ -361,7 +366,8 @@ impl MemoryWire {
         self.from_port.lock().drain(..).collect()
     }
 
-    /// Forgets all frames that the port has sent and flushed, without allocating. Returns how many they were.
+    /// Forgets all frames that the port has sent and flushed, without allocating. Returns how many
+    /// they were.
     pub fn discard(&self) -> usize {
         let mut queue = self.from_port.lock();
         let n = queue.len();
@@ -382,7 +388,8 @@ impl MemoryWire {
             .taking = frames;
     }
 
-    /// How many more sends find a buffer for their headers before [`TxError::NoBuffer`]; `usize::MAX`, which is the start, is no limit.
+    /// How many more sends find a buffer for their headers before [`TxError::NoBuffer`];
+    /// `usize::MAX`, which is the start, is no limit.
     pub fn set_buffers(&self, frames: usize) {
         self.faults
             .lock()
@@ -431,7 +438,8 @@ impl MemoryPort {
     }
 }
 
-/// An endless mirror for benches: yields the same pre-built frames again and again, up to a number of frames.
+/// An endless mirror for benches: yields the same pre-built frames again and again, up to a number
+/// of frames.
 #[derive(Debug)]
 pub struct RepeatRx {
     frames: Vec<MemoryFrame>,

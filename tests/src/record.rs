@@ -1,7 +1,8 @@
-//! What the recorder writes: one line of JSON for each connection it carried, and how such lists are compared.
+//! What the recorder writes: one line of JSON for each connection it carried, and how such lists
+//! are compared.
 //!
-//! The recorder stands in front of a server and sees the client's byte stream as the server's TCP delivered it, so two equal
-//! records mean that two servers were told the same.
+//! The recorder stands in front of a server and sees the client's byte stream as the server's TCP
+//! delivered it, so two equal records mean that two servers were told the same.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -53,8 +54,8 @@ impl Record {
 /// Which connections of two lists belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// Those with the same client address and port. A client that uses its port again, while at the target the connection before is not over, may
-    /// come from another port for this once.
+    /// Those with the same client address and port. A client that uses its port again, while at the
+    /// target the connection before is not over, may come from another port for this once.
     Endpoint,
     /// Any with the same bytes: the client has another address at the target.
     Bytes,
@@ -92,8 +93,8 @@ fn count(records: &[Record], mode: Match) -> BTreeMap<Key<'_>, usize> {
     counts
 }
 
-/// Takes out of both lists what belongs together but for the port, where production's client used its port more than once, and nobody used the
-/// other port there.
+/// Takes out of both lists what belongs together but for the port, where production's client used
+/// its port more than once, and nobody used the other port there.
 fn moved(
     production: &[Record],
     missing: &mut Vec<(Key<'_>, usize)>,
@@ -120,10 +121,11 @@ fn moved(
     extra.retain(|(_, n)| *n > 0);
 }
 
-/// Checks that the target's clients sent exactly what production's did, each connection `copies` times.
+/// Checks that the target's clients sent exactly what production's did, each connection `copies`
+/// times.
 ///
-/// With [`Match::Endpoint`] the first copy must come from the same address and port; further copies have other ports, so use
-/// [`Match::Bytes`] for them.
+/// With [`Match::Endpoint`] the first copy must come from the same address and port; further copies
+/// have other ports, so use [`Match::Bytes`] for them.
 ///
 /// # Errors
 /// A sentence with the numbers, and below it up to ten connections that differ on each side.

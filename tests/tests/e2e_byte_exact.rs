@@ -1,7 +1,8 @@
 //! The target receives exactly what the clients sent, in every way the appliance can be set up.
 //!
-//! One test for each combination of embedded or remote intercept, pool or own client addresses, IPv4 or IPv6, one worker or two; each
-//! runs the whole load. They run one after another, as a machine has just so many cores to replay on.
+//! One test for each combination of embedded or remote intercept, pool or own client addresses,
+//! IPv4 or IPv6, one worker or two; each runs the whole load. They run one after another, as a
+//! machine has just so many cores to replay on.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,5 @@
-//! Engines and intercepts in other numbers than one and one, an intercept that dies, and what a link shows to others.
+//! Engines and intercepts in other numbers than one and one, an intercept that dies, and what a
+//! link shows to others.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -46,7 +47,8 @@ impl Rig {
         Self { services, lab }
     }
 
-    /// Short connections, connections kept alive, and bodies of several segments. Returns how many turns they are.
+    /// Short connections, connections kept alive, and bodies of several segments. Returns how many
+    /// turns they are.
     fn load(&self, family: Family) -> u64 {
         let mut all = 0;
         for (seed, (talk, connections, requests)) in [
@@ -73,7 +75,8 @@ impl Rig {
         all
     }
 
-    /// Ends the servers, when the target has had as many times production's connections as that. What each side recorded.
+    /// Ends the servers, when the target has had as many times production's connections as that.
+    /// What each side recorded.
     fn stop(&mut self, times: usize) -> (Vec<Record>, Vec<Record>) {
         let (mut production, mut target) = (Vec::new(), Vec::new());
         for (p, t) in self.services.drain(..) {
@@ -244,7 +247,8 @@ fn own_addresses_that_another_engine_has_are_refused_and_said() {
         extra: vec![("traffic", "gate_timeout = \"200ms\"".to_owned())],
         ..options
     };
-    // Both see the same clients and would speak for them to the same target: who claims a client first has it.
+    // Both see the same clients and would speak for them to the same target: who claims a client
+    // first has it.
     let engines = [EngineOptions::default(), second_engine()]
         .map(|options| Engine::start(&rig.lab, &own(options)).unwrap());
     rig.load(Family::V4);
@@ -281,7 +285,8 @@ fn route(lab: &Lab, prefix: &str, via: &str) {
     .unwrap();
 }
 
-/// One engine, two intercepts: each gets the responses that the target's routes bring it, and the engine gets them all.
+/// One engine, two intercepts: each gets the responses that the target's routes bring it, and the
+/// engine gets them all.
 fn two_intercepts(test: &str, clients: Clients, families: &[Family], routes: &[(&str, &str)]) {
     if skipped(test) {
         return;
@@ -361,7 +366,8 @@ fn end_load(mut load: Process) -> Summary {
     summary
 }
 
-/// The intercept dies under load and comes back two seconds later. What was under way is finished, what came meanwhile is shed and counted.
+/// The intercept dies under load and comes back two seconds later. What was under way is finished,
+/// what came meanwhile is shed and counted.
 fn outage(test: &str, clients: Clients) {
     if skipped(test) {
         return;
@@ -369,7 +375,8 @@ fn outage(test: &str, clients: Clients) {
     let _turn = Turn::take().unwrap();
     let mut rig = Rig::start(None, &[Service::Http]);
     let mut intercept = Intercept::start(&rig.lab, &InterceptOptions::default()).unwrap();
-    // A session that was shed is not joined in its middle here, so that each is either replayed as a whole or not at all.
+    // A session that was shed is not joined in its middle here, so that each is either replayed as
+    // a whole or not at all.
     let options = EngineOptions {
         clients,
         extra: vec![("traffic", "full_sessions_only = true".to_owned())],
@@ -453,7 +460,8 @@ fn outage(test: &str, clients: Clients) {
     clean(&report);
     assert_eq!(report.number("replayed.sessions").unwrap(), sessions);
     assert_eq!(target.len() as u64, sessions);
-    // What the target got, production got, byte for byte; and of the long connections it got every one.
+    // What the target got, production got, byte for byte; and of the long connections it got every
+    // one.
     let same = |a: &Record, b: &Record| {
         a.sha256 == b.sha256 && (clients == Clients::Pool || a.peer == b.peer)
     };
@@ -488,7 +496,8 @@ fn a_killed_intercept_costs_new_sessions_alone_with_own_addresses() {
 
 const KEY: &str = "key_file = \"link.key\"";
 
-/// What crosses the control network while a load is replayed, with the first bytes of each response's payload in its record.
+/// What crosses the control network while a load is replayed, with the first bytes of each
+/// response's payload in its record.
 fn on_the_control_network(edits: &[(&'static str, String)]) -> (Vec<u8>, String) {
     let mut rig = Rig::start(None, &[Service::Http]);
     let path = rig.lab.file("link.pcap");

@@ -1,4 +1,5 @@
-//! Links that must not come up and intercepts that cannot run: exit codes, sentences, and nothing left behind.
+//! Links that must not come up and intercepts that cannot run: exit codes, sentences, and nothing
+//! left behind.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on is to fail there"

@@ -1,4 +1,5 @@
-//! A replay network that loses packets costs time, not bytes: the replicas retransmit as any TCP sender does.
+//! A replay network that loses packets costs time, not bytes: the replicas retransmit as any TCP
+//! sender does.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,5 +1,5 @@
-//! Offline replay of capture files that are made here: every file format and link type, pace, repetition, frames that were cut or lost, and
-//! files that are no captures.
+//! Offline replay of capture files that are made here: every file format and link type, pace,
+//! repetition, frames that were cut or lost, and files that are no captures.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on is to fail there"
@@ -122,7 +122,8 @@ fn loops_deliver_every_stream_as_often() {
         ];
         let mut frames: Vec<Frame> = talks.iter().flat_map(Conversation::frames).collect();
         frames.sort_by_key(|f| f.at_us);
-        // One that is still open when the file ends: its last three frames are the end of the conversation.
+        // One that is still open when the file ends: its last three frames are the end of the
+        // conversation.
         let open = conversation(42_003, &[300, 301]);
         let open_frames = open.frames();
         frames.extend_from_slice(&open_frames[..open_frames.len() - 3]);
@@ -148,8 +149,9 @@ fn client_data(frames: &[Frame]) -> Vec<usize> {
     (0..frames.len()).filter(|i| is_data(&frames[*i])).collect()
 }
 
-/// Bytes that were not captured are never made up: the turn they lie in is lost, the connection that carries it is reset, and the session
-/// goes on with the next turn that certainly begins where it seems to: what stands right behind the hole may have begun in it.
+/// Bytes that were not captured are never made up: the turn they lie in is lost, the connection
+/// that carries it is reset, and the session goes on with the next turn that certainly begins where
+/// it seems to: what stands right behind the hole may have begun in it.
 #[test]
 fn a_cut_or_missing_frame_costs_its_turn_and_is_never_made_up() {
     with_rig(
@@ -159,8 +161,8 @@ fn a_cut_or_missing_frame_costs_its_turn_and_is_never_made_up() {
             let whole = talk.frames();
             let data = client_data(&whole);
             assert_eq!(data.len(), 7, "the third turn takes three frames");
-            // The frame's number among the client's, how many bytes of its payload are kept, the turn it is in, and the first turn that is sure to
-            // come after it.
+            // The frame's number among the client's, how many bytes of its payload are kept, the
+            // turn it is in, and the first turn that is sure to come after it.
             for (nth, kept, turn, next) in [
                 (0, 0, 0, 2),
                 (1, 50, 1, 3),
@@ -190,7 +192,8 @@ fn a_cut_or_missing_frame_costs_its_turn_and_is_never_made_up() {
                 assert_eq!(n("lost.turns"), n("lost.reason.hole.turns"), "{case}");
                 assert!(n("replayed.turns") >= (turn + 5 - next) as u64, "{case}");
 
-                // All that came is from the capture, in order; all before the hole came first, all that is sure to come came last.
+                // All that came is from the capture, in order; all before the hole came first, all
+                // that is sure to come came last.
                 let stream = streams(&on_link(link::ETHERNET, &frames)).remove(0);
                 let all: Vec<u8> = r.connections.iter().flat_map(|c| c.bytes.clone()).collect();
                 assert!(!stream.is_whole(), "{case}");

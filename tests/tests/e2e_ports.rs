@@ -1,4 +1,5 @@
-//! Where frames come from and where they go: pools, routes, mirror ports, memory, and what the interfaces are like afterwards.
+//! Where frames come from and where they go: pools, routes, mirror ports, memory, and what the
+//! interfaces are like afterwards.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -18,7 +19,8 @@ use tests::load::{Talk, Workload};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Short HTTP connections and some that are kept alive, of all families. Returns how many turns it is.
+/// Short HTTP connections and some that are kept alive, of all families. Returns how many turns it
+/// is.
 fn run_http(trial: &mut Trial, families: &[Family]) -> u64 {
     let mut all = 0;
     for family in families {
@@ -40,7 +42,8 @@ fn run_http(trial: &mut Trial, families: &[Family]) -> u64 {
     all
 }
 
-/// The pool is a part of the target's own subnet: no route leads to it, somebody has to answer ARP and ND for it.
+/// The pool is a part of the target's own subnet: no route leads to it, somebody has to answer ARP
+/// and ND for it.
 fn pool_on_the_wire(test: &str, responses: Responses) {
     if skipped(test) {
         return;
@@ -74,7 +77,8 @@ fn pool_on_the_wire(test: &str, responses: Responses) {
     let neighbours = trial.lab.run(Node::Target, "ip", &["neigh"]).unwrap();
     let outcome = trial.finish().unwrap_or_else(|e| panic!("{test}: {e:#}"));
     assert_eq!(outcome.connections, 420);
-    // Each address of the pool that was used was asked for, and the one answered who takes the responses.
+    // Each address of the pool that was used was asked for, and the one answered who takes the
+    // responses.
     let mac = match responses {
         Responses::Embedded => "02:00:00:00:20:09",
         Responses::Remote => "02:00:00:00:20:03",
@@ -110,7 +114,8 @@ fn a_target_behind_a_router() {
         ..LabOptions::default()
     })
     .unwrap();
-    // The assistant is a router between the target's networks and two others, in which the appliance is.
+    // The assistant is a router between the target's networks and two others, in which the
+    // appliance is.
     let script = "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 0 >ipv6/conf/all/disable_ipv6; echo 0 >ipv6/conf/abs0/disable_ipv6\n\
         echo 1 >ipv6/conf/all/forwarding; for i in all abs0; do echo 0 >ipv4/conf/$i/send_redirects; done\n\
         ip addr add 10.20.0.3/24 dev abs0; ip addr add 10.50.0.1/24 dev abs0\n\
@@ -159,8 +164,8 @@ fn a_target_behind_a_router() {
     );
 }
 
-/// Between the appliance and the target a router whose further link carries smaller packets only: it says so to the client addresses, so to whoever
-/// absorbs the responses.
+/// Between the appliance and the target a router whose further link carries smaller packets only:
+/// it says so to the client addresses, so to whoever absorbs the responses.
 fn narrow_path(test: &str, responses: Responses) {
     if skipped(test) {
         return;
@@ -171,7 +176,8 @@ fn narrow_path(test: &str, responses: Responses) {
         ..LabOptions::default()
     })
     .unwrap();
-    // The appliance's own kernel is the router: the engine's port is one end of a wire to it. It must not route what arrives at that end once more.
+    // The appliance's own kernel is the router: the engine's port is one end of a wire to it. It
+    // must not route what arrives at that end once more.
     let script = "ip link add rv0 type veth peer name rv1\n\
         cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 0 >ipv4/conf/rv0/forwarding; for i in all rv0 rv1 replay0; do echo 0 >ipv4/conf/$i/rp_filter; done\n\
         for i in all rv1 replay0; do echo 0 >ipv6/conf/$i/disable_ipv6; done; echo 1 >ipv6/conf/all/forwarding\n\

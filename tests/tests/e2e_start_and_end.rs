@@ -1,4 +1,5 @@
-//! How the engine starts, what it says to bad input, and how it ends: exit codes, sentences, and nothing left behind.
+//! How the engine starts, what it says to bad input, and how it ends: exit codes, sentences, and
+//! nothing left behind.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on is to fail there"

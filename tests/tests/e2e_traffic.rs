@@ -1,4 +1,5 @@
-//! Which sessions are replayed and how often, from how much of a mirror, and that the books balance while it goes on.
+//! Which sessions are replayed and how often, from how much of a mirror, and that the books balance
+//! while it goes on.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -230,8 +231,9 @@ fn one_direction_of_the_mirror_is_enough() {
         .iter()
         .map(|r| r.number("production.turns").unwrap())
         .collect();
-    // HTTP 30 × 20 and 4 × 10, redis 10 × 10, SMTP 10 × 15: EHLO, twice MAIL, RCPT, DATA and the text, QUIT. The clients' own
-    // acknowledgments say so, whether or not the server's words are seen.
+    // HTTP 30 × 20 and 4 × 10, redis 10 × 10, SMTP 10 × 15: EHLO, twice MAIL, RCPT, DATA and the
+    // text, QUIT. The clients' own acknowledgments say so, whether or not the server's words
+    // are seen.
     assert_eq!(turns, [600 + 40 + 100 + 150; 2]);
     let frames = |i: usize| outcomes[i].number("mirror.frames").unwrap();
     assert!(frames(1) * 4 < frames(0) * 3, "one direction was mirrored");

@@ -1,4 +1,5 @@
-//! Production is untouched: neither its server nor its clients ever meet a frame of the appliance, and the mirror port never sends.
+//! Production is untouched: neither its server nor its clients ever meet a frame of the appliance,
+//! and the mirror port never sends.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,7 +1,9 @@
-//! Hard weather on the wires: a replay network and a mirror that lose frames, a mirror that shows each of them twice, or out of order.
+//! Hard weather on the wires: a replay network and a mirror that lose frames, a mirror that shows
+//! each of them twice, or out of order.
 //!
-//! Loss between the appliance and the target costs time and no byte. Loss on the mirror costs the turns it hits and no other. What the weather did
-//! is known from the kernel's counters and from captures, never from the appliance.
+//! Loss between the appliance and the target costs time and no byte. Loss on the mirror costs the
+//! turns it hits and no other. What the weather did is known from the kernel's counters and from
+//! captures, never from the appliance.
 #![cfg(feature = "lab")]
 #![allow(
     clippy::unwrap_used,
@@ -48,7 +50,8 @@ fn uploads(connections: usize, size: usize, rate: u32, seed: u64) -> Workload {
     }
 }
 
-/// The load crosses a replay network that loses `percent` of the packets each way; nothing of it is lost.
+/// The load crosses a replay network that loses `percent` of the packets each way; nothing of it is
+/// lost.
 fn crosses(test: &str, percent: u8, load: &Workload) {
     if skipped(test) {
         return;
@@ -83,7 +86,8 @@ fn crosses(test: &str, percent: u8, load: &Workload) {
     assert_eq!(outcome.connections, load.connections);
     assert_eq!(number("production.turns"), load.connections as u64);
     assert_eq!(number("replayed.turns"), load.connections as u64);
-    // An upload of a MiB takes some 700 segments, a short request some 4; half of what has to be lost of them is enough to prove that there was loss.
+    // An upload of a MiB takes some 700 segments, a short request some 4; half of what has to be
+    // lost of them is enough to prove that there was loss.
     let segments = load.connections as u64 * if load.talk == Talk::Get { 4 } else { 700 };
     assert!(
         lost * 200 >= segments * u64::from(percent),
@@ -116,7 +120,8 @@ fn five_percent_of_uploads() {
     crosses("five_percent_of_uploads", 5, &load);
 }
 
-/// A mirror that loses 1 % of the frames: the sessions that were hit lose the turns that were hit, all others arrive byte for byte.
+/// A mirror that loses 1 % of the frames: the sessions that were hit lose the turns that were hit,
+/// all others arrive byte for byte.
 #[test]
 fn a_mirror_that_loses_frames() {
     let test = "a_mirror_that_loses_frames";
@@ -161,9 +166,11 @@ fn mirror_loses(lab: &Lab) -> Result<()> {
         ensure!(summary.errors == 0, "production failed: {summary:?}");
     }
     let sight = watch.stop(Service::Http.on_production(Family::V4))?;
-    // A gap that no acknowledgment of the server told of is waited for 3 s, of which ending the captures took two.
+    // A gap that no acknowledgment of the server told of is waited for 3 s, of which ending the
+    // captures took two.
     std::thread::sleep(Duration::from_secs(2));
-    // Where neither the client's FIN nor the server's acknowledgment of it was shown, nothing tells that the last turn is over. All others are settled.
+    // Where neither the client's FIN nor the server's acknowledgment of it was shown, nothing tells
+    // that the last turn is over. All others are settled.
     let open_ended = sight.sessions.iter().filter(|s| !s.end_shown).count() as u64;
     let before = wait_until("turns settled", Duration::from_secs(30), || {
         let Some(report) = engine.report()? else {
@@ -203,7 +210,8 @@ fn check_costs(sight: &Sight, report: &Report) -> Result<()> {
         .iter()
         .map(tests::lab::weather::holes::Session::price)
         .fold((0, 0), |(l, m), (least, most)| (l + least, m + most));
-    // Each session without SYN begins in its midst. One whose port was in use before may be taken for the end of the session before it.
+    // Each session without SYN begins in its midst. One whose port was in use before may be taken
+    // for the end of the session before it.
     let late = sessions.iter().filter(|s| !s.syn_shown && s.was_seen());
     let (surely, at_most) = (
         late.clone().filter(|s| !s.port_used_twice).count() as u64,
@@ -240,7 +248,8 @@ fn check_costs(sight: &Sight, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// What arrived at the target is what it has to be: all of the sessions that were shown, of the others the turns that were shown.
+/// What arrived at the target is what it has to be: all of the sessions that were shown, of the
+/// others the turns that were shown.
 fn check_target(
     lab: &Lab,
     sight: &Sight,
@@ -329,7 +338,8 @@ fn a_mirror_that_shows_everything_twice() {
     assert_eq!(report.number("production.turns").unwrap(), turns);
 }
 
-/// A mirror on which frames overtake others, of the same connection and of any: nothing is lost and all bytes are in their place.
+/// A mirror on which frames overtake others, of the same connection and of any: nothing is lost and
+/// all bytes are in their place.
 #[test]
 fn a_mirror_that_reorders() {
     let test = "a_mirror_that_reorders";

@@ -1,5 +1,5 @@
-//! Targets in trouble: slow, standing still, restarted, closed, far away. The engine stays within its memory, sheds by the rules,
-//! says what happened, and recovers by itself.
+//! Targets in trouble: slow, standing still, restarted, closed, far away. The engine stays within
+//! its memory, sheds by the rules, says what happened, and recovers by itself.
 #![cfg(feature = "lab")]
 #![allow(
     clippy::unwrap_used,
@@ -102,7 +102,8 @@ fn lost_only_for(report: &Report, reasons: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A target that reads 10 KB a second of each connection out of a tiny buffer: as long as there is memory, nothing is lost.
+/// A target that reads 10 KB a second of each connection out of a tiny buffer: as long as there is
+/// memory, nothing is lost.
 #[test]
 fn a_slow_target_costs_time() {
     on_stage(
@@ -128,7 +129,8 @@ fn a_slow_target_costs_time() {
     );
 }
 
-/// The same with more than the engine may keep: it gives up what is over the limits, counts it, and stays within its memory.
+/// The same with more than the engine may keep: it gives up what is over the limits, counts it, and
+/// stays within its memory.
 #[test]
 fn a_slow_target_with_little_memory() {
     on_stage(
@@ -144,7 +146,8 @@ fn a_slow_target_with_little_memory() {
             front.throttle(lab, 10_000, 2_048)
         },
         |stage| {
-            // Each of the first is more than a session may hold, all of the others together are more than there are buffers for.
+            // Each of the first is more than a session may hold, all of the others together are
+            // more than there are buffers for.
             stage.load(&load(Talk::Post(vec![1 << 20]), 4, 1, 2, 10))?;
             stage.load(&load(Talk::Post(vec![300_000]), 60, 1, 4, 20))?;
             let during = stage.report()?;
@@ -157,7 +160,8 @@ fn a_slow_target_with_little_memory() {
                 during.number("production.sessions_shed")? > 0,
                 "nothing was shed:\n{during}"
             );
-            // Sessions hold three quarters of the buffers at most, and new ones are shed when an eighth of that is left.
+            // Sessions hold three quarters of the buffers at most, and new ones are shed when an
+            // eighth of that is left.
             let (most, size) = (stage.memory().most_used, during.number("buffers.size")?);
             ensure!(
                 most * 10 >= size * 6,
@@ -202,8 +206,8 @@ fn a_target_that_stands_still_and_goes_on() {
     );
 }
 
-/// A target whose service is restarted: what it had is reset, what comes meanwhile is refused, and both are counted; kept-alive sessions go on with new
-/// connections.
+/// A target whose service is restarted: what it had is reset, what comes meanwhile is refused, and
+/// both are counted; kept-alive sessions go on with new connections.
 #[test]
 fn a_target_that_is_restarted() {
     on_stage(
@@ -247,7 +251,8 @@ fn a_target_that_is_restarted() {
 /// Uploads that the crash finds under way.
 const UPLOADS: u64 = 5;
 
-/// A target whose service crashes with requests unread: they are reset, what comes while it is gone is refused, and both are counted.
+/// A target whose service crashes with requests unread: they are reset, what comes while it is gone
+/// is refused, and both are counted.
 #[test]
 fn a_target_that_crashes() {
     on_stage(
@@ -273,7 +278,8 @@ fn a_target_that_crashes() {
             stage.end(short, Duration::from_secs(60))?;
             let report = stage.settle(20 * 40 + 400 + UPLOADS, Duration::from_secs(60))?;
             let lost = |reason: &str| report.number(&format!("lost.reason.{reason}.turns"));
-            // Each of the 20 had asked and was not answered, but its question was acknowledged, which makes it replayed; the uploads were not.
+            // Each of the 20 had asked and was not answered, but its question was acknowledged,
+            // which makes it replayed; the uploads were not.
             ensure!(
                 lost("target_reset")? >= UPLOADS && report.number("target.resets")? >= UPLOADS + 20,
                 "what was not read was not reset:\n{report}"
@@ -292,7 +298,8 @@ fn a_target_that_crashes() {
     );
 }
 
-/// A target whose port is closed all the time: each turn is refused and counted, and when the port opens all is well.
+/// A target whose port is closed all the time: each turn is refused and counted, and when the port
+/// opens all is well.
 #[test]
 fn a_target_that_is_closed() {
     on_stage(
@@ -346,7 +353,8 @@ fn a_target_far_away() {
     );
 }
 
-/// Emulated clients 50 ms away: the target gets the acknowledgments of its answers that late, and nothing else changes.
+/// Emulated clients 50 ms away: the target gets the acknowledgments of its answers that late, and
+/// nothing else changes.
 #[test]
 fn clients_far_away() {
     let mut engine = StageOptions::default().engine;
@@ -360,7 +368,8 @@ fn clients_far_away() {
         |front, lab| front.open(lab),
         |stage| {
             let capture = Capture::start(&stage.lab, Node::Target, "eth0", Direction::Both)?;
-            // Each client asks every 200 ms, so that no request carries the acknowledgment of the answer before it.
+            // Each client asks every 200 ms, so that no request carries the acknowledgment of the
+            // answer before it.
             stage.load(&load(Talk::Get, 20, 10, 20, 100))?;
             let report = stage.settle(200, Duration::from_secs(60))?;
             report.check_nothing_lost()?;
@@ -392,7 +401,8 @@ fn clients_far_away() {
     );
 }
 
-/// How long after each answer of the target the first segment came that acknowledged all of it, in us.
+/// How long after each answer of the target the first segment came that acknowledged all of it, in
+/// us.
 fn acknowledgment_delays(frames: &[Seen]) -> Vec<u64> {
     let target = Family::V4.target();
     let segments: Vec<_> = frames

@@ -74,7 +74,8 @@ fn servers_answer_clients_and_recorders_see_every_byte() {
         let mut hashes: Vec<_> = records.iter().map(|r| &r.sha256).collect();
         hashes.sort();
         hashes.dedup();
-        // The same seed is used for both families, so each connection's bytes come twice and no more often.
+        // The same seed is used for both families, so each connection's bytes come twice and no
+        // more often.
         assert_eq!(
             hashes.len(),
             20,
@@ -174,7 +175,8 @@ fn loss_on_the_replay_network_is_real_and_ends() {
     let _turn = Turn::take().unwrap();
     let lab = Lab::start(LabOptions::default()).unwrap();
     let _server = Server::start(&lab, Side::Target, Service::Http, false).unwrap();
-    // For once the appliance's and the assistant's kernels get an address, as somebody has to talk to the target.
+    // For once the appliance's and the assistant's kernels get an address, as somebody has to talk
+    // to the target.
     lab.run(
         Node::Assistant,
         "ip",

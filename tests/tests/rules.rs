@@ -1,5 +1,6 @@
-//! The rules of the sources that no compiler checks: who may depend on whom, where `unsafe` may stand, what the pure crates must not
-//! know, and that the documents name every reason a report can give.
+//! The rules of the sources that no compiler checks: who may depend on whom, where `unsafe` may
+//! stand, what the pure crates must not know, and that the documents name every reason a report can
+//! give.
 //!
 //! Sources are read as they are in the workspace; what is in comments and strings is no code.
 #![cfg(feature = "lab")]

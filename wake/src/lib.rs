@@ -1,6 +1,7 @@
 //! Waking a thread that waits in poll(2): an eventfd, written only if the thread really sleeps.
 //!
-//! What always holds: a wake that comes after the sleeper has said it is about to sleep ends that sleep, and a wake costs no system call while it is awake.
+//! What always holds: a wake that comes after the sleeper has said it is about to sleep ends that
+//! sleep, and a wake costs no system call while it is awake.
 #![forbid(unsafe_code)]
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -50,8 +51,9 @@ impl Sleeper {
         PollFd::new(&self.0.fd, PollFlags::IN)
     }
 
-    /// Waits until one of `fds`, [`Sleeper::poll_fd`] among them, is ready or `timeout` has passed. `idle` is asked once wakes are heard again: if it
-    /// says false there is work already, and nothing is waited for.
+    /// Waits until one of `fds`, [`Sleeper::poll_fd`] among them, is ready or `timeout` has passed.
+    /// `idle` is asked once wakes are heard again: if it says false there is work already, and
+    /// nothing is waited for.
     ///
     /// # Errors
     /// What poll(2) says, a signal excepted.

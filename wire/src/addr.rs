@@ -1,8 +1,9 @@
 //! Addresses, endpoints and flows: the keys of every table.
 //!
-//! One fixed-size form serves both families, so that a key needs no discriminant and tables need no second copy: IPv4 is kept as
-//! an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2). Such addresses never appear on a wire (RFC 4942 section 2.2), and the decoder
-//! refuses an IPv6 frame that carries one, so the two families cannot collide.
+//! One fixed-size form serves both families, so that a key needs no discriminant and tables need no
+//! second copy: IPv4 is kept as an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2). Such
+//! addresses never appear on a wire (RFC 4942 section 2.2), and the decoder refuses an IPv6 frame
+//! that carries one, so the two families cannot collide.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,4 +1,5 @@
-//! Building the frames that are sent: Ethernet, IPv4 or IPv6, TCP and its options, all checksums complete.
+//! Building the frames that are sent: Ethernet, IPv4 or IPv6, TCP and its options, all checksums
+//! complete.
 //!
 //! Headers are built anew for every frame and depend on nothing but the arguments.
 
@@ -16,9 +17,10 @@ pub struct LinkHeader {
     pub src: [u8; 6],
 }
 
-/// Builds the headers of a TCP segment in `out`, replacing what was there. `ttl` is also the hop limit; `ident` is IPv4's
-/// identification. The frame is IPv4 if both addresses are, and IPv6 otherwise. Its lengths come from `payload`, which
-/// `head.payload_len` must agree with; "don't fragment" is set.
+/// Builds the headers of a TCP segment in `out`, replacing what was there. `ttl` is also the hop
+/// limit; `ident` is IPv4's identification. The frame is IPv4 if both addresses are, and IPv6
+/// otherwise. Its lengths come from `payload`, which `head.payload_len` must agree with; "don't
+/// fragment" is set.
 #[inline]
 pub fn tcp(
     out: &mut HeaderBuf,
@@ -39,7 +41,8 @@ pub fn tcp(
     );
 }
 
-/// [`tcp`] for a payload whose sum is known, because it was computed before or the payload is in pieces.
+/// [`tcp`] for a payload whose sum is known, because it was computed before or the payload is in
+/// pieces.
 #[inline]
 pub fn tcp_with_sum(
     out: &mut HeaderBuf,

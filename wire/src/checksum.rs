@@ -1,7 +1,8 @@
 //! The Internet checksum (RFC 1071) and the pseudo-headers of IPv4 and IPv6.
 //!
-//! Sums are kept in little-endian words and swapped once at the end, which RFC 1071 section 2(B) allows; that lets the inner loop load
-//! eight bytes at a time on every machine this runs on. A [`Sum`] may be fed in pieces of any length, odd ones included.
+//! Sums are kept in little-endian words and swapped once at the end, which RFC 1071 section 2(B)
+//! allows; that lets the inner loop load eight bytes at a time on every machine this runs on. A
+//! [`Sum`] may be fed in pieces of any length, odd ones included.
 
 use crate::Addr;
 
@@ -76,7 +77,8 @@ impl Sum {
         }
     }
 
-    /// Adds the sum of other bytes, which stand at an even place. With an odd number of bytes in `other` nothing may follow but words.
+    /// Adds the sum of other bytes, which stand at an even place. With an odd number of bytes in
+    /// `other` nothing may follow but words.
     #[inline]
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
@@ -86,8 +88,9 @@ impl Sum {
         }
     }
 
-    /// Adds a pseudo-header: RFC 9293 section 3.1 for IPv4, RFC 8200 section 8.1 for IPv6, which is taken unless both addresses are
-    /// IPv4. `len` is the length of the upper-layer header and its payload.
+    /// Adds a pseudo-header: RFC 9293 section 3.1 for IPv4, RFC 8200 section 8.1 for IPv6, which is
+    /// taken unless both addresses are IPv4. `len` is the length of the upper-layer header and
+    /// its payload.
     #[inline]
     #[must_use]
     pub fn pseudo_header(self, src: &Addr, dst: &Addr, protocol: u8, len: u32) -> Self {

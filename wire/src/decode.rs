@@ -1,11 +1,14 @@
 //! From a frame to a TCP segment: one pass over the headers, no copy, no allocation.
 //!
-//! What always holds for a [`Packet`]: its payload begins inside the bytes that were given, and `captured` bytes of it lie inside the
-//! whole frame. Payload is what the IP length says it is, never the padding behind it; a frame cut short by a snap length is reported as cut.
+//! What always holds for a [`Packet`]: its payload begins inside the bytes that were given, and
+//! `captured` bytes of it lie inside the whole frame. Payload is what the IP length says it is,
+//! never the padding behind it; a frame cut short by a snap length is reported as cut.
 //!
-//! Checksums are verified on a port of our own, and on a mirror where that is asked for: a capture taken on a host shows unfinished ones wherever
-//! the sender leaves them to its hardware, and what was anonymised shows wrong ones. Where they are verified, one that is left at the sum of the
-//! pseudo-header passes, as it does between virtual interfaces. What is not all in the first buffer, or was cut, cannot be verified.
+//! Checksums are verified on a port of our own, and on a mirror where that is asked for: a capture
+//! taken on a host shows unfinished ones wherever the sender leaves them to its hardware, and what
+//! was anonymised shows wrong ones. Where they are verified, one that is left at the sum of the
+//! pseudo-header passes, as it does between virtual interfaces. What is not all in the first
+//! buffer, or was cut, cannot be verified.
 
 use crate::checksum::{Sum, checksum};
 use crate::ethernet::{self, ethertype};
@@ -26,10 +29,11 @@ pub const MAX_TAGS: usize = 4;
 pub struct Packet {
     /// What the segment says.
     pub head: Head,
-    /// Where its payload begins, counted from the start of the frame; inside the first buffer segment or at its end.
+    /// Where its payload begins, counted from the start of the frame; inside the first buffer
+    /// segment or at its end.
     pub payload_offset: usize,
-    /// Payload bytes that the whole frame holds. Fewer than `head.payload_len` if the frame was cut by a snap length; they may go on
-    /// beyond the first buffer segment.
+    /// Payload bytes that the whole frame holds. Fewer than `head.payload_len` if the frame was
+    /// cut by a snap length; they may go on beyond the first buffer segment.
     pub captured: usize,
     /// Encapsulations that were peeled off, VLAN tags not counted.
     pub depth: u8,
@@ -55,7 +59,8 @@ impl Packet {
 pub struct Fragment {
     /// Where the IP header begins in the frame.
     pub ip_offset: usize,
-    /// Length of the IP header: IPv4 with its options; IPv6 with all extension headers up to and including the fragment header.
+    /// Length of the IP header: IPv4 with its options; IPv6 with all extension headers up to and
+    /// including the fragment header.
     pub ip_header_len: usize,
     /// The sender.
     pub src: Addr,
@@ -93,7 +98,8 @@ pub enum LinkType {
     Ethernet,
     /// IPv4 or IPv6 without a link header (LINKTYPE 101, 228, 229 and DLT_RAW 12 and 14).
     RawIp,
-    /// BSD loopback: a 4-byte address family in the byte order of the machine that captured (LINKTYPE 0 and 108).
+    /// BSD loopback: a 4-byte address family in the byte order of the machine that captured
+    /// (LINKTYPE 0 and 108).
     Null,
     /// Linux "cooked" capture (LINKTYPE 113).
     LinuxSll,
@@ -159,17 +165,20 @@ enum Layer {
     Link(LinkType),
 }
 
-/// An IP header of either version, but for its addresses: these are read once it is known whose header it is.
+/// An IP header of either version, but for its addresses: these are read once it is known whose
+/// header it is.
 struct Ip {
     protocol: u8,
     header_len: usize,
-    /// Length of header and payload as the header says; `None` if it leaves that to the frame's length.
+    /// Length of header and payload as the header says; `None` if it leaves that to the frame's
+    /// length.
     total_len: Option<usize>,
     /// Identification, offset, more.
     fragment: Option<(u32, usize, bool)>,
 }
 
-/// The tagged frame of minimum size: a zero IP length in a frame up to here would turn padding into payload.
+/// The tagged frame of minimum size: a zero IP length in a frame up to here would turn padding into
+/// payload.
 const MAX_PADDED_FRAME: usize = ethernet::MIN_FRAME + 2 * vlan::TAG_LEN;
 
 impl Ip {
@@ -234,14 +243,15 @@ fn addresses(header: &[u8]) -> Result<(Addr, Addr), Skip> {
     }
 }
 
-/// The bytes from `at` to the end of what the enclosing headers cover, as far as the first buffer segment goes.
+/// The bytes from `at` to the end of what the enclosing headers cover, as far as the first buffer
+/// segment goes.
 #[inline]
 fn rest(bytes: &[u8], at: usize, end: usize) -> Result<&[u8], Skip> {
     bytes.get(at..end.min(bytes.len())).ok_or(Skip::TooShort)
 }
 
-/// Walks from the start of a frame to TCP. Every turn of the loop either ends it or moves on to a header further inside; `depth` bounds
-/// tunnels and the tag loop bounds itself, so it ends.
+/// Walks from the start of a frame to TCP. Every turn of the loop either ends it or moves on to a
+/// header further inside; `depth` bounds tunnels and the tag loop bounds itself, so it ends.
 fn walk(
     start: Layer,
     bytes: &[u8],
@@ -391,8 +401,8 @@ fn walk(
     }
 }
 
-/// The checksum of an IP header is right, or was left to hardware (RFC 1122 section 3.2.1.2). IPv6 has none. An authentication header may
-/// follow an IPv4 header.
+/// The checksum of an IP header is right, or was left to hardware (RFC 1122 section 3.2.1.2). IPv6
+/// has none. An authentication header may follow an IPv4 header.
 #[inline]
 fn header_is_sound(bytes: &[u8]) -> bool {
     let Ok(h) = ipv4::Header::new_checked(bytes) else {
@@ -402,7 +412,8 @@ fn header_is_sound(bytes: &[u8]) -> bool {
     own.get(10..12) == Some(&[0, 0]) || checksum(own) == 0
 }
 
-/// The checksum of a whole segment is right (RFC 9293 section 3.1), or was left at the sum of the pseudo-header for hardware to finish.
+/// The checksum of a whole segment is right (RFC 9293 section 3.1), or was left at the sum of the
+/// pseudo-header for hardware to finish.
 #[inline]
 fn segment_is_sound(ip: &[u8], segment: &[u8]) -> bool {
     let Ok((src, dst)) = addresses(ip) else {
@@ -482,8 +493,9 @@ fn tcp_segment(bytes: &[u8], frame_len: usize, place: &Place) -> Result<Packet, 
     })
 }
 
-/// Decodes a mirrored Ethernet frame through all encapsulations to the innermost TCP segment. `bytes` are the first buffer segment,
-/// which must hold all headers; `frame_len` is the length of the whole frame.
+/// Decodes a mirrored Ethernet frame through all encapsulations to the innermost TCP segment.
+/// `bytes` are the first buffer segment, which must hold all headers; `frame_len` is the length of
+/// the whole frame.
 #[inline]
 pub fn mirrored(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
     mirrored_on(LinkType::Ethernet, bytes, frame_len)
@@ -516,8 +528,8 @@ fn on_mirror(
     }
 }
 
-/// What [`mirrored`] refused as [`Skip::Fragment`]: which part of which datagram it is. `None` for every other frame. The fragmented
-/// datagram may be the tunnel's own, outside of what it carries.
+/// What [`mirrored`] refused as [`Skip::Fragment`]: which part of which datagram it is. `None` for
+/// every other frame. The fragmented datagram may be the tunnel's own, outside of what it carries.
 pub fn fragment(bytes: &[u8], frame_len: usize) -> Option<Fragment> {
     fragment_on(LinkType::Ethernet, bytes, frame_len)
 }
@@ -536,8 +548,8 @@ pub fn fragment_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Option<Fra
     }
 }
 
-/// Decodes a frame received on a port of our own: no encapsulation, at most one VLAN tag. One that is corrupt is refused as
-/// [`Skip::BadChecksum`], so that its sender sends it again.
+/// Decodes a frame received on a port of our own: no encapsulation, at most one VLAN tag. One that
+/// is corrupt is refused as [`Skip::BadChecksum`], so that its sender sends it again.
 #[inline]
 pub fn local(bytes: &[u8], frame_len: usize) -> Local {
     match &walk(

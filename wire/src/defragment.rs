@@ -1,25 +1,30 @@
-//! What becomes of fragments: the trait of reassemblers, what they count, and a memory of the parts that have come.
+//! What becomes of fragments: the trait of reassemblers, what they count, and a memory of the parts
+//! that have come.
 //!
-//! Every part that is handed to a [`Defragment`] ends in exactly one of four places: it is held, it was dropped for a reason that has a
-//! counter, it is the one part that stands for a whole datagram, or it was merged into one. So always
-//! `received = datagrams + merged + held + Σ dropped` ([`FragmentCounters`]).
+//! Every part that is handed to a [`Defragment`] ends in exactly one of four places: it is held, it
+//! was dropped for a reason that has a counter, it is the one part that stands for a whole
+//! datagram, or it was merged into one. So always `received = datagrams + merged + held + Σ
+//! dropped` ([`FragmentCounters`]).
 //!
-//! A mirror often shows a frame twice. Reassemblers take a second copy of a part for an overlap and give up the datagram (RFC 5722), so copies
-//! are recognised beforehand, by the [`Ledger`].
+//! A mirror often shows a frame twice. Reassemblers take a second copy of a part for an overlap and
+//! give up the datagram (RFC 5722), so copies are recognised beforehand, by the [`Ledger`].
 
 use crate::decode::Fragment;
 use crate::io::Frame;
 use crate::rss::mix;
 use crate::{Addr, Nanos};
 
-/// Parts of one datagram that are taken: as many as DPDK holds of one (`RTE_LIBRTE_IP_FRAG_MAX_FRAG`).
+/// Parts of one datagram that are taken: as many as DPDK holds of one
+/// (`RTE_LIBRTE_IP_FRAG_MAX_FRAG`).
 pub const MAX_PARTS: usize = 8;
 
-/// Bytes of the longest IPv4 datagram, and of the longest payload of an IPv6 packet that is no jumbogram.
+/// Bytes of the longest IPv4 datagram, and of the longest payload of an IPv6 packet that is no
+/// jumbogram.
 pub const MAX_DATAGRAM: usize = u16::MAX as usize;
 
-/// How long copies of the parts of a datagram that is whole are recognised, in ns. Far longer than a mirror takes to deliver both copies, far
-/// shorter than a sender takes to use all 65536 identifications (RFC 6864 section 3.2).
+/// How long copies of the parts of a datagram that is whole are recognised, in ns. Far longer than
+/// a mirror takes to deliver both copies, far shorter than a sender takes to use all 65536
+/// identifications (RFC 6864 section 3.2).
 const ECHO: Nanos = 100_000_000;
 
 /// Why a fragment was dropped.
@@ -28,7 +33,8 @@ const ECHO: Nanos = 100_000_000;
 pub enum FragmentDrop {
     /// The rest of its datagram did not come in time.
     Expired,
-    /// The parts of its datagram overlap, leave a hole, are too many, or make it too long; or it is of no or of an odd length itself.
+    /// The parts of its datagram overlap, leave a hole, are too many, or make it too long; or it is
+    /// of no or of an odd length itself.
     Invalid,
     /// The capture cut it off: its datagram cannot be whole.
     Truncated,
@@ -70,7 +76,8 @@ pub struct FragmentCounters {
     pub received: u64,
     /// Datagrams that became whole and were given out.
     pub datagrams: u64,
-    /// Parts in those datagrams beyond the first of each: frames that go on as part of another one.
+    /// Parts in those datagrams beyond the first of each: frames that go on as part of another
+    /// one.
     pub merged: u64,
     /// Parts dropped, by [`FragmentDrop`].
     pub dropped: [u64; FragmentDrop::COUNT],
@@ -88,8 +95,8 @@ impl FragmentCounters {
 /// What a reassembler did with a fragment.
 #[derive(Debug)]
 pub enum Insert<F> {
-    /// It was the last one that was missing. The datagram begins with its IP header, whatever stood before that: it is decoded as
-    /// [`LinkType::RawIp`](crate::decode::LinkType::RawIp).
+    /// It was the last one that was missing. The datagram begins with its IP header, whatever stood
+    /// before that: it is decoded as [`LinkType::RawIp`](crate::decode::LinkType::RawIp).
     Whole(F),
     /// It is held, or was dropped and counted.
     Taken,
@@ -99,10 +106,12 @@ pub enum Insert<F> {
 
 /// Puts the parts of fragmented datagrams together again.
 pub trait Defragment<F: Frame> {
-    /// Takes the frame that `part` was found in by [`fragment_on`](crate::decode::fragment_on). `now` never runs back.
+    /// Takes the frame that `part` was found in by [`fragment_on`](crate::decode::fragment_on).
+    /// `now` never runs back.
     fn insert(&mut self, now: Nanos, frame: F, part: &Fragment) -> Insert<F>;
 
-    /// Gives up the datagrams whose rest has not come in time. Returns how many parts that were. To be called on every turn of a loop.
+    /// Gives up the datagrams whose rest has not come in time. Returns how many parts that were. To
+    /// be called on every turn of a loop.
     fn expire(&mut self, now: Nanos) -> usize;
 
     /// Gives up all parts that are held, in time or not. Returns how many there were.
@@ -136,8 +145,8 @@ impl<F: Frame> Defragment<F> for NoDefragment {
     }
 }
 
-/// Whether a part can belong to a datagram at all, whatever the others are: all of it was captured, and its place and length are such as RFC 791
-/// section 3.2 and RFC 8200 section 4.5 allow.
+/// Whether a part can belong to a datagram at all, whatever the others are: all of it was captured,
+/// and its place and length are such as RFC 791 section 3.2 and RFC 8200 section 4.5 allow.
 #[inline]
 pub fn plausible(part: &Fragment) -> Result<(), FragmentDrop> {
     if part.captured < part.len {
@@ -150,8 +159,9 @@ pub fn plausible(part: &Fragment) -> Result<(), FragmentDrop> {
     Ok(())
 }
 
-/// A well-mixed hash of what the parts of one datagram have in common: source, destination, protocol and identification (RFC 791 section
-/// 3.2). All parts of a datagram have the same; ports do not count, as only one part has them.
+/// A well-mixed hash of what the parts of one datagram have in common: source, destination,
+/// protocol and identification (RFC 791 section 3.2). All parts of a datagram have the same; ports
+/// do not count, as only one part has them.
 #[inline]
 pub fn datagram_hash(part: &Fragment) -> u32 {
     let fold = |a: &Addr| {
@@ -241,8 +251,9 @@ impl Entry {
 
 /// Remembers which parts of which datagrams have come. It holds no frames.
 ///
-/// A fixed number of entries, each datagram having one place: where two meet, the later one takes it. What is forgotten that way costs no more
-/// than that copies of the earlier one's parts are not recognised.
+/// A fixed number of entries, each datagram having one place: where two meet, the later one takes
+/// it. What is forgotten that way costs no more than that copies of the earlier one's parts are not
+/// recognised.
 pub struct Ledger {
     entries: Box<[Entry]>,
     timeout: Nanos,
@@ -251,7 +262,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger for at least `datagrams` at a time, each of which may take `timeout` to become whole.
+    /// A ledger for at least `datagrams` at a time, each of which may take `timeout` to become
+    /// whole.
     pub fn new(datagrams: usize, timeout: Nanos) -> Self {
         let n = datagrams.clamp(1, 1 << 20).next_power_of_two();
         Self {
@@ -312,7 +324,8 @@ impl Ledger {
         self.close(now, part, State::Whole);
     }
 
-    /// The datagram of `part` was given up: what still comes of it is to be dropped for the same reason (RFC 8200 section 4.5).
+    /// The datagram of `part` was given up: what still comes of it is to be dropped for the same
+    /// reason (RFC 8200 section 4.5).
     #[inline]
     pub fn refuse(&mut self, now: Nanos, part: &Fragment, reason: FragmentDrop) {
         self.close(now, part, State::Refused(reason));

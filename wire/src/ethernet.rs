@@ -4,7 +4,8 @@ use crate::Skip;
 
 /// Length of the header without tags.
 pub const HEADER_LEN: usize = 14;
-/// The smallest frame without its checksum; shorter ones are padded by the sender (IEEE 802.3 section 4.2.3.3).
+/// The smallest frame without its checksum; shorter ones are padded by the sender (IEEE 802.3
+/// section 4.2.3.3).
 pub const MIN_FRAME: usize = 60;
 /// The broadcast address.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
@@ -85,7 +86,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The EtherType behind an LLC/SNAP header with the RFC 1042 organization code, which is eight bytes long.
+/// The EtherType behind an LLC/SNAP header with the RFC 1042 organization code, which is eight
+/// bytes long.
 #[inline]
 pub fn snap_type(bytes: &[u8]) -> Result<u16, Skip> {
     match bytes.first_chunk::<8>() {

@@ -1,5 +1,5 @@
-//! What a TCP segment says apart from its payload: the one form in which segments are decoded, built, sent over the control link and
-//! handed to the session core.
+//! What a TCP segment says apart from its payload: the one form in which segments are decoded,
+//! built, sent over the control link and handed to the session core.
 
 use crate::{Flow, Seq};
 use arrayvec::ArrayVec;
@@ -62,8 +62,8 @@ impl fmt::Debug for Flags {
     }
 }
 
-/// The options a segment carries, of those this project uses. Unknown options are skipped, malformed ones end the list
-/// (RFC 9293 section 3.2).
+/// The options a segment carries, of those this project uses. Unknown options are skipped,
+/// malformed ones end the list (RFC 9293 section 3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     /// Maximum segment size (RFC 9293 section 3.7.1), in bytes; only on SYN.
@@ -109,7 +109,8 @@ pub struct Head {
     pub flags: Flags,
     /// The window field as it stands on the wire, not scaled.
     pub window: u16,
-    /// The urgent pointer, an offset from `seq` (RFC 9293 section 3.8.5); meaningful with [`Flags::URG`], otherwise 0.
+    /// The urgent pointer, an offset from `seq` (RFC 9293 section 3.8.5); meaningful with
+    /// [`Flags::URG`], otherwise 0.
     pub urgent: u16,
     /// Options.
     pub options: Options,
@@ -125,7 +126,8 @@ impl Head {
     }
 }
 
-/// Room for all headers of one frame: Ethernet, IPv6 and TCP with 40 bytes of options, and two VLAN tags.
+/// Room for all headers of one frame: Ethernet, IPv6 and TCP with 40 bytes of options, and two VLAN
+/// tags.
 pub const MAX_HEADERS: usize = 14 + 8 + 40 + 60;
 
 /// The headers of one frame, from Ethernet to the last TCP option.

@@ -1,9 +1,11 @@
-//! A minimal IP host for a port whose interface has no kernel address: it answers ARP, neighbour discovery and ping, and
-//! resolves next hops. Sans-IO: frames and time come in as arguments, frames go out through a buffer.
+//! A minimal IP host for a port whose interface has no kernel address: it answers ARP, neighbour
+//! discovery and ping, and resolves next hops. Sans-IO: frames and time come in as arguments,
+//! frames go out through a buffer.
 //!
-//! It answers for its own addresses and for those it stands in for (client pools), and never takes an address that a neighbour claims:
-//! neither announcements nor probes for addresses it merely stands in for are answered. It never sends an answer to
-//! its own frames or to those meant for another Ethernet address, which a promiscuous port shows too.
+//! It answers for its own addresses and for those it stands in for (client pools), and never takes
+//! an address that a neighbour claims: neither announcements nor probes for addresses it merely
+//! stands in for are answered. It never sends an answer to its own frames or to those meant for
+//! another Ethernet address, which a promiscuous port shows too.
 
 mod neighbors;
 
@@ -20,7 +22,8 @@ pub use neighbors::{ATTEMPTS, LIFETIME, MAX_NEIGHBORS, REFRESH, RETRY};
 /// Room for one frame, a VLAN tag included.
 pub type FrameBuf = ArrayVec<u8, 1518>;
 
-/// Hop limit of what the host sends, and that neighbour discovery must arrive with (RFC 4861 section 7.1).
+/// Hop limit of what the host sends, and that neighbour discovery must arrive with (RFC 4861
+/// section 7.1).
 const DISCOVERY_HOPS: u8 = 255;
 const TTL: u8 = 64;
 const UNSPECIFIED_V4: Addr = Addr::v4([0; 4]);
@@ -65,7 +68,8 @@ pub enum Kind {
     EchoRequest,
     /// An echo reply from this address.
     EchoReply(Addr),
-    /// An error: a segment of this connection did not get there, with the code of ICMP type 3 or ICMPv6 type 1.
+    /// An error: a segment of this connection did not get there, with the code of ICMP type 3 or
+    /// ICMPv6 type 1.
     Unreachable(Option<Flow>, u8),
     /// An error: a segment of this connection was longer than this MTU in bytes (0: not said).
     TooBig(Option<Flow>, u32),
@@ -198,7 +202,8 @@ impl Host {
         }
     }
 
-    /// The Ethernet address to send a packet to `dst` to. `None` while it is being asked for, and when there is no route.
+    /// The Ethernet address to send a packet to `dst` to. `None` while it is being asked for, and
+    /// when there is no route.
     #[inline]
     pub fn next_hop(&mut self, dst: &Addr) -> Option<[u8; 6]> {
         if self.next_hop_mac.is_some() {
@@ -217,12 +222,14 @@ impl Host {
         plausible && !self.is_own(&addr) && self.neighbors.confirm(addr, mac, now)
     }
 
-    /// The addresses that packets should go to and that did not answer [`ATTEMPTS`] questions; they are asked for further on.
+    /// The addresses that packets should go to and that did not answer [`ATTEMPTS`] questions; they
+    /// are asked for further on.
     pub fn unresolved(&self) -> impl Iterator<Item = Addr> + '_ {
         self.neighbors.unresolved()
     }
 
-    /// Puts the next ARP request or neighbour solicitation that is due into `out`. Returns false if none is.
+    /// Puts the next ARP request or neighbour solicitation that is due into `out`. Returns false if
+    /// none is.
     #[inline]
     pub fn poll(&mut self, now: Nanos, out: &mut FrameBuf) -> bool {
         let Some(q) = self.neighbors.due(now) else {
@@ -260,7 +267,8 @@ impl Host {
         true
     }
 
-    /// The address to ask with: one in the same network, else one of the same family, else the link-local or unspecified one.
+    /// The address to ask with: one in the same network, else one of the same family, else the
+    /// link-local or unspecified one.
     fn source_for(&self, dst: &Addr) -> Addr {
         let same_family = |n: &&Network| n.addr.is_v4() == dst.is_v4();
         let fallback = if dst.is_v4() {
@@ -276,8 +284,9 @@ impl Host {
             .map_or(fallback, |n| n.addr)
     }
 
-    /// Acts on a frame that is not TCP. An answer is put into `out`, and only then [`Received::replied`] is true. `proxied` says for which
-    /// addresses besides its own the host answers.
+    /// Acts on a frame that is not TCP. An answer is put into `out`, and only then
+    /// [`Received::replied`] is true. `proxied` says for which addresses besides its own the
+    /// host answers.
     pub fn receive(
         &mut self,
         now: Nanos,
@@ -326,7 +335,8 @@ impl Host {
         }
     }
 
-    /// True if we answer a neighbour that asks for `target`: it is ours, or we stand in for it and it is not the asker's own.
+    /// True if we answer a neighbour that asks for `target`: it is ours, or we stand in for it and
+    /// it is not the asker's own.
     fn answers(
         &self,
         target: &Addr,
@@ -343,7 +353,8 @@ impl Host {
             && proxied(target)
     }
 
-    /// Learns an asker's or answerer's address; only of those that are on the wire, so that strangers cannot fill the table.
+    /// Learns an asker's or answerer's address; only of those that are on the wire, so that
+    /// strangers cannot fill the table.
     fn learn_near(&mut self, addr: Addr, mac: [u8; 6], now: Nanos) -> Option<(Addr, [u8; 6])> {
         let near = self.neighbors.has(&addr)
             || self.gateways.contains(&addr)
@@ -374,7 +385,8 @@ impl Host {
         });
         let answer = m.operation == Operation::Request
             && self.answers(&m.target, &m.sender, m.sender_mac, proxied);
-        // RFC 826: what is known is corrected by any message, a new entry is made only for those who talk to us.
+        // RFC 826: what is known is corrected by any message, a new entry is made only for those
+        // who talk to us.
         let to_us = answer || (m.operation == Operation::Reply && addressed);
         if known || to_us {
             r.learned = self.learn_near(m.sender, m.sender_mac, now);
@@ -480,7 +492,8 @@ impl Host {
             r.learned = self.learn_near(*src, mac, now);
         }
         if answer {
-            // RFC 4861 section 7.2.4: a probe is answered to all nodes. Section 7.2.8: who merely stands in does not override.
+            // RFC 4861 section 7.2.4: a probe is answered to all nodes. Section 7.2.8: who merely
+            // stands in does not override.
             let (to, to_mac) = if probe {
                 (icmp::ALL_NODES, icmp::multicast_mac(&icmp::ALL_NODES))
             } else {

@@ -1,5 +1,5 @@
-//! ICMP (RFC 792) and ICMPv6 (RFC 4443) as far as a host needs them: echo, neighbour discovery (RFC 4861), and the two errors that say
-//! something about a connection of ours.
+//! ICMP (RFC 792) and ICMPv6 (RFC 4443) as far as a host needs them: echo, neighbour discovery (RFC
+//! 4861), and the two errors that say something about a connection of ours.
 //!
 //! Checksums are verified here: unlike mirrored TCP, these messages are acted upon.
 
@@ -82,7 +82,8 @@ pub fn parse_v4(bytes: &[u8]) -> Result<Message<'_>, Skip> {
     })
 }
 
-/// Reads an ICMPv6 message, which `bytes` hold from its type to its end. The caller checks the hop limit of neighbour discovery.
+/// Reads an ICMPv6 message, which `bytes` hold from its type to its end. The caller checks the hop
+/// limit of neighbour discovery.
 pub fn parse_v6<'a>(bytes: &'a [u8], src: &Addr, dst: &Addr) -> Result<Message<'a>, Skip> {
     let (h, rest) = bytes.split_first_chunk::<8>().ok_or(Skip::TooShort)?;
     let len = u32::try_from(bytes.len()).map_err(|_| Skip::BadLength)?;
@@ -141,7 +142,8 @@ fn nd_target(rest: &[u8]) -> Result<(Addr, &[u8]), Skip> {
     }
 }
 
-/// The link-layer address option of this type. An option of length zero or past the end spoils the message (RFC 4861 section 7.1).
+/// The link-layer address option of this type. An option of length zero or past the end spoils the
+/// message (RFC 4861 section 7.1).
 fn link_option(mut options: &[u8], kind: u8) -> Result<Option<[u8; 6]>, Skip> {
     let mut found = None;
     while let [this, units, ..] = *options {
@@ -229,8 +231,8 @@ pub fn link_local(mac: [u8; 6]) -> Addr {
     ])
 }
 
-/// A neighbour solicitation (type 135) or advertisement (type 136) with one link-layer address option, checksum complete. `flags` are an
-/// advertisement's: 0x40 solicited, 0x20 override.
+/// A neighbour solicitation (type 135) or advertisement (type 136) with one link-layer address
+/// option, checksum complete. `flags` are an advertisement's: 0x40 solicited, 0x20 override.
 pub fn discovery(
     kind: u8,
     flags: u8,

@@ -1,8 +1,10 @@
-//! The traits between packet logic and whatever carries packets: DPDK ports on an lcore, a memory port in a test.
+//! The traits between packet logic and whatever carries packets: DPDK ports on an lcore, a memory
+//! port in a test.
 //!
-//! A received [`Frame`] has one owner. What a session keeps of it becomes a [`Payload`]: a counted reference to part of the very
-//! buffer that was received, so nothing is copied. A [`Tx`] sends headers that it is handed and, behind them, a payload that it takes from
-//! that buffer; the caller keeps the payload until the peer has acknowledged it.
+//! A received [`Frame`] has one owner. What a session keeps of it becomes a [`Payload`]: a counted
+//! reference to part of the very buffer that was received, so nothing is copied. A [`Tx`] sends
+//! headers that it is handed and, behind them, a payload that it takes from that buffer; the caller
+//! keeps the payload until the peer has acknowledged it.
 
 use crate::Nanos;
 use arrayvec::ArrayVec;
@@ -22,18 +24,21 @@ pub trait Frame: Sized {
     /// Length of the whole frame in bytes, all segments counted.
     fn frame_len(&self) -> usize;
 
-    /// Cuts the chain after the first segment and returns the rest, which is a frame without headers of its own.
-    /// `None` when there is but one segment.
+    /// Cuts the chain after the first segment and returns the rest, which is a frame without
+    /// headers of its own. `None` when there is but one segment.
     fn split_rest(&mut self) -> Option<Self>;
 
-    /// When the frame was captured, if the driver knows (net_pcap: the file's time), in ns since the epoch.
+    /// When the frame was captured, if the driver knows (net_pcap: the file's time), in ns since
+    /// the epoch.
     fn captured_at(&self) -> Option<Nanos>;
 
-    /// Keeps `range` of [`Frame::bytes`] and gives up the rest of the frame. A range that is not inside is cut to what is.
+    /// Keeps `range` of [`Frame::bytes`] and gives up the rest of the frame. A range that is not
+    /// inside is cut to what is.
     fn into_payload(self, range: Range<usize>) -> Self::Payload;
 }
 
-/// A counted reference to bytes of a received frame. It is as small as a pointer and two 16-bit numbers.
+/// A counted reference to bytes of a received frame. It is as small as a pointer and two 16-bit
+/// numbers.
 pub trait Payload: Sized {
     /// The bytes.
     fn bytes(&self) -> &[u8];
@@ -53,10 +58,12 @@ pub trait Rx {
     /// The frames it yields.
     type Frame: Frame;
 
-    /// Appends what has arrived, at most as many as `out` has room for. Never waits. Returns how many were appended.
+    /// Appends what has arrived, at most as many as `out` has room for. Never waits. Returns how
+    /// many were appended.
     fn rx_burst(&mut self, out: &mut ArrayVec<Self::Frame, BURST>) -> usize;
 
-    /// Asks the processor for the cache line at the beginning of `of`, without waiting for it. A hint: by default nothing is done.
+    /// Asks the processor for the cache line at the beginning of `of`, without waiting for it. A
+    /// hint: by default nothing is done.
     #[inline]
     fn prefetch<T>(of: &T) {
         let _ = of;
@@ -79,14 +86,16 @@ pub trait Tx {
     /// What it can send behind the headers without copying.
     type Payload: Payload;
 
-    /// Queues one frame: `headers` (Ethernet to TCP options, checksums complete) and behind them `range` of the payload's bytes. The payload
-    /// stays with the caller and may be sent again. On an error nothing was queued.
+    /// Queues one frame: `headers` (Ethernet to TCP options, checksums complete) and behind them
+    /// `range` of the payload's bytes. The payload stays with the caller and may be sent again.
+    /// On an error nothing was queued.
     fn send(
         &mut self,
         headers: &[u8],
         payload: Option<(&mut Self::Payload, Range<usize>)>,
     ) -> Result<(), TxError>;
 
-    /// Hands everything queued to the driver. What the driver does not take stays queued. Returns how many frames it took.
+    /// Hands everything queued to the driver. What the driver does not take stays queued. Returns
+    /// how many frames it took.
     fn flush(&mut self) -> usize;
 }

@@ -38,8 +38,9 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Checks version, header length and total length. A total length of zero is let through: segmentation offload leaves it so in
-    /// frames that a host mirrors to itself, and only the frame's length tells then.
+    /// Checks version, header length and total length. A total length of zero is let through:
+    /// segmentation offload leaves it so in frames that a host mirrors to itself, and only the
+    /// frame's length tells then.
     #[inline]
     pub fn new_checked(bytes: &'a [u8]) -> Result<Self, Skip> {
         let fixed = bytes.first_chunk().ok_or(Skip::TooShort)?;
@@ -129,7 +130,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// A header without options and with its checksum; "don't fragment" is set. Addresses that are not IPv4 give their last four bytes.
+/// A header without options and with its checksum; "don't fragment" is set. Addresses that are not
+/// IPv4 give their last four bytes.
 #[inline]
 pub fn header(
     src: &Addr,

@@ -1,14 +1,15 @@
 //! IPv6 headers and extension headers (RFC 8200).
 //!
-//! The walk over extension headers follows at most [`MAX_EXTENSIONS`] of them, so that a chain of empty ones costs no more than
-//! a handful of loads.
+//! The walk over extension headers follows at most [`MAX_EXTENSIONS`] of them, so that a chain of
+//! empty ones costs no more than a handful of loads.
 
 use crate::ipv4::protocol;
 use crate::{Addr, Skip};
 
 /// Length of the fixed header.
 pub const HEADER_LEN: usize = 40;
-/// Extension headers that are followed in one packet. RFC 8200 section 4.1 lists seven places, destination options counted twice.
+/// Extension headers that are followed in one packet. RFC 8200 section 4.1 lists seven places,
+/// destination options counted twice.
 pub const MAX_EXTENSIONS: usize = 8;
 
 /// Next header values of extension headers.
@@ -52,7 +53,8 @@ impl<'a> Header<'a> {
         Ok(h)
     }
 
-    /// Length of what follows the fixed header, in bytes; 0 for a jumbogram or when the sender left it to the hardware.
+    /// Length of what follows the fixed header, in bytes; 0 for a jumbogram or when the sender left
+    /// it to the hardware.
     #[inline]
     pub const fn payload_len(&self) -> usize {
         u16::from_be_bytes([self.fixed[4], self.fixed[5]]) as usize
@@ -106,12 +108,13 @@ pub struct Extensions {
     pub protocol: u8,
     /// Length of all extension headers together.
     pub len: usize,
-    /// A fragment header that makes this a part of a packet. The walk ends behind it. An atomic fragment, which is whole
-    /// (RFC 6946), is not reported.
+    /// A fragment header that makes this a part of a packet. The walk ends behind it. An atomic
+    /// fragment, which is whole (RFC 6946), is not reported.
     pub fragment: Option<FragmentHeader>,
 }
 
-/// Walks the extension headers in `bytes`, which begin behind the fixed header, whose next header field is `next`.
+/// Walks the extension headers in `bytes`, which begin behind the fixed header, whose next header
+/// field is `next`.
 #[inline]
 pub fn extensions(mut next: u8, bytes: &[u8]) -> Result<Extensions, Skip> {
     let mut at = 0usize;

@@ -1,8 +1,10 @@
-//! Pure packet knowledge: addresses and flows, checked views, decoding of mirrored and of local frames, header building,
-//! checksums, sequence arithmetic, and the traits that packet I/O implements.
+//! Pure packet knowledge: addresses and flows, checked views, decoding of mirrored and of local
+//! frames, header building, checksums, sequence arithmetic, and the traits that packet I/O
+//! implements.
 //!
-//! Nothing here knows DPDK, a clock, a socket or randomness. No function panics on any input; a decoder either returns offsets
-//! that lie inside the bytes it was given, or names the reason why not.
+//! Nothing here knows DPDK, a clock, a socket or randomness. No function panics on any input; a
+//! decoder either returns offsets that lie inside the bytes it was given, or names the reason why
+//! not.
 #![forbid(unsafe_code)]
 
 pub mod addr;
@@ -32,5 +34,6 @@ pub use head::{Flags, Head, Options};
 pub use seq::Seq;
 pub use skip::Skip;
 
-/// Nanoseconds: an instant counted from an arbitrary start that all users of one process share, or a length of time.
+/// Nanoseconds: an instant counted from an arbitrary start that all users of one process share, or
+/// a length of time.
 pub type Nanos = u64;

@@ -1,7 +1,9 @@
-//! Which core owns a flow: receive-side scaling as network cards compute it, with the symmetric key.
+//! Which core owns a flow: receive-side scaling as network cards compute it, with the symmetric
+//! key.
 //!
-//! With a key that repeats every 16 bits the Toeplitz hash depends only on the exclusive-or of the input's 16-bit words, so it is
-//! the same for both directions of a connection, and costs two table lookups.
+//! With a key that repeats every 16 bits the Toeplitz hash depends only on the exclusive-or of the
+//! input's 16-bit words, so it is the same for both directions of a connection, and costs two table
+//! lookups.
 
 use crate::{Addr, Endpoint, Flow};
 
@@ -47,7 +49,8 @@ const fn table(shift: u32) -> [u32; 256] {
     t
 }
 
-/// Exclusive-or of an address's 16-bit words as they stand in the packet: two for IPv4, eight for IPv6.
+/// Exclusive-or of an address's 16-bit words as they stand in the packet: two for IPv4, eight for
+/// IPv6.
 #[inline]
 fn fold(a: &Addr) -> u16 {
     let w = if a.is_v4() {
@@ -60,8 +63,8 @@ fn fold(a: &Addr) -> u16 {
     (w >> 16) as u16 ^ w as u16
 }
 
-/// The hash a network card computes over source address, destination address, source port and destination port with [`KEY`]; the same
-/// for both directions.
+/// The hash a network card computes over source address, destination address, source port and
+/// destination port with [`KEY`]; the same for both directions.
 #[inline]
 pub fn owner_hash(flow: &Flow) -> u32 {
     let w = fold(&flow.src.addr) ^ fold(&flow.dst.addr) ^ flow.src.port ^ flow.dst.port;
@@ -77,8 +80,9 @@ pub(crate) const fn mix(mut x: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// A well-mixed hash of one endpoint: every bit depends on every bit of address and port. For choices that must be the same whenever
-/// a client comes again, such as which sessions a percentage takes.
+/// A well-mixed hash of one endpoint: every bit depends on every bit of address and port. For
+/// choices that must be the same whenever a client comes again, such as which sessions a percentage
+/// takes.
 #[inline]
 pub fn client_hash(e: &Endpoint) -> u32 {
     let w = u128::from_be_bytes(*e.addr.bytes());
@@ -122,7 +126,8 @@ mod tests {
 
     #[test]
     fn the_naive_hash_gives_the_published_values() {
-        // Microsoft's RSS verification suite: 66.9.149.187:2794 to 161.142.100.80:1766, with their key.
+        // Microsoft's RSS verification suite: 66.9.149.187:2794 to 161.142.100.80:1766, with their
+        // key.
         let key = [
             0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3,
             0x8f, 0xb0, 0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3,

@@ -1,13 +1,15 @@
 //! TCP sequence numbers: arithmetic modulo 2^32 (RFC 9293 section 3.4).
 //!
-//! Comparisons are right as long as the two numbers are less than 2^31 apart, which every window guarantees (RFC 7323 section 2.3).
+//! Comparisons are right as long as the two numbers are less than 2^31 apart, which every window
+//! guarantees (RFC 7323 section 2.3).
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 
 /// A sequence or acknowledgment number.
 ///
-/// It has no `Ord`: the order is not transitive over the whole circle. Compare with [`Seq::lt`] and its sisters.
+/// It has no `Ord`: the order is not transitive over the whole circle. Compare with [`Seq::lt`] and
+/// its sisters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(transparent)]
 pub struct Seq(pub u32);

@@ -1,4 +1,5 @@
-//! Why a frame is not used. Every reason is a counter of its own, so that what came in equals what was used plus what was not.
+//! Why a frame is not used. Every reason is a counter of its own, so that what came in equals what
+//! was used plus what was not.
 
 use std::fmt;
 
@@ -14,16 +15,18 @@ pub enum Skip {
     NotIp,
     /// IP, but neither TCP nor an encapsulation that is peeled.
     NotTcp,
-    /// A header length field smaller than the header or larger than what the IP length leaves for it.
+    /// A header length field smaller than the header or larger than what the IP length leaves for
+    /// it.
     BadHeaderLength,
-    /// An IP length field smaller than the IP header, or zero in a frame too small for segmentation offload to explain it; on a local port
-    /// also one larger than the frame.
+    /// An IP length field smaller than the IP header, or zero in a frame too small for segmentation
+    /// offload to explain it; on a local port also one larger than the frame.
     BadLength,
     /// Part of a fragmented datagram: [`crate::decode::fragment`] says which.
     Fragment,
     /// More encapsulations inside one another than are followed.
     Depth,
-    /// An encapsulation that is recognised but cannot be opened: an unknown version or an unknown inner protocol.
+    /// An encapsulation that is recognised but cannot be opened: an unknown version or an unknown
+    /// inner protocol.
     UnknownEncapsulation,
     /// An encapsulation header that contradicts its specification.
     BadEncapsulation,
@@ -31,11 +34,13 @@ pub enum Skip {
     Encrypted,
     /// More VLAN tags than are followed: four on a mirror port, one on a local port.
     Vlan,
-    /// An IPv6 header with an IPv4-mapped address, which must not appear on a wire (RFC 4942 section 2.2).
+    /// An IPv6 header with an IPv4-mapped address, which must not appear on a wire (RFC 4942
+    /// section 2.2).
     MappedAddress,
     /// An IPv6 extension header chain longer than is followed.
     ExtensionHeaders,
-    /// The checksum of the IPv4 header or of the TCP segment is wrong: the frame was damaged on its way.
+    /// The checksum of the IPv4 header or of the TCP segment is wrong: the frame was damaged on its
+    /// way.
     BadChecksum,
 }
 

@@ -106,9 +106,10 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// Reads options. One whose length is below two or goes past the end ends the list; one whose length does not fit its kind is passed over,
-/// as are unknown ones. Without `syn` those that only a SYN may carry are passed over too (RFC 7323 section 2.2, RFC 2018
-/// section 2, RFC 9293 section 3.7.1).
+/// Reads options. One whose length is below two or goes past the end ends the list; one whose
+/// length does not fit its kind is passed over, as are unknown ones. Without `syn` those that only
+/// a SYN may carry are passed over too (RFC 7323 section 2.2, RFC 2018 section 2, RFC 9293 section
+/// 3.7.1).
 #[inline]
 pub fn parse_options(bytes: &[u8], syn: bool) -> Options {
     let mut o = Options::default();
@@ -183,9 +184,10 @@ fn put<const N: usize>(out: &mut [u8; MAX_OPTIONS_LEN], at: usize, bytes: [u8; N
     }
 }
 
-/// Writes options as Linux lays them out and returns their length, a multiple of four: MSS, SACK permitted, timestamps, NOP and window
-/// scale on a SYN; NOP, NOP, timestamps and NOP, NOP, SACK otherwise. Options that only a SYN may carry are left out without `syn`; of
-/// the SACK blocks as many are written as there is room for, which is three beside timestamps (RFC 2018 section 3).
+/// Writes options as Linux lays them out and returns their length, a multiple of four: MSS, SACK
+/// permitted, timestamps, NOP and window scale on a SYN; NOP, NOP, timestamps and NOP, NOP, SACK
+/// otherwise. Options that only a SYN may carry are left out without `syn`; of the SACK blocks as
+/// many are written as there is room for, which is three beside timestamps (RFC 2018 section 3).
 #[inline]
 pub fn emit_options(o: &Options, syn: bool, out: &mut [u8; MAX_OPTIONS_LEN]) -> usize {
     let mut n = 0;

@@ -1,7 +1,9 @@
-//! Encapsulations around mirrored traffic: what a tunnel header looks like, how long it is and what it carries.
+//! Encapsulations around mirrored traffic: what a tunnel header looks like, how long it is and what
+//! it carries.
 //!
-//! Nothing here checks a tunnel's checksum or key: a mirror shows every tunnel, and whose it is does not matter. Headers are
-//! recognised by EtherType, IP protocol or the assigned UDP destination port alone.
+//! Nothing here checks a tunnel's checksum or key: a mirror shows every tunnel, and whose it is
+//! does not matter. Headers are recognised by EtherType, IP protocol or the assigned UDP
+//! destination port alone.
 
 use crate::Skip;
 use crate::ethernet::ethertype;
@@ -23,7 +25,8 @@ pub mod port {
     pub const MPLS: u16 = 6635;
 }
 
-/// An 802.11 frame inside GRE, as Aruba's access points send it; the type counts their heaps from this value up.
+/// An 802.11 frame inside GRE, as Aruba's access points send it; the type counts their heaps from
+/// this value up.
 const ARUBA_WLAN: u16 = 0x8200;
 /// Most labels of one MPLS stack that are followed.
 const MAX_LABELS: usize = 16;
@@ -99,7 +102,8 @@ impl Tunnel {
         }
     }
 
-    /// Length of the header that `bytes` begin with, and what follows it. The length never exceeds that of `bytes`.
+    /// Length of the header that `bytes` begin with, and what follows it. The length never exceeds
+    /// that of `bytes`.
     pub fn open(self, bytes: &[u8]) -> Result<(usize, Inner), Skip> {
         let (len, inner) = match self {
             Self::Ip => (0, Inner::Ip),
@@ -134,7 +138,8 @@ impl Tunnel {
 fn gre(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
     let h = bytes.first_chunk::<4>().ok_or(Skip::TooShort)?;
     let (flags, version) = (h[0], h[1] & 0x07);
-    // Version 1 carries PPP (RFC 2637); the routing field of RFC 1701 is deprecated and of open length.
+    // Version 1 carries PPP (RFC 2637); the routing field of RFC 1701 is deprecated and of open
+    // length.
     if version != 0 || flags & 0x40 != 0 {
         return Err(Skip::UnknownEncapsulation);
     }
@@ -210,8 +215,8 @@ fn mpls(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
     for label in labels.iter().take(MAX_LABELS) {
         len += 4;
         if label[2] & 1 != 0 {
-            // Labels do not say what they carry. The first nibble does: a version, or zero for a pseudowire's control word
-            // (RFC 4385 section 3).
+            // Labels do not say what they carry. The first nibble does: a version, or zero for a
+            // pseudowire's control word (RFC 4385 section 3).
             return match bytes.get(len).ok_or(Skip::TooShort)? >> 4 {
                 4 | 6 => Ok((len, Inner::Ip)),
                 0 if looks_like_control_word(bytes.get(len..).unwrap_or(&[])) => {
@@ -228,8 +233,9 @@ fn mpls(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
     }
 }
 
-/// A pseudowire without a control word begins with a destination address, whose first nibble is zero for many vendors. With the control
-/// word skipped a type that is known must show up at the Ethernet header's end; otherwise the frame begins at once.
+/// A pseudowire without a control word begins with a destination address, whose first nibble is
+/// zero for many vendors. With the control word skipped a type that is known must show up at the
+/// Ethernet header's end; otherwise the frame begins at once.
 fn looks_like_control_word(bytes: &[u8]) -> bool {
     let known = |at: usize| match bytes.get(at..).and_then(<[u8]>::first_chunk::<2>) {
         Some(t) => {
@@ -255,7 +261,8 @@ fn pppoe(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
     }
 }
 
-/// An 802.11 data frame with its LLC/SNAP header (IEEE 802.11 section 9.2.4.1). Its fields are little-endian.
+/// An 802.11 data frame with its LLC/SNAP header (IEEE 802.11 section 9.2.4.1). Its fields are
+/// little-endian.
 fn wlan(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
     let [control, flags, ..] = *bytes else {
         return Err(Skip::TooShort);

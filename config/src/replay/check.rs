@@ -1,4 +1,5 @@
-//! What must hold between keys: nothing goes to production, every target can be reached, and no address has two owners.
+//! What must hold between keys: nothing goes to production, every target can be reached, and no
+//! address has two owners.
 
 use std::net::IpAddr;
 
@@ -83,8 +84,8 @@ pub(super) fn gateways(
 
 /// No target is production or the box itself, no origin is given twice or is the box itself.
 ///
-/// An origin without address (`":80"`) names no production address, so it forbids none; that a target is never taken for production
-/// is then upheld by [`super::Replay::transfer_for`].
+/// An origin without address (`":80"`) names no production address, so it forbids none; that a
+/// target is never taken for production is then upheld by [`super::Replay::transfer_for`].
 pub(super) fn transfers(
     transfers: &[FoundTransfer<'_>],
     addresses: &[Found<'_, IpNet>],
@@ -173,8 +174,8 @@ fn edge(net: &IpNet, addr: IpAddr) -> bool {
     addr.is_ipv4() && net.prefix_len() < 31 && (net.network() == addr || net.broadcast() == addr)
 }
 
-/// Pools have every target's family, contain nobody else's address, and don't overlap. Without a pool the client keeps its
-/// address, so production and target must be of one family.
+/// Pools have every target's family, contain nobody else's address, and don't overlap. Without a
+/// pool the client keeps its address, so production and target must be of one family.
 pub(super) fn pool(
     pool: &[Found<'_, IpNet>],
     transfers: &[FoundTransfer<'_>],

@@ -280,7 +280,8 @@ fn limits(section: &Section<'_>) -> Result<Limits, Error> {
         None => Ok(default),
     };
     let mbufs_bytes = bytes("mbufs", 512 * MIB, 8 * MIB)?;
-    // A virtual port's frame can be as long as an IP datagram: less would shed every session that sends one.
+    // A virtual port's frame can be as long as an IP datagram: less would shed every session that
+    // sends one.
     let session_bytes = bytes("session_bytes", 4 * MIB, 64 * KIB)?;
     if let Some(item) = section
         .get("session_bytes")

@@ -1,7 +1,9 @@
-//! Device strings: what the configuration calls a port, checked against the machine before a driver sees it.
+//! Device strings: what the configuration calls a port, checked against the machine before a driver
+//! sees it.
 //!
-//! A string names either a port that exists already, such as the PCI address `0000:03:00.0`, or a virtual device with its driver's
-//! arguments, such as `net_af_packet0,iface=eth1` or `net_pcap0,rx_pcap=in.pcap`. Drivers say little about bad arguments and cut long
+//! A string names either a port that exists already, such as the PCI address `0000:03:00.0`, or a
+//! virtual device with its driver's arguments, such as `net_af_packet0,iface=eth1` or
+//! `net_pcap0,rx_pcap=in.pcap`. Drivers say little about bad arguments and cut long
 //! frames in silence, so interfaces, files and ring sizes are checked here.
 
 use crate::error::Error;
@@ -10,13 +12,14 @@ use std::ffi::CString;
 
 /// Alignment that the kernel wants of ring frames (`TPACKET_ALIGNMENT`, linux/if_packet.h).
 const FRAME_ALIGNMENT: u32 = 16;
-/// Bytes of each ring frame that net_af_packet keeps off the data (`TPACKET2_HDRLEN - sizeof(struct sockaddr_ll)`).
+/// Bytes of each ring frame that net_af_packet keeps off the data (`TPACKET2_HDRLEN - sizeof(struct
+/// sockaddr_ll)`).
 const RING_HEADER: u32 = 32;
-/// Bytes of each ring frame that the kernel's receive side keeps off an Ethernet frame: the packet's header, the address and padding
-/// (net/packet/af_packet.c, `tpacket_rcv`).
+/// Bytes of each ring frame that the kernel's receive side keeps off an Ethernet frame: the
+/// packet's header, the address and padding (net/packet/af_packet.c, `tpacket_rcv`).
 const KERNEL_HEADER: u32 = 66;
-/// Ring frames per queue and direction unless the user says otherwise: 32 MiB at 2048 bytes each, a quarter of a second at 60 kpps,
-/// which is what a worker on a shared core may be kept waiting.
+/// Ring frames per queue and direction unless the user says otherwise: 32 MiB at 2048 bytes each, a
+/// quarter of a second at 60 kpps, which is what a worker on a shared core may be kept waiting.
 const FRAME_COUNT: u32 = 16_384;
 /// Least size of a block of ring frames.
 const BLOCK_SIZE: u32 = 65536;
@@ -185,9 +188,11 @@ impl Device {
         Ok(())
     }
 
-    /// Fills in what an af_packet port needs and the user left out, and checks what the user gave. `queues` is how many queue pairs
-    /// are used, `data_room` the size of the buffers frames are received into, `asked` the MTU the user wants and `mtu` that which is
-    /// expected otherwise. Returns the longest IP packet that the port's rings carry, if they set a limit.
+    /// Fills in what an af_packet port needs and the user left out, and checks what the user gave.
+    /// `queues` is how many queue pairs are used, `data_room` the size of the buffers frames
+    /// are received into, `asked` the MTU the user wants and `mtu` that which is
+    /// expected otherwise. Returns the longest IP packet that the port's rings carry, if they set a
+    /// limit.
     pub(super) fn complete(
         &mut self,
         port: &str,
@@ -237,7 +242,8 @@ impl Device {
                 }
                 size
             }
-            // Powers of two, so that blocks hold frames without a gap: the driver reckons with none.
+            // Powers of two, so that blocks hold frames without a gap: the driver reckons with
+            // none.
             None if most.is_power_of_two() => most,
             None => most.next_power_of_two() / 2,
         };

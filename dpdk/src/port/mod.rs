@@ -1,8 +1,9 @@
 //! Ports (rte_ethdev.h): opening, what they say of themselves, and closing.
 //!
-//! Opening a port yields its control handle and one handle per queue. Each queue handle exists once, so no queue is ever used by
-//! two threads. The port is stopped, closed and, if its driver made it, removed when the last of these handles is dropped. A port that
-//! is opened as a [`MirrorPort`] has no transmit queue handle at all.
+//! Opening a port yields its control handle and one handle per queue. Each queue handle exists
+//! once, so no queue is ever used by two threads. The port is stopped, closed and, if its driver
+//! made it, removed when the last of these handles is dropped. A port that is opened as a
+//! [`MirrorPort`] has no transmit queue handle at all.
 
 mod device;
 mod options;
@@ -25,7 +26,8 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Drivers that end in the kernel, a file or memory. All of them send chained frames, whether they say so or not.
+/// Drivers that end in the kernel, a file or memory. All of them send chained frames, whether they
+/// say so or not.
 const SOFTWARE: [&str; 6] = [
     "net_af_packet",
     "net_pcap",
@@ -62,7 +64,8 @@ pub struct Port {
 ///
 /// ```compile_fail
 /// fn open(eal: &dpdk::Eal, pool: &dpdk::Mempool) -> Vec<dpdk::TxQueue> {
-///     let (_port, _rx, tx) = dpdk::MirrorPort::open(eal, "net_null0", &Default::default(), pool).unwrap();
+///     let cfg = Default::default();
+///     let (_port, _rx, tx) = dpdk::MirrorPort::open(eal, "net_null0", &cfg, pool).unwrap();
 ///     tx
 /// }
 /// ```
@@ -75,8 +78,9 @@ pub struct MirrorPort {
 impl Port {
     /// Opens `device` for receiving and sending and starts it.
     ///
-    /// Frames are received into `rx_pool`. `header_pool` gives the small mbufs that headers are built in and that refer to shared
-    /// payloads, two per frame at most; [`HEADER_ROOM`](crate::HEADER_ROOM) is the size for them.
+    /// Frames are received into `rx_pool`. `header_pool` gives the small mbufs that headers are
+    /// built in and that refer to shared payloads, two per frame at most;
+    /// [`HEADER_ROOM`](crate::HEADER_ROOM) is the size for them.
     pub fn open(
         eal: &Eal,
         device: &str,
@@ -134,7 +138,8 @@ impl Port {
 }
 
 impl MirrorPort {
-    /// Opens `device` for receiving alone, for frames to any address, and starts it. Frames are received into `rx_pool`.
+    /// Opens `device` for receiving alone, for frames to any address, and starts it. Frames are
+    /// received into `rx_pool`.
     pub fn open(
         eal: &Eal,
         device: &str,
@@ -314,7 +319,8 @@ impl Inner {
             mtu: wanted,
         };
         info.rss = match setup.run(probed.number, tx_queues) {
-            // Not every driver does without a transmit queue. Then it gets one that nobody has a handle of.
+            // Not every driver does without a transmit queue. Then it gets one that nobody has a
+            // handle of.
             Err(_) if tx_queues == 0 && raw.max_tx_queues > 0 => setup.run(probed.number, 1)?,
             other => other?,
         };
@@ -327,7 +333,8 @@ impl Inner {
             device: probed,
             _pools: pools.iter().map(|p| (*p).clone()).collect(),
         };
-        // Starting a port ends its interface's promiscuous mode, whoever had wanted it (rte_ethdev.c, eth_dev_config_restore).
+        // Starting a port ends its interface's promiscuous mode, whoever had wanted it
+        // (rte_ethdev.c, eth_dev_config_restore).
         if options.promiscuous || was_promiscuous {
             crate::logging::clear();
             // SAFETY: the port is started.
@@ -354,7 +361,8 @@ impl Inner {
 
     fn stats(&self) -> PortStats {
         let mut raw = MaybeUninit::<sys::rte_eth_stats>::zeroed();
-        // SAFETY: the port is started and the structure is writable; integers alone, so all-zero is a value of it.
+        // SAFETY: the port is started and the structure is writable; integers alone, so all-zero is
+        // a value of it.
         let raw = unsafe {
             sys::rte_eth_stats_get(self.number(), raw.as_mut_ptr());
             raw.assume_init()
@@ -373,7 +381,8 @@ impl Inner {
 
     fn is_link_up(&self) -> bool {
         let mut raw = MaybeUninit::<sys::rte_eth_link>::zeroed();
-        // SAFETY: the port is started and the structure is writable; integers alone, so all-zero is a value of it.
+        // SAFETY: the port is started and the structure is writable; integers alone, so all-zero is
+        // a value of it.
         unsafe {
             let result = sys::rte_eth_link_get_nowait(self.number(), raw.as_mut_ptr());
             result == 0 && sys::shim_link_is_up(raw.as_ptr()) != 0
@@ -389,8 +398,8 @@ impl Drop for Inner {
             let mut left = u32::from(self.rx_queues) * (1 << 16);
             for queue in 0..self.rx_queues {
                 let mut raw: sys_mbuf = std::ptr::null_mut();
-                // SAFETY: the port is started, and no queue handle is left: this is the only user of its queues. Each mbuf
-                // that comes out is ours.
+                // SAFETY: the port is started, and no queue handle is left: this is the only user
+                // of its queues. Each mbuf that comes out is ours.
                 while left > 0 && unsafe { sys::shim_rx_burst(number, queue, &mut raw, 1) } == 1 {
                     left -= 1;
                     // SAFETY: as above.
@@ -494,7 +503,8 @@ impl Probed {
                 reason: reason(result),
             });
         }
-        // SAFETY: filled in by DPDK; it has integers and pointers alone, so all-zero would be a value of it, too.
+        // SAFETY: filled in by DPDK; it has integers and pointers alone, so all-zero would be a
+        // value of it, too.
         Ok(unsafe { raw.assume_init() })
     }
 
@@ -516,8 +526,8 @@ impl Probed {
 impl Drop for Probed {
     fn drop(&mut self) {
         let _guard = lock(&self.eal);
-        // SAFETY: the port exists and is ours alone. Stopping one that was never started does nothing, nor does asking for
-        // promiscuous mode where it is on.
+        // SAFETY: the port exists and is ours alone. Stopping one that was never started does
+        // nothing, nor does asking for promiscuous mode where it is on.
         unsafe {
             if self.was_promiscuous {
                 sys::rte_eth_promiscuous_enable(self.number);

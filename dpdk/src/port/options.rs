@@ -11,16 +11,17 @@ pub struct PortOptions {
     pub rx_desc: u16,
     /// Descriptors of each transmit queue; rounded to what the device takes.
     pub tx_desc: u16,
-    /// Longest IP packet in bytes; `None`: the interface's own, or 1500. The kernel's interface under a software driver is never
-    /// changed.
+    /// Longest IP packet in bytes; `None`: the interface's own, or 1500. The kernel's interface
+    /// under a software driver is never changed.
     pub mtu: Option<u16>,
     /// Whether to receive frames for any address. Mirror ports always do.
     pub promiscuous: bool,
-    /// Whether the NIC shall spread flows over the receive queues, both directions of a flow to the same one (Toeplitz with
-    /// the key 0x6d5a repeated). [`PortInfo::rss`] says whether it does.
+    /// Whether the NIC shall spread flows over the receive queues, both directions of a flow to
+    /// the same one (Toeplitz with the key 0x6d5a repeated). [`PortInfo::rss`] says whether it
+    /// does.
     pub rss: bool,
-    /// Whether a payload that cannot be sent in place may be sent as a chain of mbufs where the device can do that. Without, it is
-    /// copied.
+    /// Whether a payload that cannot be sent in place may be sent as a chain of mbufs where the
+    /// device can do that. Without, it is copied.
     pub chains: bool,
 }
 
@@ -64,7 +65,8 @@ pub struct PortInfo {
     pub rss: bool,
     /// True if frames are sent as chains, which zero-copy transmission of shared payloads needs.
     pub chains: bool,
-    /// True for drivers that poll the kernel, a file or memory instead of a NIC: they may as well sleep when idle.
+    /// True for drivers that poll the kernel, a file or memory instead of a NIC: they may as well
+    /// sleep when idle.
     pub software: bool,
     /// NUMA node, if the device has one.
     pub socket: Option<u32>,
@@ -77,7 +79,8 @@ pub struct PortStats {
     pub rx_frames: u64,
     /// Bytes received.
     pub rx_bytes: u64,
-    /// Frames that the device dropped since no descriptor was free. Software drivers do not count them.
+    /// Frames that the device dropped since no descriptor was free. Software drivers do not count
+    /// them.
     pub rx_missed: u64,
     /// Frames received with errors.
     pub rx_errors: u64,

@@ -31,7 +31,8 @@ impl Setup<'_> {
             }
             Ok(())
         };
-        // SAFETY: a structure of integers and pointers: all-zero is a value of it, and is how DPDK wants it to begin.
+        // SAFETY: a structure of integers and pointers: all-zero is a value of it, and is how DPDK
+        // wants it to begin.
         let mut conf: sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
         conf.txmode.offloads = self.raw.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS;
         if !self.software {
@@ -59,7 +60,8 @@ impl Setup<'_> {
             conf.rx_adv_conf.rss_conf.rss_key_len = key.len() as _;
             conf.rx_adv_conf.rss_conf.rss_hf = types;
         }
-        // SAFETY: the port exists and is stopped; `conf` and `key` live during the calls, and the pool longer than the port.
+        // SAFETY: the port exists and is stopped; `conf` and `key` live during the calls, and the
+        // pool longer than the port.
         unsafe {
             step(
                 "configuring",

@@ -13,7 +13,8 @@ use wire::io::BURST;
 
 /// The process's EAL, with two workers on CPU 0.
 ///
-/// It is started on a thread of its own, which then stays: the main lcore must not be a test's thread, since that ends with the test.
+/// It is started on a thread of its own, which then stays: the main lcore must not be a test's
+/// thread, since that ends with the test.
 pub fn eal() -> Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     EAL.get_or_init(|| {
@@ -45,7 +46,8 @@ pub fn unique() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A pool that fails the test if mbufs of it are out when it is dropped. Declare it before whatever holds its mbufs.
+/// A pool that fails the test if mbufs of it are out when it is dropped. Declare it before whatever
+/// holds its mbufs.
 pub struct Pool(pub Mempool);
 
 impl Pool {
@@ -69,7 +71,8 @@ impl Drop for Pool {
     }
 }
 
-/// A port whose transmit queue leads back to its receive queue. The fields drop in order: queues before the pools.
+/// A port whose transmit queue leads back to its receive queue. The fields drop in order: queues
+/// before the pools.
 pub struct Loop {
     pub rx: RxQueue,
     pub tx: TxQueue,
@@ -141,7 +144,8 @@ pub fn headers(seed: u8) -> Vec<u8> {
     h
 }
 
-/// A classic pcap file with these frames (draft-ietf-opsawg-pcap), each with its time in microseconds.
+/// A classic pcap file with these frames (draft-ietf-opsawg-pcap), each with its time in
+/// microseconds.
 pub fn pcap(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let mut file = vec![];
     file.extend(0xa1b2_c3d4u32.to_le_bytes());

@@ -1,5 +1,5 @@
-//! Reassembly by DPDK: both families, any order, and every way in which parts do not make a datagram. Each part that goes in is accounted for, and
-//! the pools lose no mbuf.
+//! Reassembly by DPDK: both families, any order, and every way in which parts do not make a
+//! datagram. Each part that goes in is accounted for, and the pools lose no mbuf.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 #[path = "../common/mod.rs"]
@@ -261,7 +261,8 @@ fn what_stays_incomplete_expires() {
     }
 }
 
-/// Nobody calls [`Reassembly::expire`] here: DPDK finds by itself that the time of a datagram is over.
+/// Nobody calls [`Reassembly::expire`] here: DPDK finds by itself that the time of a datagram is
+/// over.
 #[test]
 fn an_identification_that_is_used_again_later_is_another_datagram() {
     let mut rig = Rig::new(64);
@@ -401,7 +402,8 @@ fn parts_from_a_port_become_payloads_that_can_be_sent() {
     l.tx.flush();
     let mut whole = None;
     for frame in l.receive() {
-        // What a driver delivers is one frame with one owner; this loop delivers what was sent, header and payload in a chain.
+        // What a driver delivers is one frame with one owner; this loop delivers what was sent,
+        // header and payload in a chain.
         let mut one = l.packets.alloc().unwrap();
         assert!(one.append(&flatten(frame)));
         whole = insert_frame(&mut table, 0, one);
@@ -431,8 +433,9 @@ fn a_table_that_cannot_be_made_says_so() {
     assert!(error.to_string().contains("16777216 datagrams"), "{error}");
 }
 
-/// Parts at random places of a few datagrams, at random times: whatever comes of it, the books balance, no mbuf is lost, and a datagram
-/// that comes out has no byte that was not sent at its place.
+/// Parts at random places of a few datagrams, at random times: whatever comes of it, the books
+/// balance, no mbuf is lost, and a datagram that comes out has no byte that was not sent at its
+/// place.
 #[test]
 fn random_parts_are_all_accounted_for() {
     let mut rig = Rig::new(8);

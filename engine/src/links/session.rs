@@ -22,7 +22,8 @@ const LAST_BACKOFF: Nanos = 2_000_000_000;
 /// How long one attempt to connect may take.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 
-/// How long the thread looks for new claims by itself while some came lately; a spinning worker does not wake it.
+/// How long the thread looks for new claims by itself while some came lately; a spinning worker
+/// does not wake it.
 const LATELY: Nanos = 20_000_000;
 const WAIT_BUSY: Duration = Duration::from_micros(100);
 const WAIT_IDLE: Duration = Duration::from_millis(1);
@@ -36,8 +37,8 @@ const READS_A_TURN: usize = 16;
 /// How long the last bytes may take at the end.
 const LAST_WORDS: Nanos = 500_000_000;
 
-/// Echoes after which every claim was granted or refused: one may overtake the refusal of a claim that the server read together with the
-/// heartbeat, the next one cannot.
+/// Echoes after which every claim was granted or refused: one may overtake the refusal of a claim
+/// that the server read together with the heartbeat, the next one cannot.
 const CONFIRMING_ECHOES: u8 = 2;
 
 /// Refusals that are logged for each connection; all are counted.
@@ -74,7 +75,8 @@ struct Line {
     connection: Connection,
     refusal: Option<String>,
     refusals: u32,
-    /// When the heartbeat was asked for whose echo is waited for, and how many came, while claims are being confirmed.
+    /// When the heartbeat was asked for whose echo is waited for, and how many came, while claims
+    /// are being confirmed.
     asked_at: Option<Nanos>,
     echoes: u8,
 }
@@ -235,7 +237,8 @@ impl Session {
         }
     }
 
-    /// Connecting blocks, so a thread of its own does it while this one takes the workers' commands.
+    /// Connecting blocks, so a thread of its own does it while this one takes the workers'
+    /// commands.
     fn connect(&mut self) -> Result<TcpStream, Down> {
         let address = self.shared.address;
         let connecting: JoinHandle<io::Result<TcpStream>> = std::thread::Builder::new()
@@ -374,7 +377,8 @@ impl Session {
             None => dropped = count,
             Some(ring) => {
                 for mut record in records {
-                    // It cannot have been received after it came here, whatever the comparison of clocks says.
+                    // It cannot have been received after it came here, whatever the comparison of
+                    // clocks says.
                     record.received_at = connection
                         .to_local(record.received_at)
                         .map_or(now, |at| at.min(now));
@@ -386,7 +390,8 @@ impl Session {
         self.shared.records_dropped.fetch_add(dropped, Relaxed);
     }
 
-    /// Takes a worker's command into the set of live claims. True if it is one that servers are to be told.
+    /// Takes a worker's command into the set of live claims. True if it is one that servers are to
+    /// be told.
     fn note(&mut self, message: &Message) -> bool {
         let known = match message {
             Message::Claim(claim) => {
@@ -411,7 +416,8 @@ impl Session {
         }
     }
 
-    /// Tells the server what it does not know yet, as far as the output has room. What has none stays in the rings.
+    /// Tells the server what it does not know yet, as far as the output has room. What has none
+    /// stays in the rings.
     fn send_claims(&mut self, line: &mut Line) -> Result<(), Down> {
         if let Some(message) = self.delayed.take() {
             self.send(line, message)?;

@@ -37,8 +37,8 @@ pub fn read(file: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// A capture of the folder that `REPLAY_CAPTURES` names, by default `../shared/captures` beside the workspace. `None`, and a word about it,
-/// without one.
+/// A capture of the folder that `REPLAY_CAPTURES` names, by default `../shared/captures` beside the
+/// workspace. `None`, and a word about it, without one.
 pub fn real(name: &str) -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/captures");
     let folder =
@@ -54,8 +54,9 @@ pub fn real(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Every untagged IP frame with TCP payload, cut into fragments of `size` bytes of data, a multiple of 8, or more, so that there are
-/// at most eight; all others as they are. The last part of every other datagram goes first.
+/// Every untagged IP frame with TCP payload, cut into fragments of `size` bytes of data, a multiple
+/// of 8, or more, so that there are at most eight; all others as they are. The last part of every
+/// other datagram goes first.
 pub fn fragmented(frames: &[Vec<u8>], size: usize) -> Vec<Vec<u8>> {
     let mut out = vec![];
     for (i, frame) in frames.iter().enumerate() {

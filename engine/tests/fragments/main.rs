@@ -1,5 +1,6 @@
-//! Fragments on the mirror, from a capture file to the target: the very worker loop over net_pcap, with DPDK's reassembly. What the target
-//! receives is what it receives of the same capture without fragments, and every frame is accounted for in the report.
+//! Fragments on the mirror, from a capture file to the target: the very worker loop over net_pcap,
+//! with DPDK's reassembly. What the target receives is what it receives of the same capture without
+//! fragments, and every frame is accounted for in the report.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -168,7 +169,8 @@ fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, W
     Worker::new(index, Core::new(params, start), out, owner)
 }
 
-/// Replays the frames through `cores` workers, the first of which reads all of them from a capture file.
+/// Replays the frames through `cores` workers, the first of which reads all of them from a capture
+/// file.
 fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("in.pcap");
@@ -492,7 +494,8 @@ fn a_real_tunnel_in_fragments_is_read_to_the_last_byte() {
         .iter()
         .find(|f| f["file"] == "erspan.pcap")
         .unwrap();
-    // The manifest calls the server a client. What it said is in the fragments; of the client it knows the length.
+    // The manifest calls the server a client. What it said is in the fragments; of the client it
+    // knows the length.
     let server = streams(&frames);
     for cores in [1, 2] {
         let client = replay(&frames, 80, cores, false);
@@ -513,8 +516,8 @@ fn a_real_tunnel_in_fragments_is_read_to_the_last_byte() {
     }
 }
 
-/// What each side of each connection said, reassembled and put in order: the first copy of each byte counts. What the capture itself lacks is
-/// left out, as the manifest has it.
+/// What each side of each connection said, reassembled and put in order: the first copy of each
+/// byte counts. What the capture itself lacks is left out, as the manifest has it.
 fn streams(frames: &[Vec<u8>]) -> BTreeMap<String, Vec<u8>> {
     let mut table = Reassembly::new(&eal(), 64, TIMEOUT, None).unwrap();
     let name = format!("f{}", unique());

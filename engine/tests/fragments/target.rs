@@ -1,4 +1,5 @@
-//! A target for the worker loop: it accepts every connection, keeps what clients send, acknowledges it and closes when they do.
+//! A target for the worker loop: it accepts every connection, keeps what clients send, acknowledges
+//! it and closes when they do.
 
 use arrayvec::ArrayVec;
 use dpdk::Payload;

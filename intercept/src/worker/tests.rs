@@ -1,4 +1,5 @@
-//! The loop of a receive core over a port in memory: every frame is counted once, records reach their route, neighbours are answered.
+//! The loop of a receive core over a port in memory: every frame is counted once, records reach
+//! their route, neighbours are answered.
 
 use super::*;
 use crate::claims::Route;

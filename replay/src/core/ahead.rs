@@ -1,8 +1,9 @@
-//! Looking ahead: what the packets of a burst will touch is asked for before the first of them is taken, so that they wait for memory together
-//! and not one after the other.
+//! Looking ahead: what the packets of a burst will touch is asked for before the first of them is
+//! taken, so that they wait for memory together and not one after the other.
 //!
-//! Nothing depends on it. Each step reads what the step before has asked for: slots of the table, then sessions or replicas, then what these
-//! refer to. A packet whose entry is not in the first slot of its search is left to the search itself.
+//! Nothing depends on it. Each step reads what the step before has asked for: slots of the table,
+//! then sessions or replicas, then what these refer to. A packet whose entry is not in the first
+//! slot of its search is left to the search itself.
 
 use super::Core;
 use crate::slab::NIL;
@@ -11,7 +12,8 @@ use arrayvec::ArrayVec;
 use wire::Flow;
 use wire::io::{BURST, Payload, Rx};
 
-/// The ids that a table is likely to have for these flows, of a burst at most; `ask` is called with each.
+/// The ids that a table is likely to have for these flows, of a burst at most; `ask` is called with
+/// each.
 #[inline]
 fn likely<R: Rx>(
     table: &FlowTable,
@@ -28,7 +30,8 @@ fn likely<R: Rx>(
 }
 
 impl<P: Payload> Core<P> {
-    /// Asks for what mirrored segments of these flows will touch. What is beyond a burst is left out.
+    /// Asks for what mirrored segments of these flows will touch. What is beyond a burst is left
+    /// out.
     #[inline]
     pub fn expect_mirrored<'a, R: Rx>(&self, flows: impl Iterator<Item = &'a Flow>) {
         let clients = flows.filter_map(|flow| match self.params.transfer_of(flow)? {

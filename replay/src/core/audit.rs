@@ -1,5 +1,5 @@
-//! What always holds for a core, computed anew from all it keeps. For tests and fuzzing: it walks every list, so it has no place on a
-//! packet path.
+//! What always holds for a core, computed anew from all it keeps. For tests and fuzzing: it walks
+//! every list, so it has no place on a packet path.
 
 use super::Core;
 use crate::session::{List, Phase, Replica, Session};
@@ -27,8 +27,9 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 impl<P: Payload> Core<P> {
-    /// Checks the books, every list and pointer, and that somebody looks again at whatever waits. `Err` says in one sentence what
-    /// does not hold. Takes time in proportion to everything the core holds.
+    /// Checks the books, every list and pointer, and that somebody looks again at whatever waits.
+    /// `Err` says in one sentence what does not hold. Takes time in proportion to everything
+    /// the core holds.
     pub fn audit(&self) -> Result<(), String> {
         self.counters.balance(u64::from(self.params.copies))?;
         let mut sums = Sums::default();

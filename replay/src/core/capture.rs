@@ -1,7 +1,9 @@
-//! What mirrored segments say: the client's payload, acknowledgments, FIN and RST, and what production's server shows of its side.
+//! What mirrored segments say: the client's payload, acknowledgments, FIN and RST, and what
+//! production's server shows of its side.
 //!
-//! A client segment whose payload acknowledges more of the server's stream than the client's last payload did begins a turn: the client had
-//! read an answer before it spoke. The bytes themselves go to `stream`, what is out of order to `gap`.
+//! A client segment whose payload acknowledges more of the server's stream than the client's last
+//! payload did begins a turn: the client had read an answer before it spoke. The bytes themselves
+//! go to `stream`, what is out of order to `gap`.
 
 use super::stream::{Piece, less};
 use super::{Core, Egress};
@@ -14,7 +16,8 @@ use wire::{Flags, Flow, Head, Nanos, Seq};
 
 /// Segments further than this from what is expected are not of this connection.
 pub(super) const PLAUSIBLE: u32 = 1 << 30;
-/// What is closer than this to the stream of a session that is over may still be of it: the largest window without scaling.
+/// What is closer than this to the stream of a session that is over may still be of it: the largest
+/// window without scaling.
 const NEAR: u32 = 1 << 16;
 
 /// `seq` may belong to a stream whose next byte is `expected`.
@@ -24,7 +27,8 @@ fn plausible(expected: Seq, seq: Seq) -> bool {
 }
 
 impl<P: Payload> Core<P> {
-    /// Takes one decoded frame of the mirror; `frame` is the very frame that `packet` was decoded from. Says why, if it was of no use.
+    /// Takes one decoded frame of the mirror; `frame` is the very frame that `packet` was decoded
+    /// from. Says why, if it was of no use.
     pub fn mirror<F: Frame<Payload = P>>(
         &mut self,
         now: Nanos,
@@ -123,7 +127,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Payload far from all that a session which is over has said: of another connection with the same ports, whose SYN was not shown.
+    /// Payload far from all that a session which is over has said: of another connection with the
+    /// same ports, whose SYN was not shown.
     fn is_another(&self, sid: u32, head: &Head) -> bool {
         let s = &self.sessions[sid];
         let payload = head.payload_len > 0 && !head.flags.has(Flags::RST);
@@ -134,7 +139,8 @@ impl<P: Payload> Core<P> {
         head.seq.since(s.isn - NEAR) > said + 2 * NEAR
     }
 
-    /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section 3.8.4).
+    /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section
+    /// 3.8.4).
     fn is_keep_alive(&self, sid: u32, head: &Head) -> bool {
         let s = &self.sessions[sid];
         s.phase == Phase::Synced
@@ -156,7 +162,8 @@ impl<P: Payload> Core<P> {
             s.rtt = self.seen.saturating_sub(s.handshake_at);
         }
         if !s.ack_known {
-            // The server's direction is not mirrored (or its SYN|ACK was lost): the client's first ACK tells where the server's stream begins.
+            // The server's direction is not mirrored (or its SYN|ACK was lost): the client's first
+            // ACK tells where the server's stream begins.
             s.ack_known = true;
             s.acked = head.ack;
             s.acked_at_data = head.ack;
@@ -222,7 +229,8 @@ impl<P: Payload> Core<P> {
         if !plausible(expected, first) {
             return Err(Drop::OutOfWindow);
         }
-        // What the snap length cut off is not there: it stays a gap, to be filled by a retransmission or found to be a hole.
+        // What the snap length cut off is not there: it stays a gap, to be filled by a
+        // retransmission or found to be a hole.
         let mut left = packet.captured.min(head.payload_len as usize);
         let (mut seq, mut start) = (first, packet.payload_offset);
         let mut news = false;
@@ -255,7 +263,8 @@ impl<P: Payload> Core<P> {
         Ok(news)
     }
 
-    /// Payload at `seq` that acknowledges `ack` begins a turn that a session out of step can join at.
+    /// Payload at `seq` that acknowledges `ack` begins a turn that a session out of step can join
+    /// at.
     pub(super) fn is_boundary(&mut self, sid: u32, seq: Seq, ack: Seq) -> bool {
         let s = &mut self.sessions[sid];
         // What the session had before, sent again with a newer acknowledgment, is none.
@@ -266,7 +275,8 @@ impl<P: Payload> Core<P> {
         if missing == 0 {
             return true;
         }
-        // Bytes before it were not captured. They may be the beginning of this very turn, so it is lost as well.
+        // Bytes before it were not captured. They may be the beginning of this very turn, so it is
+        // lost as well.
         s.acked_at_data = ack;
         s.rcv_nxt = seq;
         s.join_loss = Loss::Hole;
@@ -274,7 +284,8 @@ impl<P: Payload> Core<P> {
         false
     }
 
-    /// Payload that cannot be used because it may begin in the middle of a request. Why, and how many bytes of it were new.
+    /// Payload that cannot be used because it may begin in the middle of a request. Why, and how
+    /// many bytes of it were new.
     fn before_join(&mut self, sid: u32, head: &Head) -> (Drop, u32) {
         match self.lose_before_join(sid, head.seq, head.payload_len) {
             0 => (Drop::Duplicate, 0),
@@ -282,7 +293,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// `len` bytes from `seq` are of no use before the session is in step again. Returns how many of them were new.
+    /// `len` bytes from `seq` are of no use before the session is in step again. Returns how many
+    /// of them were new.
     pub(super) fn lose_before_join(&mut self, sid: u32, seq: Seq, len: u32) -> u32 {
         let s = &mut self.sessions[sid];
         let end = seq + len;
@@ -349,7 +361,8 @@ impl<P: Payload> Core<P> {
         Ok(())
     }
 
-    /// A frame of production's server: it tells where its stream begins, when it answered, what it has of the client's stream.
+    /// A frame of production's server: it tells where its stream begins, when it answered, what it
+    /// has of the client's stream.
     fn server_segment(
         &mut self,
         now: Nanos,
@@ -365,7 +378,8 @@ impl<P: Payload> Core<P> {
             if s.phase == Phase::Ended {
                 return Err(Drop::Duplicate);
             }
-            // The server gave up on the client. The client says nothing more; the target's side is closed in good order.
+            // The server gave up on the client. The client says nothing more; the target's side is
+            // closed in good order.
             self.settle_gaps(now, sid, tx);
             self.end_session(now, sid, End::Fin);
             self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));

@@ -1,7 +1,9 @@
-//! What a client says before its SYN was shown: a mirror that reorders may show the SYN a moment later.
+//! What a client says before its SYN was shown: a mirror that reorders may show the SYN a moment
+//! later.
 //!
-//! Such a session counts as one that was running already, and its payload as lost, from its first frame on. For a moment the payload is kept all the
-//! same. If the SYN comes in this time, the session begins with it, and what was counted as lost is taken back: it was not lost. Otherwise
+//! Such a session counts as one that was running already, and its payload as lost, from its first
+//! frame on. For a moment the payload is kept all the same. If the SYN comes in this time, the
+//! session begins with it, and what was counted as lost is taken back: it was not lost. Otherwise
 //! nothing is different from a session that was running.
 
 use super::stream::{Piece, less};
@@ -13,14 +15,16 @@ use wire::decode::Packet;
 use wire::io::{Frame, Payload};
 use wire::{Head, Nanos};
 
-/// How much later than the first payload a SYN may be shown. A mirror that reorders does so by far less.
+/// How much later than the first payload a SYN may be shown. A mirror that reorders does so by far
+/// less.
 const WAIT: Nanos = 50_000_000;
-/// How far behind the SYN payload may lie that was shown before it, in bytes: an initial window is far less.
+/// How far behind the SYN payload may lie that was shown before it, in bytes: an initial window is
+/// far less.
 const REACH: u32 = 1 << 16;
 
 impl Session {
-    /// Payload without a SYN, `new` bytes of which nobody had seen, may be kept: it was the session's first, or follows it soon and acknowledges
-    /// no more than that.
+    /// Payload without a SYN, `new` bytes of which nobody had seen, may be kept: it was the
+    /// session's first, or follows it soon and acknowledges no more than that.
     fn is_early(&self, now: Nanos, head: &Head, new: u32) -> bool {
         let fresh = self.join_loss == Loss::Midstream && self.replica_count == 0;
         let soon = if self.early.is_empty() {

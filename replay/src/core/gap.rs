@@ -1,7 +1,9 @@
-//! Gaps in what the mirror shows: segments beyond one wait in order until it is filled or found to be a hole.
+//! Gaps in what the mirror shows: segments beyond one wait in order until it is filled or found to
+//! be a hole.
 //!
-//! A gap that production's server acknowledged is a hole, and so is one that stays: its bytes are gone, never invented. The turn it lies in is
-//! lost, and the session joins again at the next turn boundary. The first capture of a byte is the one that counts.
+//! A gap that production's server acknowledged is a hole, and so is one that stays: its bytes are
+//! gone, never invented. The turn it lies in is lost, and the session joins again at the next turn
+//! boundary. The first capture of a byte is the one that counts.
 
 use super::capture::PLAUSIBLE;
 use super::stream::Piece;
@@ -12,16 +14,20 @@ use crate::slab::NIL;
 use wire::io::Payload;
 use wire::{Nanos, Seq};
 
-/// A gap that production's server has acknowledged may still be filled by a mirror that reorders: not after this.
+/// A gap that production's server has acknowledged may still be filled by a mirror that reorders:
+/// not after this.
 const ACKED_GAP: Nanos = 50_000_000;
-/// A gap that only the client's direction shows may still be filled by the client's retransmission: not after this.
+/// A gap that only the client's direction shows may still be filled by the client's retransmission:
+/// not after this.
 const SILENT_GAP: Nanos = 3_000_000_000;
 
 impl<P: Payload> Core<P> {
-    /// Keeps a piece that lies beyond a gap, in order, without what is there already. True if any of it was new.
+    /// Keeps a piece that lies beyond a gap, in order, without what is there already. True if any
+    /// of it was new.
     pub(super) fn keep_beyond(&mut self, sid: u32, mut piece: Piece<P>) -> bool {
         let beyond = self.sessions[sid].beyond;
-        // Most of what comes beyond a gap comes in order: the list is walked only for what does not.
+        // Most of what comes beyond a gap comes in order: the list is walked only for what does
+        // not.
         if beyond.tail != NIL && self.segs[beyond.tail].end().le(piece.seq) {
             return self.link_beyond(sid, beyond.tail, piece).is_some();
         }
@@ -56,7 +62,8 @@ impl<P: Payload> Core<P> {
         self.link_beyond(sid, prev, piece).is_some() || news
     }
 
-    /// Links a piece behind `prev` (`NIL`: at the front). `None` if there is no room: then it is as if the mirror had not shown it.
+    /// Links a piece behind `prev` (`NIL`: at the front). `None` if there is no room: then it is as
+    /// if the mirror had not shown it.
     fn link_beyond(&mut self, sid: u32, prev: u32, piece: Piece<P>) -> Option<u32> {
         let len = piece.len();
         if u64::from(self.sessions[sid].held) + u64::from(len) > self.params.session_bytes {
@@ -167,8 +174,8 @@ impl<P: Payload> Core<P> {
         !s.beyond.is_empty() || s.shows_more()
     }
 
-    /// The server has closed and acknowledged one number more than the client is known to have said: that is the client's FIN, unless a byte of
-    /// this number comes yet.
+    /// The server has closed and acknowledged one number more than the client is known to have
+    /// said: that is the client's FIN, unless a byte of this number comes yet.
     pub(super) fn fin_is_unseen(&self, sid: u32) -> bool {
         let s = &self.sessions[sid];
         s.server_closed.is_some()
@@ -193,8 +200,9 @@ impl<P: Payload> Core<P> {
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
     }
 
-    /// A frame tells that the client's stream goes to `end`. A sequence or acknowledgment number without payload may count an unseen FIN in:
-    /// then it is not `certain` by one. True if it is further than was known.
+    /// A frame tells that the client's stream goes to `end`. A sequence or acknowledgment number
+    /// without payload may count an unseen FIN in: then it is not `certain` by one. True if it
+    /// is further than was known.
     pub(super) fn note_extent(&mut self, now: Nanos, sid: u32, end: Seq, certain: bool) -> bool {
         let s = &mut self.sessions[sid];
         let missing = end.since(s.rcv_nxt);
@@ -234,7 +242,8 @@ impl<P: Payload> Core<P> {
         s.gap_since + if acked { ACKED_GAP } else { SILENT_GAP }
     }
 
-    /// The gap is a hole: the bytes are gone. What lies beyond it is looked at again for a turn boundary.
+    /// The gap is a hole: the bytes are gone. What lies beyond it is looked at again for a turn
+    /// boundary.
     pub(super) fn hole(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
         if self.fin_is_unseen(sid) {
             self.end_unseen(now, sid, tx);
@@ -257,7 +266,8 @@ impl<P: Payload> Core<P> {
         } else {
             (Some(self.segs[head].ack), Some(self.segs[head].seq))
         };
-        // The hole may hold the beginning of another turn: what follows it acknowledges more than what came before it.
+        // The hole may hold the beginning of another turn: what follows it acknowledges more than
+        // what came before it.
         let another = baseline.is_some_and(|ack| ack.gt(self.sessions[sid].acked_at_data))
             && self.sessions[sid].turn_open;
         self.cut(sid, Loss::Hole, missing);
@@ -278,9 +288,11 @@ impl<P: Payload> Core<P> {
         self.for_replicas(sid, |core, rid| core.pump(now, rid, tx));
     }
 
-    /// The session is out of step at `rcv_nxt`: what waits beyond a gap is lost with it, up to where the session can join again.
+    /// The session is out of step at `rcv_nxt`: what waits beyond a gap is lost with it, up to
+    /// where the session can join again.
     pub(super) fn look_beyond_again(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
-        // What joins may be cut again, with part of the rest beyond another gap: each round takes the first away for good.
+        // What joins may be cut again, with part of the rest beyond another gap: each round takes
+        // the first away for good.
         while self.sessions[sid].phase == Phase::Joining && !self.sessions[sid].beyond.is_empty() {
             let mut waiting = std::mem::take(&mut self.sessions[sid].beyond);
             while waiting.head != NIL {
@@ -321,8 +333,8 @@ impl<P: Payload> Core<P> {
         );
     }
 
-    /// The session is out of step at `rcv_nxt`, with `missing` bytes gone: what was captured of the open turn is lost with them, and the
-    /// session waits for the next turn boundary.
+    /// The session is out of step at `rcv_nxt`, with `missing` bytes gone: what was captured of the
+    /// open turn is lost with them, and the session waits for the next turn boundary.
     pub(super) fn cut(&mut self, sid: u32, reason: Loss, missing: u32) {
         let s = &mut self.sessions[sid];
         let joining = s.phase == Phase::Joining;
@@ -332,7 +344,8 @@ impl<P: Payload> Core<P> {
         let (open, tail) = (s.turn_open, s.turns.tail);
         s.turn_open = false;
         if !open {
-            // The turn that the missing bytes belong to was never begun; one that is being lost already is not lost again.
+            // The turn that the missing bytes belong to was never begun; one that is being lost
+            // already is not lost again.
             self.lose_uncaptured(u64::from(!joining), missing, reason);
             return;
         }

@@ -10,7 +10,8 @@ use crate::tcp::connect::mss_for;
 use wire::io::Payload;
 use wire::{Endpoint, Flow, Head, Nanos, Seq};
 
-/// A session that is over stays in the table for this long, so that late frames of it do not look like a new one.
+/// A session that is over stays in the table for this long, so that late frames of it do not look
+/// like a new one.
 const LINGER: Nanos = 2_000_000_000;
 /// Ports tried for a client that cannot keep its own.
 const PORT_TRIES: u32 = 256;
@@ -32,7 +33,8 @@ impl<P: Payload> Core<P> {
         if midstream && self.params.full_sessions_only {
             return Err(Drop::NotFull);
         }
-        // The newest session goes first when buffers run short, so that those that are under way can go on.
+        // The newest session goes first when buffers run short, so that those that are under way
+        // can go on.
         let crowded = self.segs.len() * 8 > self.segs.capacity() * 7;
         if self.draining || crowded || !tx.accepts_sessions() {
             self.counters.sessions_shed += u64::from(!midstream);
@@ -92,7 +94,8 @@ impl<P: Payload> Core<P> {
         Ok(sid)
     }
 
-    /// True if the session is among those to be replayed; the answer for one client address and port never changes, but for the ramp.
+    /// True if the session is among those to be replayed; the answer for one client address and
+    /// port never changes, but for the ramp.
     pub(super) fn selected(&self, now: Nanos, flow: &Flow) -> bool {
         let p = &self.params;
         let mut share = p.percent / 100.0;
@@ -102,7 +105,8 @@ impl<P: Payload> Core<P> {
         share >= 1.0 || f64::from(wire::rss::client_hash(&flow.src)) < share * f64::from(u32::MAX)
     }
 
-    /// A new connection from the same address and port: what the old one said is still replayed, then it is closed.
+    /// A new connection from the same address and port: what the old one said is still replayed,
+    /// then it is closed.
     pub(super) fn replace(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
         self.unlist(sid);
         if self.sessions[sid].phase != Phase::Ended {
@@ -145,7 +149,8 @@ impl<P: Payload> Core<P> {
         });
     }
 
-    /// One replica for each copy, as far as addresses and room allow; what is missing counts as lost, turn by turn.
+    /// One replica for each copy, as far as addresses and room allow; what is missing counts as
+    /// lost, turn by turn.
     pub(super) fn add_replicas(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
         let (flow, transfer, isn) = {
             let s = &self.sessions[sid];
@@ -201,8 +206,9 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// The address that the target is to see: from the pool, or the client's own; for further copies, and where the client's own is
-    /// still busy, another port of the client's that belongs to this core.
+    /// The address that the target is to see: from the pool, or the client's own; for further
+    /// copies, and where the client's own is still busy, another port of the client's that
+    /// belongs to this core.
     fn local_address(
         &mut self,
         now: Nanos,
@@ -313,7 +319,8 @@ impl<P: Payload> Core<P> {
         self.active -= 1;
     }
 
-    /// The session's timer: remove it if it is over, give it up if nothing has happened for too long, look at its gap.
+    /// The session's timer: remove it if it is over, give it up if nothing has happened for too
+    /// long, look at its gap.
     pub(super) fn on_session_timer(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
         let s = &self.sessions[sid];
         if s.phase == Phase::Free {
@@ -348,7 +355,8 @@ impl<P: Payload> Core<P> {
         } else {
             due
         };
-        // An ended session is looked at now and then until its replicas are done; any other may have become idle since it was last heard of.
+        // An ended session is looked at now and then until its replicas are done; any other may
+        // have become idle since it was last heard of.
         let due = if s.phase == Phase::Ended {
             due.min(now + LINGER)
         } else {
@@ -415,8 +423,9 @@ impl<P: Payload> Core<P> {
         self.end_all(now, tx);
     }
 
-    /// Nothing more will be captured of the sessions there are: what was is still replayed, then every connection is closed in good order. Unless
-    /// the core is draining, what comes next is another recording: a SYN in it that these sessions began with begins others.
+    /// Nothing more will be captured of the sessions there are: what was is still replayed, then
+    /// every connection is closed in good order. Unless the core is draining, what comes next
+    /// is another recording: a SYN in it that these sessions began with begins others.
     pub fn end_all(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
         for sid in self.sessions.ids() {
             if !matches!(self.sessions[sid].phase, Phase::Free | Phase::Ended) {

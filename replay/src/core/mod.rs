@@ -1,8 +1,10 @@
 //! One worker core's sessions, and what happens to them.
 //!
-//! [`Core::mirror`] takes decoded frames of the mirror (`capture`, `stream`, `gap`), [`Core::response`] segments of the target (`respond`),
-//! [`Core::poll`] fires timers (`timers`). Each pumps the replicas it concerns (`pump`); losses on the way to the target are mended in `recover`; what cannot be kept is settled as lost in
-//! `settle`; sessions begin and end in `lifecycle`. [`Core::audit`] checks all of it.
+//! [`Core::mirror`] takes decoded frames of the mirror (`capture`, `stream`, `gap`),
+//! [`Core::response`] segments of the target (`respond`), [`Core::poll`] fires timers (`timers`).
+//! Each pumps the replicas it concerns (`pump`); losses on the way to the target are mended in
+//! `recover`; what cannot be kept is settled as lost in `settle`; sessions begin and end in
+//! `lifecycle`. [`Core::audit`] checks all of it.
 
 mod ahead;
 mod audit;
@@ -32,8 +34,8 @@ use std::ops::Range;
 use wire::io::Payload;
 use wire::{Endpoint, Flow, Head, Nanos};
 
-/// Connections a core has room for, unless it has more sessions than that: a thousand copies of a million sessions are no plan. Copies
-/// beyond count as lost for [`crate::Loss::NoAddress`].
+/// Connections a core has room for, unless it has more sessions than that: a thousand copies of a
+/// million sessions are no plan. Copies beyond count as lost for [`crate::Loss::NoAddress`].
 const MAX_REPLICAS: usize = 1 << 22;
 
 /// Why a segment could not be handed to the transmit queue. Either way it is tried again later.
@@ -47,7 +49,8 @@ pub enum Refused {
 
 /// Where a core's segments and claims go.
 pub trait Egress<P> {
-    /// Sends one segment to `transfers[transfer].to`; `range` of the payload's bytes stands behind the header. The payload stays with the caller.
+    /// Sends one segment to `transfers[transfer].to`; `range` of the payload's bytes stands behind
+    /// the header. The payload stays with the caller.
     fn send(
         &mut self,
         transfer: u16,
@@ -55,8 +58,9 @@ pub trait Egress<P> {
         payload: Option<(&mut P, Range<usize>)>,
     ) -> Result<(), Refused>;
 
-    /// A connection from `client` to that target is about to open: responses to it belong to this core. Not called for pool addresses,
-    /// which are claimed as a slice once. False if the claim could not be made: its responses would not come, so it must not open.
+    /// A connection from `client` to that target is about to open: responses to it belong to this
+    /// core. Not called for pool addresses, which are claimed as a slice once. False if the
+    /// claim could not be made: its responses would not come, so it must not open.
     fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool;
 
     /// That connection is over.
@@ -83,7 +87,8 @@ pub struct Core<P> {
     replica_timers: Wheel,
     slots: Vec<Slots>,
     counters: Counters,
-    /// When the frame of the mirror that is being looked at was captured: production's clock, which in an offline replay is the file's.
+    /// When the frame of the mirror that is being looked at was captured: production's clock,
+    /// which in an offline replay is the file's.
     seen: Nanos,
     /// Replicas that are not done.
     active: usize,
@@ -92,7 +97,8 @@ pub struct Core<P> {
 }
 
 impl<P: Payload> Core<P> {
-    /// A core with all its memory reserved. `now` is the time of the first call that follows, or before it.
+    /// A core with all its memory reserved. `now` is the time of the first call that follows, or
+    /// before it.
     pub fn new(params: Params, now: Nanos) -> Self {
         let copies = usize::from(params.copies.max(1));
         let replicas = params
@@ -151,7 +157,8 @@ impl<P: Payload> Core<P> {
             .fold((0, 0), |(u, c), s| (u + s.used(), c + s.capacity()))
     }
 
-    /// Bytes of one session with one replica, tables and timers included: what an idle session costs.
+    /// Bytes of one session with one replica, tables and timers included: what an idle session
+    /// costs.
     pub const fn bytes_per_session() -> usize {
         const TABLE_ENTRY: usize = FlowTable::BYTES_PER_FLOW;
         const TIMER: usize = Wheel::BYTES_PER_TIMER;

@@ -1,4 +1,5 @@
-//! What a replica sends, and when: connection requests, turns the gate lets through, FIN and RST as the client's, retransmissions.
+//! What a replica sends, and when: connection requests, turns the gate lets through, FIN and RST as
+//! the client's, retransmissions.
 
 use super::stream::less;
 use super::{Core, Egress, Refused};
@@ -15,9 +16,11 @@ use wire::{Flags, Head, Nanos, Seq};
 /// When to try again what the transmit queue or the next hop refused.
 const RETRY: Nanos = 1_000_000;
 
-/// Each retry for want of a next hop comes after twice the time, to this many doublings: about a second.
+/// Each retry for want of a next hop comes after twice the time, to this many doublings: about a
+/// second.
 const SLOWEST: u8 = 10;
-/// So many such retries in a row are about a minute, as long as a SYN goes unanswered before the target counts as unreachable.
+/// So many such retries in a row are about a minute, as long as a SYN goes unanswered before the
+/// target counts as unreachable.
 pub(super) const UNREACHABLE: u8 = SLOWEST + 60;
 
 /// What to do with the turn at the head of the queue.
@@ -47,7 +50,8 @@ impl<P: Payload> Core<P> {
         mss_for(self.params.mtu, self.target(transfer).addr.is_v4())
     }
 
-    /// Opens a connection for the replica, so that the next thing it sends has the sequence number it had in production.
+    /// Opens a connection for the replica, so that the next thing it sends has the sequence number
+    /// it had in production.
     pub(super) fn connect(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
         let first = if r.nxt == NIL {
@@ -116,7 +120,8 @@ impl<P: Payload> Core<P> {
         self.rearm(now, rid);
     }
 
-    /// No connection: open one if there is a turn to carry, finish if the session is over. True to go on.
+    /// No connection: open one if there is a turn to carry, finish if the session is over. True to
+    /// go on.
     fn pump_closed(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
         let r = &self.replicas[rid];
         if r.nxt != NIL {
@@ -194,7 +199,8 @@ impl<P: Payload> Core<P> {
             return Next::Send;
         }
         let (turn, seq) = (self.turns[seg.turn], seg.seq);
-        // The target has closed, or turns between this and the last one were lost: the session goes on over a new connection.
+        // The target has closed, or turns between this and the last one were lost: the session goes
+        // on over a new connection.
         let tcb = &r.tcb;
         let anew = seq != tcb.snd_nxt || tcb.peer_closed() || !tcb.state.may_send();
         if (anew || turn.broken.is_some()) && tcb.outstanding() {
@@ -229,7 +235,8 @@ impl<P: Payload> Core<P> {
     fn skip_broken(&mut self, rid: u32, number: u32, reason: Loss) {
         self.lose_through(rid, number, reason);
         let r = &mut self.replicas[rid];
-        // Nobody answers a turn that nobody was asked; the one before it, if there was one, may still be answered.
+        // Nobody answers a turn that nobody was asked; the one before it, if there was one, may
+        // still be answered.
         r.gate_free |= r.released == 0;
     }
 
@@ -299,7 +306,8 @@ impl<P: Payload> Core<P> {
         self.count_sent(sent)
     }
 
-    /// A connection and nothing left to send: FIN or RST when the client's comes and the gate lets it. True to go on.
+    /// A connection and nothing left to send: FIN or RST when the client's comes and the gate lets
+    /// it. True to go on.
     fn pump_end(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
         let r = &self.replicas[rid];
         if r.tcb.fin_sent {
@@ -327,7 +335,8 @@ impl<P: Payload> Core<P> {
                 false
             }
             End::Reset => {
-                // What the client said arrived in production before it reset: so it does at the target.
+                // What the client said arrived in production before it reset: so it does at the
+                // target.
                 if self.replicas[rid].tcb.outstanding() {
                     return false;
                 }

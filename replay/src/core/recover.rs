@@ -1,4 +1,5 @@
-//! Mending losses on the way to the target: fast retransmit, recovery by the SACK scoreboard, loss probes, window probes.
+//! Mending losses on the way to the target: fast retransmit, recovery by the SACK scoreboard, loss
+//! probes, window probes.
 
 use super::{Core, Egress};
 use crate::slab::NIL;
@@ -7,8 +8,8 @@ use wire::io::Payload;
 use wire::{Flags, Head, Nanos, Seq};
 
 impl<P: Payload> Core<P> {
-    /// Enters the SACK blocks of a segment that came. A connection gets a scoreboard with its first hole; if none is left it recovers by
-    /// duplicate acknowledgments alone.
+    /// Enters the SACK blocks of a segment that came. A connection gets a scoreboard with its first
+    /// hole; if none is left it recovers by duplicate acknowledgments alone.
     pub(super) fn note_sack(&mut self, now: Nanos, rid: u32, head: &Head) {
         let r = &self.replicas[rid];
         if head.options.sack_count == 0 || !r.tcb.sack || !r.tcb.outstanding() {
@@ -55,8 +56,9 @@ impl<P: Payload> Core<P> {
         self.await_answer(now, rid);
     }
 
-    /// After an acknowledgment was taken in: lets a scoreboard go that has no hole any more, begins a recovery that it asks for. True if the
-    /// first unacknowledged segment is to be sent again now.
+    /// After an acknowledgment was taken in: lets a scoreboard go that has no hole any more, begins
+    /// a recovery that it asks for. True if the first unacknowledged segment is to be sent
+    /// again now.
     pub(super) fn review_board(&mut self, rid: u32) -> bool {
         let r = &mut self.replicas[rid];
         if r.board == NIL {
@@ -98,7 +100,8 @@ impl<P: Payload> Core<P> {
         Some(self.boards[r.board].pipe(una, max, u32::from(r.tcb.mss())))
     }
 
-    /// Sends again what the scoreboard says is lost, as far as the window allows (RFC 6675 section 5, step C).
+    /// Sends again what the scoreboard says is lost, as far as the window allows (RFC 6675 section
+    /// 5, step C).
     pub(super) fn resend_lost(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         while let Some(pipe) = self.pipe(rid) {
             let r = &self.replicas[rid];
@@ -121,8 +124,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Sends again one segment of at most the MSS from `left`, none of it beyond `right`. Returns how many sequence numbers that were; 0 if the queue
-    /// refused it.
+    /// Sends again one segment of at most the MSS from `left`, none of it beyond `right`. Returns
+    /// how many sequence numbers that were; 0 if the queue refused it.
     fn resend(
         &mut self,
         now: Nanos,
@@ -156,7 +159,8 @@ impl<P: Payload> Core<P> {
         n
     }
 
-    /// Sends the oldest unacknowledged segment again, without moving `snd_nxt` (RFC 5681 section 3.2 step 3).
+    /// Sends the oldest unacknowledged segment again, without moving `snd_nxt` (RFC 5681 section
+    /// 3.2 step 3).
     pub(super) fn retransmit_first(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
         let (una, max) = (r.tcb.snd_una, r.tcb.snd_max);
@@ -171,8 +175,9 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Nothing was heard for two round trips: what a hole tells of, or else what was sent last, goes again long before the retransmission
-    /// timeout (RFC 8985 sections 5 and 7). What stays out after that is left to the timeout.
+    /// Nothing was heard for two round trips: what a hole tells of, or else what was sent last,
+    /// goes again long before the retransmission timeout (RFC 8985 sections 5 and 7). What
+    /// stays out after that is left to the timeout.
     pub(super) fn probe_loss(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let holes = self.holes(rid);
         let r = &mut self.replicas[rid];
@@ -181,8 +186,8 @@ impl<P: Payload> Core<P> {
         if r.tcb.cc.timed_out() {
             self.retransmit_first(now, rid, tx);
         } else if holes || r.tcb.cc.recovering() {
-            // A hole that stayed is no reordering; one that stays in a recovery has swallowed what was sent again, which counts as another loss (RFC
-            // 5681 section 4.3).
+            // A hole that stayed is no reordering; one that stays in a recovery has swallowed what
+            // was sent again, which counts as another loss (RFC 5681 section 4.3).
             r.tcb.begin_recovery(max.since(una), max);
             if r.board != NIL {
                 self.boards[r.board].lose_holes();
@@ -213,7 +218,8 @@ impl<P: Payload> Core<P> {
         self.resend(now, rid, left, max, tx) > 0
     }
 
-    /// A window too small to be worth a segment has stayed so: what fits it goes (RFC 9293 section 3.8.6.2.1).
+    /// A window too small to be worth a segment has stayed so: what fits it goes (RFC 9293 section
+    /// 3.8.6.2.1).
     pub(super) fn override_window(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
         let id = r.nxt;
@@ -232,7 +238,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// One byte beyond a closed window: the answer tells whether it has opened (RFC 9293 section 3.8.6.1).
+    /// One byte beyond a closed window: the answer tells whether it has opened (RFC 9293 section
+    /// 3.8.6.1).
     pub(super) fn probe_window(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
         let id = r.nxt;

@@ -54,8 +54,8 @@ impl<P: Payload> Core<P> {
         self.pump(now, rid, tx);
     }
 
-    /// A segment for no connection of ours: RST, as any host would say (RFC 9293 section 3.10.7.1). It ends what the target still holds of
-    /// an old connection.
+    /// A segment for no connection of ours: RST, as any host would say (RFC 9293 section 3.10.7.1).
+    /// It ends what the target still holds of an old connection.
     fn refuse(&mut self, head: &Head, tx: &mut impl Egress<P>) {
         if head.flags.has(Flags::RST) {
             return;
@@ -86,8 +86,9 @@ impl<P: Payload> Core<P> {
         self.transmit(transfer as u16, &rst, tx);
     }
 
-    /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu` bytes the path carries; 0 if it did not say.
-    /// Believed only of what is on the way (RFC 5927 section 7.2); the segments are cut smaller and sent again.
+    /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu`
+    /// bytes the path carries; 0 if it did not say. Believed only of what is on the way (RFC
+    /// 5927 section 7.2); the segments are cut smaller and sent again.
     pub fn too_big(&mut self, now: Nanos, flow: &Flow, mtu: u32, tx: &mut impl Egress<P>) {
         let Some(rid) = self.replica_by_flow(flow) else {
             return;
@@ -111,7 +112,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// The target refused or reset the connection: what was on the way is lost, the session goes on with its next turn.
+    /// The target refused or reset the connection: what was on the way is lost, the session goes on
+    /// with its next turn.
     fn connection_lost(&mut self, now: Nanos, rid: u32, refused: bool, tx: &mut impl Egress<P>) {
         if refused {
             self.counters.connect_failures += 1;
@@ -175,7 +177,8 @@ impl<P: Payload> Core<P> {
         if outcome.payload && !r.answered && r.released > 0 {
             r.answered = true;
             self.counters.responses += 1;
-            // An answer before the turn's last byte went out (100 Continue, an early error) says nothing about the latency.
+            // An answer before the turn's last byte went out (100 Continue, an early error) says
+            // nothing about the latency.
             if r.nxt == NIL || self.segs[r.nxt].turn_number >= r.released {
                 self.counters
                     .target_latency
@@ -190,8 +193,8 @@ impl<P: Payload> Core<P> {
         let delay = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
         r.tcb.rcv.acknowledge_at(now + delay);
         if delay < crate::wheel::TICK {
-            // The wheel cannot tell it from none. The segment says the time it is now: a timestamp from the future would make those
-            // that follow look old (PAWS).
+            // The wheel cannot tell it from none. The segment says the time it is now: a timestamp
+            // from the future would make those that follow look old (PAWS).
             self.acknowledge_by(now, now + 2 * crate::wheel::TICK, rid, tx);
         }
     }

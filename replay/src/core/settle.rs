@@ -1,4 +1,5 @@
-//! Settling the books: every turn of every replica ends as replayed or as lost, once, with its bytes.
+//! Settling the books: every turn of every replica ends as replayed or as lost, once, with its
+//! bytes.
 
 use super::{Core, Egress};
 use crate::counters::Loss;
@@ -17,7 +18,8 @@ impl<P: Payload> Core<P> {
         c.lost_bytes[reason as usize] += u64::from(bytes) * copies;
     }
 
-    /// No more bytes will come for the newest turn: replicas whose target has all of it have replayed it.
+    /// No more bytes will come for the newest turn: replicas whose target has all of it have
+    /// replayed it.
     pub(super) fn close_turn(&mut self, sid: u32) {
         let s = &mut self.sessions[sid];
         if !s.turn_open {
@@ -87,7 +89,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Gives up every unsettled turn of the replica up to number `last`, and the segments that belong to them.
+    /// Gives up every unsettled turn of the replica up to number `last`, and the segments that
+    /// belong to them.
     pub(super) fn lose_through(&mut self, rid: u32, last: u32, reason: Loss) {
         loop {
             let r = &self.replicas[rid];
@@ -178,12 +181,14 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Part of turn `number`, which begins at `start`, was not captured. A replica that has begun to send it cannot finish it: its connection is
-    /// given up. One that has not will skip it when it comes to it.
+    /// Part of turn `number`, which begins at `start`, was not captured. A replica that has begun
+    /// to send it cannot finish it: its connection is given up. One that has not will skip it
+    /// when it comes to it.
     pub(super) fn break_turn(&mut self, rid: u32, number: u32, start: Seq, reason: Loss) {
         let r = &mut self.replicas[rid];
         if r.tcb.state.is_synchronized() && r.released == number + 1 && r.tcb.snd_max.le(start) {
-            // The gate has let it through, but no byte of it found room in the windows: what is on the way is not lost with it.
+            // The gate has let it through, but no byte of it found room in the windows: what is on
+            // the way is not lost with it.
             r.released = number;
             return;
         }
@@ -194,7 +199,8 @@ impl<P: Payload> Core<P> {
         }
     }
 
-    /// Gives up the connection: RST to the target, which may still hold it. The replica goes on with its next turn on a new one.
+    /// Gives up the connection: RST to the target, which may still hold it. The replica goes on
+    /// with its next turn on a new one.
     pub(super) fn abort(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
         if r.tcb.state.is_synchronized() {
@@ -204,7 +210,8 @@ impl<P: Payload> Core<P> {
                 .head(now, r.flow(target), r.tcb.snd_nxt, Flags::RST, 0);
             head.options.sack_count = 0;
             let transfer = r.transfer;
-            // A RST that the queue does not take is not sent again: the target answers the next SYN with a challenge instead.
+            // A RST that the queue does not take is not sent again: the target answers the next SYN
+            // with a challenge instead.
             let _ = self.transmit(transfer, &head, tx);
         }
         self.disconnected(rid);
@@ -214,7 +221,8 @@ impl<P: Payload> Core<P> {
     pub(super) fn disconnected(&mut self, rid: u32) {
         self.free_board(rid);
         let r = &mut self.replicas[rid];
-        // Whatever the next turn waits for would have come over this connection (which was open if the MSS is known).
+        // Whatever the next turn waits for would have come over this connection (which was open if
+        // the MSS is known).
         r.gate_free |= r.released > 0 || r.tcb.mss() > 0;
         r.tcb = crate::tcp::Tcb::default();
         r.ack_refused = false;

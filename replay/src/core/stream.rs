@@ -1,4 +1,5 @@
-//! The client's stream: captured bytes in order, cut into turns, held for the replicas that carry them.
+//! The client's stream: captured bytes in order, cut into turns, held for the replicas that carry
+//! them.
 
 use super::{Core, Egress};
 use crate::counters::Loss;
@@ -7,7 +8,8 @@ use crate::slab::NIL;
 use wire::io::Payload;
 use wire::{Nanos, Seq};
 
-/// Captured segments that bytes which come again are compared with at most: a frame's cost is bounded.
+/// Captured segments that bytes which come again are compared with at most: a frame's cost is
+/// bounded.
 const COMPARED: usize = 256;
 
 /// A piece of client payload on its way into the stream.
@@ -60,7 +62,8 @@ impl<P: Payload> Piece<P> {
 }
 
 impl<P: Payload> Core<P> {
-    /// Puts one piece into the stream: in order, beyond a gap, or nowhere because it is old. True if any of it was new.
+    /// Puts one piece into the stream: in order, beyond a gap, or nowhere because it is old. True
+    /// if any of it was new.
     pub(super) fn ingest(
         &mut self,
         now: Nanos,
@@ -91,7 +94,8 @@ impl<P: Payload> Core<P> {
         true
     }
 
-    /// Bytes of the stream have come again: counts those that are not what they were. The first capture is the one that is replayed.
+    /// Bytes of the stream have come again: counts those that are not what they were. The first
+    /// capture is the one that is replayed.
     fn compare_again(&mut self, sid: u32, piece: &Piece<P>) {
         let List { head, tail } = self.sessions[sid].segs;
         // A mirror that shows all frames twice repeats the newest segment.
@@ -108,7 +112,8 @@ impl<P: Payload> Core<P> {
         self.counters.conflicting_bytes += differing;
     }
 
-    /// Appends a piece that begins exactly where the stream ended. False if the session had to be cut instead.
+    /// Appends a piece that begins exactly where the stream ended. False if the session had to be
+    /// cut instead.
     pub(super) fn append(&mut self, sid: u32, piece: Piece<P>) -> bool {
         let len = piece.len();
         let s = &mut self.sessions[sid];
@@ -192,7 +197,8 @@ impl<P: Payload> Core<P> {
         (live, dropping)
     }
 
-    /// Bytes joined the stream: they are in flight for each replica that carries them, lost for the others.
+    /// Bytes joined the stream: they are in flight for each replica that carries them, lost for the
+    /// others.
     fn count_captured(&mut self, sid: u32, len: u32, live: u16, dropping: u16) {
         let len = u64::from(len);
         self.counters.bytes += len;

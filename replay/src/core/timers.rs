@@ -1,7 +1,7 @@
 //! Timers: one per replica, for whatever it waits for next, and one per session.
 //!
-//! A timer that fires too early, because what it was set for has moved, is set again; so arming is only needed when something
-//! comes nearer.
+//! A timer that fires too early, because what it was set for has moved, is set again; so arming is
+//! only needed when something comes nearer.
 
 use super::pump::UNREACHABLE;
 use super::{Core, Egress};
@@ -101,7 +101,8 @@ impl<P: Payload> Core<P> {
             return;
         }
         if r.tcb.window_closed() {
-            // A closed window is no loss: probing goes on as long as the target answers (RFC 9293 section 3.8.6.1).
+            // A closed window is no loss: probing goes on as long as the target answers (RFC 9293
+            // section 3.8.6.1).
             r.tcb.rto.backoff = (r.tcb.rto.backoff + 1).min(6);
             r.rto_at = now + r.tcb.rto.timeout();
             self.probe_window(now, rid, tx);

@@ -1,6 +1,7 @@
-//! Congestion control: slow start, congestion avoidance, fast retransmit and fast recovery (RFC 5681, RFC 6582), appropriate byte
-//! counting (RFC 3465), initial window of ten segments (RFC 6928), limited transmit (RFC 3042). While there is a SACK scoreboard, what is on
-//! the way is known and the window is not inflated to guess it (RFC 6675).
+//! Congestion control: slow start, congestion avoidance, fast retransmit and fast recovery (RFC
+//! 5681, RFC 6582), appropriate byte counting (RFC 3465), initial window of ten segments (RFC
+//! 6928), limited transmit (RFC 3042). While there is a SACK scoreboard, what is on the way is
+//! known and the window is not inflated to guess it (RFC 6675).
 
 use wire::Seq;
 
@@ -17,8 +18,8 @@ enum Phase {
     Recovery,
     /// The last segment was sent again as a probe (RFC 8985 section 7.3), up to `recover`.
     Probed,
-    /// The timer has fired, and not all that was out is acknowledged: duplicates are what was sent again without need (RFC 6582
-    /// section 4, RFC 6675 section 5.1).
+    /// The timer has fired, and not all that was out is acknowledged: duplicates are what was sent
+    /// again without need (RFC 6582 section 4, RFC 6675 section 5.1).
     TimedOut,
 }
 
@@ -55,7 +56,8 @@ impl Congestion {
         }
     }
 
-    /// How many bytes may be in flight. The first duplicate acknowledgments let new segments go (limited transmit).
+    /// How many bytes may be in flight. The first duplicate acknowledgments let new segments go
+    /// (limited transmit).
     #[inline]
     pub fn window(&self, mss: u16) -> u32 {
         let extra = if self.recovering() {
@@ -66,7 +68,8 @@ impl Congestion {
         self.cwnd.saturating_add(extra)
     }
 
-    /// Nothing was sent for longer than the retransmission timeout: what was known of the path is old (RFC 5681 section 4.1).
+    /// Nothing was sent for longer than the retransmission timeout: what was known of the path is
+    /// old (RFC 5681 section 4.1).
     pub fn after_idle(&mut self, mss: u16) {
         self.cwnd = self.cwnd.min(Self::new(mss).cwnd);
     }
@@ -85,7 +88,8 @@ impl Congestion {
         self.phase == Phase::Recovery
     }
 
-    /// True between a time-out and the acknowledgment of everything sent before it: no recovery begins.
+    /// True between a time-out and the acknowledgment of everything sent before it: no recovery
+    /// begins.
     #[inline]
     pub fn timed_out(&self) -> bool {
         self.phase == Phase::TimedOut
@@ -97,8 +101,9 @@ impl Congestion {
         self.recover = max;
     }
 
-    /// `ack` acknowledged new bytes; `twice`: the target says that it has got some twice. If the probe was what made the flight whole, that was a loss like
-    /// any other (RFC 8985 section 7.4.2).
+    /// `ack` acknowledged new bytes; `twice`: the target says that it has got some twice. If the
+    /// probe was what made the flight whole, that was a loss like any other (RFC 8985 section
+    /// 7.4.2).
     #[inline]
     pub fn probe_answered(&mut self, ack: Seq, twice: bool, mss: u16) {
         if self.phase == Phase::Probed && ack.ge(self.recover) {
@@ -110,12 +115,14 @@ impl Congestion {
         }
     }
 
-    /// `ack` acknowledged `n` new bytes. True if the next hole must be sent again at once (a partial acknowledgment).
+    /// `ack` acknowledged `n` new bytes. True if the next hole must be sent again at once (a
+    /// partial acknowledgment).
     #[inline]
     pub fn on_ack(&mut self, ack: Seq, n: u32, mss: u16) -> bool {
         let mss = u32::from(mss);
         self.duplicates = 0;
-        // After a time-out an acknowledgment may cover what was not sent again: it tells of one segment (RFC 3465 section 2.3).
+        // After a time-out an acknowledgment may cover what was not sent again: it tells of one
+        // segment (RFC 3465 section 2.3).
         let most = if self.timed_out() { mss } else { 2 * mss };
         if self.timed_out() && ack.ge(self.recover) {
             self.phase = Phase::Open;
@@ -129,7 +136,8 @@ impl Congestion {
             if self.sack {
                 return false;
             }
-            // Partial acknowledgment: deflate by what left the network, let one segment go (RFC 6582 section 3.2 step 3).
+            // Partial acknowledgment: deflate by what left the network, let one segment go (RFC
+            // 6582 section 3.2 step 3).
             self.cwnd = self.cwnd.saturating_sub(n).saturating_add(mss).max(mss);
             return true;
         }
@@ -145,8 +153,8 @@ impl Congestion {
         false
     }
 
-    /// A duplicate acknowledgment came while `flight` bytes were out and `max` was the highest sequence number sent. True at the
-    /// one that asks for a fast retransmit.
+    /// A duplicate acknowledgment came while `flight` bytes were out and `max` was the highest
+    /// sequence number sent. True at the one that asks for a fast retransmit.
     #[inline]
     pub fn on_duplicate(&mut self, flight: u32, max: Seq, mss: u16) -> bool {
         if self.recovering() {
@@ -168,7 +176,8 @@ impl Congestion {
 
     /// A loss is certain: halve the window and recover until `max` is acknowledged.
     pub fn enter_recovery(&mut self, flight: u32, max: Seq, mss: u16) {
-        // What limited transmit has sent beyond the window does not count (RFC 5681 section 3.2 step 2).
+        // What limited transmit has sent beyond the window does not count (RFC 5681 section 3.2
+        // step 2).
         let flight = flight.min(self.cwnd);
         self.ssthresh = (flight / 2).max(2 * u32::from(mss));
         let left = if self.sack { 0 } else { 3 * u32::from(mss) };
@@ -178,7 +187,8 @@ impl Congestion {
         self.duplicates = 0;
     }
 
-    /// The retransmission timer fired with `flight` bytes out, up to `max` (RFC 5681 section 3.1, equation 4).
+    /// The retransmission timer fired with `flight` bytes out, up to `max` (RFC 5681 section 3.1,
+    /// equation 4).
     pub fn on_timeout(&mut self, flight: u32, max: Seq, mss: u16, first: bool) {
         if first {
             self.ssthresh = (flight / 2).max(2 * u32::from(mss));

@@ -49,7 +49,8 @@ impl Tcb {
         }
     }
 
-    /// A segment arrives in SYN-SENT. `limit` is the largest payload our side can send in a segment.
+    /// A segment arrives in SYN-SENT. `limit` is the largest payload our side can send in a
+    /// segment.
     pub(super) fn on_syn_sent(&mut self, now: Nanos, head: &Head, limit: u16) -> Outcome {
         let mut outcome = Outcome::default();
         let acceptable = head.flags.has(Flags::ACK) && head.ack == self.snd_nxt;
@@ -66,8 +67,9 @@ impl Tcb {
             return outcome;
         }
         if !head.flags.has(Flags::SYN) || !acceptable {
-            // The challenge of an old connection that had all of the stream before this SYN looks acceptable, since the client's sequence
-            // numbers are kept: it has to go, or it answers every SYN like this.
+            // The challenge of an old connection that had all of the stream before this SYN looks
+            // acceptable, since the client's sequence numbers are kept: it has to go,
+            // or it answers every SYN like this.
             outcome.reset_peer = acceptable && self.reopened;
             return outcome;
         }
@@ -76,7 +78,8 @@ impl Tcb {
         let peer_mss = options.mss.filter(|m| *m > 0).unwrap_or(default_mss(v4));
         self.timestamps = options.timestamps.is_some();
         self.sack = options.sack_permitted;
-        // A peer that does not scale its window must not see ours scaled (RFC 7323 section 2.2): 65535 bytes do as well.
+        // A peer that does not scale its window must not see ours scaled (RFC 7323 section 2.2):
+        // 65535 bytes do as well.
         self.snd_shift = options.window_scale.map_or(0, |s| s.min(14));
         let taken = if self.timestamps { TIMESTAMP_LEN } else { 0 };
         self.mss = peer_mss.min(limit).saturating_sub(taken).max(1);

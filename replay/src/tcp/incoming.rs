@@ -29,7 +29,8 @@ pub struct Outcome {
 }
 
 impl Tcb {
-    /// Takes one segment of the target. `limit` is the largest payload our side can send in a segment.
+    /// Takes one segment of the target. `limit` is the largest payload our side can send in a
+    /// segment.
     #[inline]
     pub fn on_segment(&mut self, now: Nanos, head: &Head, limit: u16) -> Outcome {
         match self.state {
@@ -49,7 +50,8 @@ impl Tcb {
             return outcome;
         }
         if head.flags.has(Flags::RST) {
-            // Only the exact sequence number resets, any other in the window is challenged (RFC 5961 section 3.2).
+            // Only the exact sequence number resets, any other in the window is challenged (RFC
+            // 5961 section 3.2).
             if head.seq == self.rcv.nxt {
                 self.state = State::Closed;
                 outcome.reset = true;
@@ -59,12 +61,14 @@ impl Tcb {
             return outcome;
         }
         if head.flags.has(Flags::SYN) || !head.flags.has(Flags::ACK) {
-            // A SYN on a live connection is challenged (RFC 5961 section 4.2): our ACK of its SYN|ACK may have been lost.
+            // A SYN on a live connection is challenged (RFC 5961 section 4.2): our ACK of its
+            // SYN|ACK may have been lost.
             outcome.ack_now = head.flags.has(Flags::SYN);
             return outcome;
         }
         if head.ack.gt(self.snd_max) || head.ack.lt(self.snd_una - self.max_wnd) {
-            // Acknowledges what was never sent, or what no window reaches back to: nothing of it counts (RFC 5961 section 5.2).
+            // Acknowledges what was never sent, or what no window reaches back to: nothing of it
+            // counts (RFC 5961 section 5.2).
             outcome.ack_now = true;
             return outcome;
         }
@@ -78,7 +82,8 @@ impl Tcb {
         outcome
     }
 
-    /// The segment lies in the receive window (section 3.10.7.4, first check) and is not older than what came (PAWS).
+    /// The segment lies in the receive window (section 3.10.7.4, first check) and is not older than
+    /// what came (PAWS).
     fn acceptable(&self, head: &Head) -> bool {
         if self.timestamps
             && let Some((value, _)) = head.options.timestamps
@@ -130,8 +135,9 @@ impl Tcb {
             self.time_nothing();
             outcome.retransmit = true;
         }
-        // Only a newer segment may set the window (section 3.10.7.4, fifth check). One that acknowledges more is newer, even if it carries
-        // old data again: keeping the window while `snd_una` moves would reach beyond what the target offers.
+        // Only a newer segment may set the window (section 3.10.7.4, fifth check). One that
+        // acknowledges more is newer, even if it carries old data again: keeping the window
+        // while `snd_una` moves would reach beyond what the target offers.
         let newer = outcome.acked
             || self.snd_wl1.lt(head.seq)
             || (self.snd_wl1 == head.seq && self.snd_wl2.le(ack));

@@ -1,12 +1,14 @@
 //! The TCP client endpoint of a replica: RFC 9293 for one connection that we open ourselves.
 //!
-//! [`Tcb`] is the transmission control block. It holds no data: which bytes a sequence number stands for is known to the session, so
-//! that payload stays in the buffers that captured it. Each phase has its module: [`connect`] (SYN to ESTABLISHED), [`incoming`] (segment
-//! arrives), [`send`] (what may go), [`rto`] (RFC 6298), [`congestion`] (RFC 5681, 6582), [`sack`] (what arrived beyond a hole),
-//! [`receive`] (what the target sent, by header alone).
+//! [`Tcb`] is the transmission control block. It holds no data: which bytes a sequence number
+//! stands for is known to the session, so that payload stays in the buffers that captured it. Each
+//! phase has its module: [`connect`] (SYN to ESTABLISHED), [`incoming`] (segment arrives), [`send`]
+//! (what may go), [`rto`] (RFC 6298), [`congestion`] (RFC 5681, 6582), [`sack`] (what arrived
+//! beyond a hole), [`receive`] (what the target sent, by header alone).
 //! Nothing here reads a clock or sends: every method takes the time and returns what is to be done.
 //!
-//! What always holds while connected: `snd_una <= snd_nxt <= snd_max`, and `rcv_nxt` never moves back.
+//! What always holds while connected: `snd_una <= snd_nxt <= snd_max`, and `rcv_nxt` never moves
+//! back.
 
 pub mod congestion;
 pub mod connect;
@@ -23,7 +25,8 @@ use receive::Receiver;
 use rto::Rto;
 use wire::{Flags, Flow, Head, Nanos, Options, Seq};
 
-/// Connection states (RFC 9293 section 3.3.2) that a client can be in. LISTEN and SYN-RECEIVED belong to servers.
+/// Connection states (RFC 9293 section 3.3.2) that a client can be in. LISTEN and SYN-RECEIVED
+/// belong to servers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum State {
     /// No connection.
@@ -61,7 +64,8 @@ impl State {
 
 /// Our window scale shift (RFC 7323 section 2): with it the largest window field says 8 MiB.
 pub const WINDOW_SHIFT: u8 = 7;
-/// The window field of every segment but SYN. The window never closes: nothing that arrives is stored.
+/// The window field of every segment but SYN. The window never closes: nothing that arrives is
+/// stored.
 pub const WINDOW: u16 = u16::MAX;
 /// The receive window in bytes.
 pub const WINDOW_BYTES: u32 = (WINDOW as u32) << WINDOW_SHIFT;
@@ -79,7 +83,8 @@ pub struct Tcb {
     pub(crate) sack: bool,
     /// Our FIN was sent (it may have to be sent again).
     pub(crate) fin_sent: bool,
-    /// The target may still hold an older connection on the same ports, whose sequence numbers go on where that one ended.
+    /// The target may still hold an older connection on the same ports, whose sequence numbers go
+    /// on where that one ended.
     pub(crate) reopened: bool,
     /// Payload bytes a segment may carry, options already taken off.
     pub(crate) mss: u16,
@@ -109,7 +114,8 @@ pub struct Tcb {
     timed_end: Seq,
 }
 
-/// Our timestamp clock (RFC 7323 section 5.4): milliseconds. It never restarts while the machine runs.
+/// Our timestamp clock (RFC 7323 section 5.4): milliseconds. It never restarts while the machine
+/// runs.
 #[inline]
 pub fn timestamp(now: Nanos) -> u32 {
     (now / 1_000_000) as u32
@@ -123,7 +129,8 @@ impl Tcb {
         if self.timestamps {
             options.timestamps = Some((timestamp(now), self.ts_recent));
         }
-        // Blocks on a segment with payload would make it longer than the MSS allows (RFC 6691 section 3); acknowledgments carry them.
+        // Blocks on a segment with payload would make it longer than the MSS allows (RFC 6691
+        // section 3); acknowledgments carry them.
         if self.sack && payload_len == 0 {
             for &(left, right) in self.rcv.gaps() {
                 options.push_sack(left, right);
@@ -152,7 +159,8 @@ impl Tcb {
         }
     }
 
-    /// Something is sent again: what is being timed would be ambiguous (Karn's rule, RFC 6298 section 3).
+    /// Something is sent again: what is being timed would be ambiguous (Karn's rule, RFC 6298
+    /// section 3).
     #[inline]
     fn time_nothing(&mut self) {
         self.timed_at = 0;

@@ -1,7 +1,8 @@
-//! The receiving side, by header alone: what of the target's stream has arrived, and when it is to be acknowledged.
+//! The receiving side, by header alone: what of the target's stream has arrived, and when it is to
+//! be acknowledged.
 //!
-//! No byte is stored. Acknowledgments go out after the emulated round-trip time, as the real client's would have come; what arrives in
-//! between shares one acknowledgment.
+//! No byte is stored. Acknowledgments go out after the emulated round-trip time, as the real
+//! client's would have come; what arrives in between shares one acknowledgment.
 
 use arrayvec::ArrayVec;
 use wire::{Nanos, Seq};
@@ -32,7 +33,8 @@ pub struct Receiver {
     pub nxt: Seq,
     /// What was acknowledged last; `nxt` runs ahead of it by the emulated round-trip time.
     pub acked: Seq,
-    /// Ranges received beyond `nxt`, most recent first (RFC 2018 section 4), none touching another.
+    /// Ranges received beyond `nxt`, most recent first (RFC 2018 section 4), none touching
+    /// another.
     beyond: ArrayVec<(Seq, Seq), GAPS>,
     /// Acknowledgments to be sent: up to where, and when.
     marks: ArrayVec<(Seq, Moment), MARKS>,
@@ -90,7 +92,8 @@ impl Receiver {
             right = right.max(r);
         }
         if self.beyond.is_full() {
-            // The target will send that range again: forgetting is what RFC 2018 section 8 allows a receiver.
+            // The target will send that range again: forgetting is what RFC 2018 section 8 allows a
+            // receiver.
             self.beyond.pop();
         }
         self.beyond.insert(0, (left, right));

@@ -1,5 +1,5 @@
-//! The retransmission timeout (RFC 6298), and the shorter wait for a loss probe (RFC 8985 section 7). Samples come from segments sent once (Karn's
-//! rule is the caller's part).
+//! The retransmission timeout (RFC 6298), and the shorter wait for a loss probe (RFC 8985 section
+//! 7). Samples come from segments sent once (Karn's rule is the caller's part).
 
 use wire::Nanos;
 
@@ -68,8 +68,8 @@ impl Rto {
         us * 1_000
     }
 
-    /// How long to wait for a sign of the target before a probe (RFC 8985 section 7.2); `None` if the retransmission timeout comes first or
-    /// there is nothing to judge by.
+    /// How long to wait for a sign of the target before a probe (RFC 8985 section 7.2); `None` if
+    /// the retransmission timeout comes first or there is nothing to judge by.
     #[inline]
     pub(crate) fn probe_timeout(&self) -> Option<Nanos> {
         if self.srtt == 0 || self.backoff > 0 {

@@ -1,15 +1,17 @@
-//! The sender's SACK scoreboard (RFC 2018, RFC 6675): what the target has beyond the first hole, what counts as lost, and how much is still
-//! on the way.
+//! The sender's SACK scoreboard (RFC 2018, RFC 6675): what the target has beyond the first hole,
+//! what counts as lost, and how much is still on the way.
 //!
-//! A connection has one only while it has holes. It is bounded: ranges it has no room for are forgotten, the highest first, which costs
-//! a needless retransmission and never correctness, since only a cumulative acknowledgment frees data.
+//! A connection has one only while it has holes. It is bounded: ranges it has no room for are
+//! forgotten, the highest first, which costs a needless retransmission and never correctness, since
+//! only a cumulative acknowledgment frees data.
 
 use arrayvec::ArrayVec;
 use wire::Seq;
 
 /// Ranges kept.
 const RANGES: usize = 16;
-/// Discontiguous ranges, or this many segments' bytes less one, above a hole make it lost (RFC 6675 section 2).
+/// Discontiguous ranges, or this many segments' bytes less one, above a hole make it lost (RFC 6675
+/// section 2).
 const DUP_THRESHOLD: usize = 3;
 
 /// See the module's documentation.
@@ -33,12 +35,14 @@ impl Scoreboard {
         }
     }
 
-    /// Takes the blocks of a segment that acknowledges `una`, where `max` ends what was ever sent. True if they tell something new.
+    /// Takes the blocks of a segment that acknowledges `una`, where `max` ends what was ever sent.
+    /// True if they tell something new.
     pub fn update(&mut self, una: Seq, max: Seq, blocks: &[(Seq, Seq)]) -> bool {
         self.forget_below(una);
         let mut news = false;
         for &(left, right) in blocks {
-            // Blocks at or below the acknowledgment are D-SACK (RFC 2883), others are checked (RFC 2018 section 4).
+            // Blocks at or below the acknowledgment are D-SACK (RFC 2883), others are checked (RFC
+            // 2018 section 4).
             if left.lt(right) && left.gt(una) && right.le(max) {
                 news |= self.add(left, right);
             }
@@ -81,7 +85,8 @@ impl Scoreboard {
         self.lost = self.lost.max(una);
     }
 
-    /// The holes have stayed for too long to be reordering: they count as lost (RFC 8985 section 5).
+    /// The holes have stayed for too long to be reordering: they count as lost (RFC 8985 section
+    /// 5).
     pub fn lose_holes(&mut self) {
         if let Some(&(_, highest)) = self.ranges.last() {
             self.lost = highest;
@@ -119,7 +124,8 @@ impl Scoreboard {
         !self.is_empty() && self.lost_below(0, mss)
     }
 
-    /// Bytes that are on the way (RFC 6675 section 4, SetPipe), with everything from `una` to `max` sent at least once.
+    /// Bytes that are on the way (RFC 6675 section 4, SetPipe), with everything from `una` to `max`
+    /// sent at least once.
     pub fn pipe(&self, una: Seq, max: Seq, mss: u32) -> u32 {
         let mut pipe = 0;
         for (left, right, lost) in self.holes(una, mss) {
@@ -130,7 +136,8 @@ impl Scoreboard {
         pipe + max.since(highest)
     }
 
-    /// What is to be sent again next: the first part of a lost hole that was not sent again yet (RFC 6675 section 4, NextSeg rule 1).
+    /// What is to be sent again next: the first part of a lost hole that was not sent again yet
+    /// (RFC 6675 section 4, NextSeg rule 1).
     pub fn next_lost(&self, una: Seq, mss: u32) -> Option<(Seq, Seq)> {
         self.holes(una, mss)
             .find(|&(_, right, lost)| lost && right.gt(self.high_rxt))

@@ -4,17 +4,21 @@ use super::rto::Probe;
 use super::{State, Tcb};
 use wire::{Nanos, Seq};
 
-/// Retransmissions of a SYN before the target counts as unreachable: with back-off about a minute, as Linux does.
+/// Retransmissions of a SYN before the target counts as unreachable: with back-off about a minute,
+/// as Linux does.
 pub const SYN_RETRIES: u8 = 5;
-/// Retransmissions of data before the connection is given up (R2 of RFC 9293 section 3.8.3): with back-off more than 100 s.
+/// Retransmissions of data before the connection is given up (R2 of RFC 9293 section 3.8.3): with
+/// back-off more than 100 s.
 pub const DATA_RETRIES: u8 = 12;
 
-/// The least payload a segment is cut to, whatever a message claims of the path (the least IPv4 MTU of RFC 791 section 3.2 is 68 bytes,
-/// but no link has had so little for decades).
+/// The least payload a segment is cut to, whatever a message claims of the path (the least IPv4 MTU
+/// of RFC 791 section 3.2 is 68 bytes, but no link has had so little for decades).
 const MIN_MSS: u16 = 88;
-/// Time-outs in a row after which the path is suspected to swallow large segments: the third in a row.
+/// Time-outs in a row after which the path is suspected to swallow large segments: the third in a
+/// row.
 const BLACK_HOLE: u8 = 2;
-/// Payload that fits every IPv4 path of 576 bytes with timestamps and room to spare, and every IPv6 path.
+/// Payload that fits every IPv4 path of 576 bytes with timestamps and room to spare, and every IPv6
+/// path.
 const SAFE_MSS: u16 = 512;
 
 impl Tcb {
@@ -25,9 +29,9 @@ impl Tcb {
         lower
     }
 
-    /// How many of `waiting` payload bytes may go in one segment now; 0 if none. Honours the target's window, the congestion
-    /// window, the MSS, and avoids silly windows (RFC 9293 section 3.8.6.2.1). `pipe` is how many bytes are on the way, where a scoreboard
-    /// tells.
+    /// How many of `waiting` payload bytes may go in one segment now; 0 if none. Honours the
+    /// target's window, the congestion window, the MSS, and avoids silly windows (RFC 9293
+    /// section 3.8.6.2.1). `pipe` is how many bytes are on the way, where a scoreboard tells.
     #[inline]
     pub fn sendable(&self, waiting: u32, pipe: Option<u32>) -> u32 {
         let flight = self.in_flight();
@@ -46,8 +50,8 @@ impl Tcb {
         }
     }
 
-    /// True if the window is open, but so little that nothing is sent while nothing is on the way: when the override timer fires, what fits
-    /// goes (RFC 9293 section 3.8.6.2.1).
+    /// True if the window is open, but so little that nothing is sent while nothing is on the way:
+    /// when the override timer fires, what fits goes (RFC 9293 section 3.8.6.2.1).
     #[inline]
     pub fn window_is_silly(&self, waiting: u32) -> bool {
         self.snd_wnd > 0 && !self.outstanding() && self.sendable(waiting, None) == 0
@@ -59,18 +63,21 @@ impl Tcb {
         waiting.min(u32::from(self.mss)).min(self.snd_wnd)
     }
 
-    /// True if the target's window is what keeps data back while nothing but a probe is out: it must be probed (section 3.8.6.1).
+    /// True if the target's window is what keeps data back while nothing but a probe is out: it
+    /// must be probed (section 3.8.6.1).
     #[inline]
     pub fn window_closed(&self) -> bool {
         self.snd_wnd == 0 && self.in_flight() == 0
     }
 
-    /// One byte from `snd_nxt` was sent as a probe: it may be acknowledged, but it does not count as sent.
+    /// One byte from `snd_nxt` was sent as a probe: it may be acknowledged, but it does not count
+    /// as sent.
     pub fn probed(&mut self) {
         self.snd_max = self.snd_max.max(self.snd_nxt + 1);
     }
 
-    /// `n` sequence numbers from `snd_nxt` were sent. Times the segment if it is new and none is being timed.
+    /// `n` sequence numbers from `snd_nxt` were sent. Times the segment if it is new and none is
+    /// being timed.
     #[inline]
     pub fn sent(&mut self, now: Nanos, n: u32) {
         let end = self.snd_nxt + n;
@@ -81,11 +88,12 @@ impl Tcb {
         self.snd_max = self.snd_max.max(end);
     }
 
-    /// When the timer for what is out is to fire, and whether for a probe: if that may help, else for the retransmission timeout. `holes`: the
-    /// target has something beyond a hole.
+    /// When the timer for what is out is to fire, and whether for a probe: if that may help, else
+    /// for the retransmission timeout. `holes`: the target has something beyond a hole.
     ///
-    /// A probe needs a target that answers it at once, and says what it has: one with SACK that is shown a hole or a second segment. A single segment
-    /// may rightly wait for a delayed acknowledgment, as long as the timeout (RFC 8985 section 7.2).
+    /// A probe needs a target that answers it at once, and says what it has: one with SACK that is
+    /// shown a hole or a second segment. A single segment may rightly wait for a delayed
+    /// acknowledgment, as long as the timeout (RFC 8985 section 7.2).
     #[inline]
     pub fn due(&self, now: Nanos, holes: bool) -> (Nanos, bool) {
         let helps = self.sack && (holes || self.in_flight() > u32::from(self.mss));
@@ -142,7 +150,8 @@ impl Tcb {
         };
     }
 
-    /// Everything unacknowledged is to be sent again from `snd_una`, for a reason that is no congestion.
+    /// Everything unacknowledged is to be sent again from `snd_una`, for a reason that is no
+    /// congestion.
     pub fn restart(&mut self) {
         self.time_nothing();
         self.snd_nxt = self.snd_una;
@@ -154,8 +163,8 @@ impl Tcb {
         self.cc.enter_recovery(flight, max, self.mss);
     }
 
-    /// The retransmission timer fired: everything unacknowledged is to be sent again from `snd_una` (RFC 6298 section 5.4 to 5.6).
-    /// Returns `false` when it has fired too often.
+    /// The retransmission timer fired: everything unacknowledged is to be sent again from `snd_una`
+    /// (RFC 6298 section 5.4 to 5.6). Returns `false` when it has fired too often.
     pub fn on_timeout(&mut self) -> bool {
         let limit = if self.state == State::SynSent {
             SYN_RETRIES
@@ -166,7 +175,8 @@ impl Tcb {
             return false;
         }
         if self.rto.backoff == BLACK_HOLE && self.state.may_send() {
-            // Nothing gets through and no ICMP says why: perhaps full-sized segments do not (RFC 4821 section 7.7).
+            // Nothing gets through and no ICMP says why: perhaps full-sized segments do not (RFC
+            // 4821 section 7.7).
             self.lower_mss(SAFE_MSS);
         }
         self.cc.on_timeout(

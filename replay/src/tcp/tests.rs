@@ -1,5 +1,5 @@
-//! Tests of the TCP client endpoint, by state. Each state has a fixture that gets there by segments; sequence numbers of both sides lie
-//! close to the wrap, and time is an argument.
+//! Tests of the TCP client endpoint, by state. Each state has a fixture that gets there by
+//! segments; sequence numbers of both sides lie close to the wrap, and time is an argument.
 
 mod closing;
 

@@ -1,7 +1,9 @@
-//! The session core against an independent TCP: smoltcp is the target, over a wire with loss, delay, duplicates, reordering and damage, in virtual time.
+//! The session core against an independent TCP: smoltcp is the target, over a wire with loss,
+//! delay, duplicates, reordering and damage, in virtual time.
 //!
-//! Everything follows from a seed: one conversation or several on one core, their faults on the mirror, the wire's faults, the target's window, MTU,
-//! options and manners. `ORACLE_SEEDS=n` runs the first `n` seeds, `ORACLE_SEED=n` replays one of them and tells what happens.
+//! Everything follows from a seed: one conversation or several on one core, their faults on the
+//! mirror, the wire's faults, the target's window, MTU, options and manners. `ORACLE_SEEDS=n` runs
+//! the first `n` seeds, `ORACLE_SEED=n` replays one of them and tells what happens.
 #![allow(clippy::expect_used, clippy::panic)] // All of it is a test; clippy only knows functions that are marked as one.
 
 mod packet;

@@ -1,4 +1,5 @@
-//! Between heads and packets, with the project's own builder and decoder; and what a bad wire does to a packet.
+//! Between heads and packets, with the project's own builder and decoder; and what a bad wire does
+//! to a packet.
 
 use crate::rng::Rng;
 use wire::build::{self, LinkHeader};

@@ -1,4 +1,5 @@
-//! What a seed stands for: the conversations, and what goes wrong on the mirror, on the wire and at the target.
+//! What a seed stands for: the conversations, and what goes wrong on the mirror, on the wire and at
+//! the target.
 
 use crate::rng::Rng;
 use wire::Nanos;
@@ -53,7 +54,8 @@ pub enum Mood {
     ResetsAfter(usize),
     /// Refuses so many connections.
     Refuses(u32),
-    /// Answers nothing any more, not even with acknowledgments, after so many bytes of one connection.
+    /// Answers nothing any more, not even with acknowledgments, after so many bytes of one
+    /// connection.
     DiesAfter(u32),
 }
 
@@ -71,12 +73,14 @@ pub enum Pool {
 /// One client's conversation.
 #[derive(Clone, Debug)]
 pub struct Talk {
-    /// When it begins, counted from the start or from the end of the conversation that had the port before.
+    /// When it begins, counted from the start or from the end of the conversation that had the
+    /// port before.
     pub begins: Nanos,
     /// The client's port; `None`: that of the conversation before.
     pub port: Option<u16>,
     pub client_mss: u16,
-    /// Payload bytes of a captured frame: more than the MSS where the mirror shows what was sent before segmentation.
+    /// Payload bytes of a captured frame: more than the MSS where the mirror shows what was sent
+    /// before segmentation.
     pub capture_size: u32,
     pub rtt: Nanos,
     pub think: Nanos,
@@ -95,7 +99,8 @@ pub struct Plan {
     pub v6: bool,
     pub talks: Vec<Talk>,
     pub both_directions: bool,
-    /// Sequence numbers wrap soon after the beginning of this conversation, so many bytes behind it.
+    /// Sequence numbers wrap soon after the beginning of this conversation, so many bytes behind
+    /// it.
     pub wrap: Option<(usize, u32)>,
     /// The mirror begins in the middle of each conversation: so many of its frames are not there.
     pub late: usize,

@@ -1,4 +1,5 @@
-//! A client's conversation with production, generated from a seed: what the mirror port sees, and the truth about it.
+//! A client's conversation with production, generated from a seed: what the mirror port sees, and
+//! the truth about it.
 
 use crate::plan::{End, Plan, Talk};
 use crate::rng::Rng;
@@ -39,7 +40,8 @@ pub struct Shot {
     pub head: Head,
 }
 
-/// What the client says in one go, and what the answer is. Offsets count from the stream's first byte.
+/// What the client says in one go, and what the answer is. Offsets count from the stream's first
+/// byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange {
     /// End of the request.
@@ -60,7 +62,8 @@ pub struct Script {
     /// Bytes production sends before the client speaks.
     pub greeting: u32,
     pub exchanges: Vec<Exchange>,
-    /// Where the client had read more than before: offsets at which turns begin, the stream's end included.
+    /// Where the client had read more than before: offsets at which turns begin, the stream's end
+    /// included.
     pub boundaries: Vec<u32>,
 }
 

@@ -1,5 +1,6 @@
-//! The target: smoltcp's TCP behind an application that answers by a rule. What a host does beside TCP proper (listening again on a
-//! port that is in TIME-WAIT, challenging a SYN on a live connection) is done here, as Linux does it.
+//! The target: smoltcp's TCP behind an application that answers by a rule. What a host does beside
+//! TCP proper (listening again on a port that is in TIME-WAIT, challenging a SYN on a live
+//! connection) is done here, as Linux does it.
 
 use crate::packet;
 use crate::plan::{Answers, Mood, Plan};
@@ -171,7 +172,8 @@ impl Target {
         self.poll(now)
     }
 
-    /// A socket whose handshake was reset listens again, and would take the connection of another client.
+    /// A socket whose handshake was reset listens again, and would take the connection of another
+    /// client.
     fn close_listeners(&mut self) {
         for conn in self.conns.iter_mut().filter(|c| !c.gone) {
             if self.sockets.get::<Socket>(conn.handle).state() == State::Listen {

@@ -50,7 +50,8 @@ fn excusable(world: &World) -> Vec<Loss> {
     if target.refused > 0 && world.resets > 0 {
         reasons.push(Loss::ConnectRefused);
     }
-    // What was on the way when it closed finds nobody. A late reset may look like the refusal of the next connection.
+    // What was on the way when it closed finds nobody. A late reset may look like the refusal of
+    // the next connection.
     if target.acted.contains(&true) && world.resets > 0 {
         reasons.extend([Loss::TargetReset, Loss::ConnectRefused]);
     }
@@ -99,7 +100,8 @@ pub fn check(world: &World) {
     }
 }
 
-/// Each connection carries the client's bytes, from one boundary to another, and no byte twice. Returns what was received of each conversation.
+/// Each connection carries the client's bytes, from one boundary to another, and no byte twice.
+/// Returns what was received of each conversation.
 fn streams(world: &World) -> Vec<u64> {
     let plan = &world.plan;
     let mut ends: HashMap<_, u32> = HashMap::new();
@@ -124,7 +126,8 @@ fn streams(world: &World) -> Vec<u64> {
             script.boundaries.contains(&start),
             "a connection begins in the middle of a turn, at {start}"
         );
-        // Unless nothing told that the client said more: a number that is higher by one may as well count its FIN.
+        // Unless nothing told that the client said more: a number that is higher by one may as well
+        // count its FIN.
         let whole = script.boundaries.contains(&end)
             || (!plan.mirror_is_whole() && world.told[conn.talk] <= end + 1);
         assert!(
@@ -138,7 +141,8 @@ fn streams(world: &World) -> Vec<u64> {
     received
 }
 
-/// A hole loses the turn it lies in, and the turns beside it if its beginning may be theirs: not more.
+/// A hole loses the turn it lies in, and the turns beside it if its beginning may be theirs: not
+/// more.
 fn holes(world: &World, unsure: u64) {
     let plan = &world.plan;
     let mut most = unsure;
@@ -162,7 +166,8 @@ fn holes(world: &World, unsure: u64) {
     }
     let c = world.core.counters();
     let lost = c.lost_bytes[Loss::Hole as usize];
-    // A turn that went before the one before it was answered takes that one with it, if its connection has to be given up.
+    // A turn that went before the one before it was answered takes that one with it, if its
+    // connection has to be given up.
     let ahead = c.gate_timeouts > 0 || !plan.wait_for_responses;
     let limited =
         ahead || plan.session_bytes != PLENTY || plan.max_segments != MANY || unsettled(plan);

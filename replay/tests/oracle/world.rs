@@ -1,4 +1,5 @@
-//! Virtual time: the mirror, the core, the wire and the target, and what must hold after every event.
+//! Virtual time: the mirror, the core, the wire and the target, and what must hold after every
+//! event.
 
 use crate::packet;
 use crate::plan::{End, Faults, MANY, Plan, Pool};
@@ -123,7 +124,8 @@ pub struct World {
     pub target: Target,
     /// How far each client's stream goes, as far as the mirror told.
     pub told: Vec<u32>,
-    /// Packets that did not arrive on the wire to the target, in either direction, or not as they were sent.
+    /// Packets that did not arrive on the wire to the target, in either direction, or not as they
+    /// were sent.
     pub wire_losses: u64,
     /// Each client's FIN was seen on the mirror.
     pub fins: Vec<bool>,
@@ -394,8 +396,9 @@ impl World {
         self.tell("mirror", &head, &format!("cut {cut}: {result:?}"));
     }
 
-    /// A frame of the mirror with damage. An IPv6 length that is larger than the frame is not told from a frame that was cut, nor a right checksum that
-    /// has become the sum of the pseudo-header from one that hardware was to finish.
+    /// A frame of the mirror with damage. An IPv6 length that is larger than the frame is not told
+    /// from a frame that was cut, nor a right checksum that has become the sum of the
+    /// pseudo-header from one that hardware was to finish.
     fn damaged(&mut self, sound: &[u8]) -> Vec<u8> {
         loop {
             let mut bytes = sound.to_vec();

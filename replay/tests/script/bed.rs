@@ -1,7 +1,8 @@
-//! Runs a script: a session core, a clock that only the script moves, and what was sent, looked at frame by frame.
+//! Runs a script: a session core, a clock that only the script moves, and what was sent, looked at
+//! frame by frame.
 //!
-//! After every event the core is audited and every byte sent so far has been checked. A frame that the script does not expect at the
-//! moment it is sent fails the script at its next line.
+//! After every event the core is audited and every byte sent so far has been checked. A frame that
+//! the script does not expect at the moment it is sent fails the script at its next line.
 
 use crate::outlet::{LINK, Outlet, Sent, byte_at, clock};
 use crate::segment::{Base, Spec, describe};
@@ -17,8 +18,9 @@ use wire::head::HeaderBuf;
 use wire::io::Frame;
 use wire::{Endpoint, Flags, Flow, Nanos, Seq};
 
-/// How far from its time a frame may be: a timer fires at the wheel's next tick, its time may have been rounded to one before, and the line before may have been
-/// late itself. What a frame brings about at once has no slack.
+/// How far from its time a frame may be: a timer fires at the wheel's next tick, its time may have
+/// been rounded to one before, and the line before may have been late itself. What a frame brings
+/// about at once has no slack.
 const SLACK: Nanos = 2 * TICK;
 /// After this long nothing may be left of a session.
 const LIMIT: Nanos = 2_000 * SECOND;

@@ -1,12 +1,15 @@
-//! Packet scripts: one small file for each behaviour of the session core, both directions of both connections, frame by frame.
+//! Packet scripts: one small file for each behaviour of the session core, both directions of both
+//! connections, frame by frame.
 //!
-//! Each `.pkt` file below `replay/tests/scripts` is a test of its own, named for its path; the format is
-//! described there and below. `syntax` and `settings` read a script, `segment` and `tally` know how segments and counters are written,
-//! `bed` runs it and `outlet` takes what the core sends.
+//! Each `.pkt` file below `replay/tests/scripts` is a test of its own, named for its path; the
+//! format is described there and below. `syntax` and `settings` read a script, `segment` and
+//! `tally` know how segments and counters are written, `bed` runs it and `outlet` takes what the
+//! core sends.
 //!
-//! A script fails at the first thing that is not as it says: a frame that is missing, left over, early, late or different in any field, a
-//! counter, a byte that was not captured, books that do not balance, or anything left at its end. Scripts in `refused/` must fail, with the
-//! words that follow `# fails:` in them.
+//! A script fails at the first thing that is not as it says: a frame that is missing, left over,
+//! early, late or different in any field, a counter, a byte that was not captured, books that do
+//! not balance, or anything left at its end. Scripts in `refused/` must fail, with the words that
+//! follow `# fails:` in them.
 
 #![doc = include_str!("../scripts/README.md")]
 

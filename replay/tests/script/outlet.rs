@@ -1,4 +1,5 @@
-//! The transmit queue of a script: it keeps what was sent until the script has looked at it, and checks every byte at once.
+//! The transmit queue of a script: it keeps what was sent until the script has looked at it, and
+//! checks every byte at once.
 
 use crate::settings::{Client, SECOND, START, Settings};
 use replay::{Egress, Refused};
@@ -62,7 +63,8 @@ impl Outlet {
         }
     }
 
-    /// The mirror shows `bytes` of a client from `first` on. What it showed before of a place stays.
+    /// The mirror shows `bytes` of a client from `first` on. What it showed before of a place
+    /// stays.
     pub fn show(&mut self, client: usize, first: Seq, bytes: &[u8]) {
         if let Some(captured) = self.captured.get_mut(client) {
             for (i, &byte) in bytes.iter().enumerate() {
@@ -75,7 +77,8 @@ impl Outlet {
         self.fault.get_or_insert(what);
     }
 
-    /// Checks that the bytes are one client's, and were captured. A connection from a client's own endpoint carries that client's bytes.
+    /// Checks that the bytes are one client's, and were captured. A connection from a client's own
+    /// endpoint carries that client's bytes.
     fn check_bytes(&mut self, head: &Head, bytes: &[u8]) {
         let own = |c: &Client| c.flow.src == head.flow.src;
         let any = !self.clients.iter().any(own);

@@ -1,6 +1,7 @@
 //! Segments as scripts write them: `P. 1:101(100) ack 1 win 65535 <TS 1000 5>`.
 //!
-//! Numbers in a script count from the initial sequence numbers, so that a script reads the same wherever they lie on the circle.
+//! Numbers in a script count from the initial sequence numbers, so that a script reads the same
+//! wherever they lie on the circle.
 
 use std::fmt::Write;
 use wire::{Flags, Head, Options, Seq};

@@ -1,4 +1,5 @@
-//! What a script says before its first event: parameters, who the clients are, where sequence numbers begin.
+//! What a script says before its first event: parameters, who the clients are, where sequence
+//! numbers begin.
 
 use replay::slots::Slice;
 use replay::{Params, Transfer};

@@ -1,4 +1,5 @@
-//! From a script's text to its events. A line that cannot be read is named with what would be right in its place.
+//! From a script's text to its events. A line that cannot be read is named with what would be right
+//! in its place.
 
 use crate::segment::{OptionSpec, Spec, Stamp};
 use crate::settings::{Settings, duration, endpoint};
@@ -20,11 +21,13 @@ pub struct Shape {
     pub cut: usize,
     /// Bytes in each of the buffers it is chained of.
     pub buffers: Option<usize>,
-    /// It is a datagram put together from IP fragments of this size, the way the reassembler hands it on.
+    /// It is a datagram put together from IP fragments of this size, the way the reassembler hands
+    /// it on.
     pub fragments: Option<usize>,
     /// All of its payload is this byte.
     pub fill: Option<u8>,
-    /// The check of what is sent is not told of it: it takes these bytes for never captured. A test of that check.
+    /// The check of what is sent is not told of it: it takes these bytes for never captured. A
+    /// test of that check.
     pub unlisted: bool,
 }
 

@@ -1,5 +1,6 @@
-//! Counters by their names in reports: a plain one by its own (`replayed_turns`), one of several by group and reason
-//! (`dropped.duplicate`, `lost_bytes.hole`), and what the core holds at the moment (`held.sessions`).
+//! Counters by their names in reports: a plain one by its own (`replayed_turns`), one of several by
+//! group and reason (`dropped.duplicate`, `lost_bytes.hole`), and what the core holds at the moment
+//! (`held.sessions`).
 
 use replay::{Core, Counters, Drop, Loss};
 use tests::memory::MemoryPayload;
@@ -76,7 +77,8 @@ pub fn names() -> String {
     all.join(", ")
 }
 
-/// Counters that must be 0 at the end of a script that does not name them, with their values, where they are not.
+/// Counters that must be 0 at the end of a script that does not name them, with their values, where
+/// they are not.
 pub fn trouble(core: &Core<MemoryPayload>, named: &[(String, u64)]) -> Vec<(String, u64)> {
     let mut all: Vec<String> = TROUBLE.iter().map(|n| (*n).to_owned()).collect();
     for loss in Loss::ALL {

@@ -1,8 +1,9 @@
-//! A delay line: takes the frames of each of two interfaces, keeps them for a time, and sends them out of the other.
+//! A delay line: takes the frames of each of two interfaces, keeps them for a time, and sends them
+//! out of the other.
 //!
-//! It stands for the distance to a target. The kernel here has no queueing discipline that delays, so the frames go through
-//! DPDK's af_packet driver. Frames keep their order, unless a share of them is to overtake others; one that comes when the line is full is lost,
-//! as on any long line.
+//! It stands for the distance to a target. The kernel here has no queueing discipline that delays,
+//! so the frames go through DPDK's af_packet driver. Frames keep their order, unless a share of
+//! them is to overtake others; one that comes when the line is full is lost, as on any long line.
 #![forbid(unsafe_code)]
 
 use anyhow::{Result, anyhow};
@@ -92,7 +93,8 @@ impl Line {
             };
             if self.held.len() < LINE {
                 let at = self.held.len().saturating_sub(self.overtaking.next());
-                // With the time of those it overtakes they all leave in one burst: the order changes, and hardly the time.
+                // With the time of those it overtakes they all leave in one burst: the order
+                // changes, and hardly the time.
                 let due = self.held.get(at).map_or(now + self.delay, |h| h.due);
                 let held = Held {
                     due,

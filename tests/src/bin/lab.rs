@@ -1,4 +1,5 @@
-//! The lab from the command line: build one to try things in, run commands in its namespaces, remove it, or see the demonstration.
+//! The lab from the command line: build one to try things in, run commands in its namespaces,
+//! remove it, or see the demonstration.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail};

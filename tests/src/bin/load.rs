@@ -1,6 +1,8 @@
-//! The load client of the lab: runs one bounded workload and writes its summary as one line of JSON.
+//! The load client of the lab: runs one bounded workload and writes its summary as one line of
+//! JSON.
 //!
-//! Exit code 0 means that every request was answered; 1 that some were not, or that the workload could not be run.
+//! Exit code 0 means that every request was answered; 1 that some were not, or that the workload
+//! could not be run.
 #![forbid(unsafe_code)]
 
 use anyhow::Result;

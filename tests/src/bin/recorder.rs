@@ -1,9 +1,11 @@
-//! A transparent TCP proxy that stores, for each connection, what the client sent: its length, its SHA-256, how it ended.
+//! A transparent TCP proxy that stores, for each connection, what the client sent: its length, its
+//! SHA-256, how it ended.
 //!
-//! It stands in front of a real server, of production and of the target alike, so that the two lists can be compared. It adds and
-//! changes no byte, closes each direction when that direction was closed, and passes a reset on as a reset. A record is written when a
-//! connection has ended, and on SIGTERM or SIGINT for those that are still open. Without a server behind it, it is a sink: it reads to the
-//! client's end, answers nothing, and closes then.
+//! It stands in front of a real server, of production and of the target alike, so that the two
+//! lists can be compared. It adds and changes no byte, closes each direction when that direction
+//! was closed, and passes a reset on as a reset. A record is written when a connection has ended,
+//! and on SIGTERM or SIGINT for those that are still open. Without a server behind it, it is a
+//! sink: it reads to the client's end, answers nothing, and closes then.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, anyhow};
@@ -29,7 +31,8 @@ struct Args {
     /// Address and port to listen on; several are allowed.
     #[arg(long, required = true)]
     listen: Vec<SocketAddr>,
-    /// Address and port of the real server; without it clients are read to their end and never answered.
+    /// Address and port of the real server; without it clients are read to their end and never
+    /// answered.
     #[arg(long)]
     to: Option<SocketAddr>,
     /// File that the records are written to, one line of JSON each.
@@ -138,7 +141,8 @@ fn now_us() -> u64 {
         .map_or(0, |d| d.as_micros() as u64)
 }
 
-/// The client's words on their way to the server, with a note of each. Returns how the client ended.
+/// The client's words on their way to the server, with a note of each. Returns how the client
+/// ended.
 async fn upward(
     mut from: OwnedReadHalf,
     mut to: Option<OwnedWriteHalf>,
@@ -154,7 +158,8 @@ async fn upward(
                 if let Some(live) = book.borrow_mut().live.get_mut(&id) {
                     live.take(bytes)?;
                 }
-                // A server that has stopped listening does not stop the client from talking, and that is to be recorded too.
+                // A server that has stopped listening does not stop the client from talking, and
+                // that is to be recorded too.
                 if let Some(server) = &mut to
                     && server.write_all(bytes).await.is_err()
                 {

@@ -1,4 +1,5 @@
-//! A TCP proxy that reads each client's bytes slowly, out of a small receive buffer: what a server looks like that can't keep up.
+//! A TCP proxy that reads each client's bytes slowly, out of a small receive buffer: what a server
+//! looks like that can't keep up.
 //!
 //! Answers pass at once, and so does everything after SIGUSR1.
 #![forbid(unsafe_code)]
@@ -26,7 +27,8 @@ struct Args {
     /// Bytes a second that are read of each connection.
     #[arg(long)]
     rate: u32,
-    /// Receive buffer of each connection in bytes; the kernel doubles it, and has a least size of its own.
+    /// Receive buffer of each connection in bytes; the kernel doubles it, and has a least size of
+    /// its own.
     #[arg(long)]
     buffer: u32,
 }
@@ -80,7 +82,8 @@ async fn run(args: Args) -> Result<()> {
         TcpSocket::new_v6()
     }?;
     socket.set_reuseaddr(true)?;
-    // Connections take it over from the listener, early enough for the window that the SYN|ACK offers.
+    // Connections take it over from the listener, early enough for the window that the SYN|ACK
+    // offers.
     socket.set_recv_buffer_size(args.buffer)?;
     let listen = args.listen;
     socket

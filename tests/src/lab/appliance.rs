@@ -1,7 +1,8 @@
-//! The appliance in the lab: the engine in its namespace and, if responses are absorbed remotely, the intercept in the assistant's.
+//! The appliance in the lab: the engine in its namespace and, if responses are absorbed remotely,
+//! the intercept in the assistant's.
 //!
-//! Both are the real binaries with real configuration files. They are started, waited for (their log says `ready`), asked to end with SIGTERM and
-//! their reports read, just as a user would.
+//! Both are the real binaries with real configuration files. They are started, waited for (their
+//! log says `ready`), asked to end with SIGTERM and their reports read, just as a user would.
 
 use super::process::{Process, binary, wait_until};
 use super::report::Report;
@@ -43,18 +44,20 @@ pub struct EngineOptions {
     pub percent: u8,
     /// Replicas of each session.
     pub copies: u16,
-    /// The mirror's vdev, with its arguments. Deeper than the driver's default, as the load of a shared machine comes in bursts.
+    /// The mirror's vdev, with its arguments. Deeper than the driver's default, as the load of a
+    /// shared machine comes in bursts.
     pub mirror: String,
     /// The replay port's vdev, with its arguments.
     pub port: String,
     /// Keys to add to a section, such as `("traffic", "rtt = \"20ms\"")`.
     pub extra: Vec<(&'static str, String)>,
-    /// Replacements in the text of the file that all of the above makes. What is replaced has to be there.
+    /// Replacements in the text of the file that all of the above makes. What is replaced has to
+    /// be there.
     pub edits: Vec<(&'static str, String)>,
     /// Text of a configuration file that is used instead of all of the above.
     pub verbatim: Option<String>,
-    /// What its process and its files are called, for a second engine: NAME.log, NAME.toml, NAME-report.json. Those of the first,
-    /// `engine`, are replay.toml and report.json.
+    /// What its process and its files are called, for a second engine: NAME.log, NAME.toml,
+    /// NAME-report.json. Those of the first, `engine`, are replay.toml and report.json.
     pub name: &'static str,
     /// Further arguments of the program.
     pub args: Vec<String>,
@@ -212,7 +215,8 @@ impl Engine {
     /// Writes `replay.toml` in the lab's folder, starts the engine and waits until it is ready.
     ///
     /// # Errors
-    /// The binary is not built, or the engine ends before it is ready: its log's last lines are in the error.
+    /// The binary is not built, or the engine ends before it is ready: its log's last lines are in
+    /// the error.
     pub fn start(lab: &Lab, options: &EngineOptions) -> Result<Self> {
         let process = spawn_ready(lab, options.name, || Self::command(lab, options))?;
         Ok(Self {
@@ -221,7 +225,8 @@ impl Engine {
         })
     }
 
-    /// The command that starts the engine, with its configuration already written: for tests of what it says and how it ends.
+    /// The command that starts the engine, with its configuration already written: for tests of
+    /// what it says and how it ends.
     ///
     /// # Errors
     /// The binary is not built, or a file can't be written.
@@ -259,8 +264,8 @@ impl Engine {
         }
     }
 
-    /// Waits until a report says that `turns` turns of production were seen and none is in flight. It looks at every report on the way and
-    /// checks its books.
+    /// Waits until a report says that `turns` turns of production were seen and none is in flight.
+    /// It looks at every report on the way and checks its books.
     ///
     /// # Errors
     /// Not in time, the engine ended, or a report's books don't balance.
@@ -331,7 +336,8 @@ impl Default for InterceptOptions {
 }
 
 impl InterceptOptions {
-    /// The lab's second intercept: at the assistant's second port, with the addresses that end with 4.
+    /// The lab's second intercept: at the assistant's second port, with the addresses that end with
+    /// 4.
     pub fn second() -> Self {
         Self {
             edits: vec![
@@ -382,7 +388,8 @@ pub struct Intercept {
 }
 
 impl Intercept {
-    /// Writes `intercept.toml`, starts the intercept in the assistant's namespace and waits until it is ready.
+    /// Writes `intercept.toml`, starts the intercept in the assistant's namespace and waits until
+    /// it is ready.
     ///
     /// # Errors
     /// As [`Engine::start`].
@@ -452,8 +459,9 @@ fn spawn_ready(lab: &Lab, name: &str, command: impl Fn() -> Result<Command>) -> 
 
 /// Uses up process ids, so that the next process has one that is far from all before it.
 ///
-/// DPDK's af_packet driver makes the number of a socket's fanout group of the process id and the interface's number, by exclusive or, and the kernel
-/// refuses a number that a socket on another interface of the same namespace has. Ids that are further apart than interfaces are numbered
+/// DPDK's af_packet driver makes the number of a socket's fanout group of the process id and the
+/// interface's number, by exclusive or, and the kernel refuses a number that a socket on another
+/// interface of the same namespace has. Ids that are further apart than interfaces are numbered
 /// never meet.
 pub(super) fn keep_fanouts_apart() -> Result<()> {
     for _ in 0..64 {
@@ -468,7 +476,8 @@ fn is_ready(log: &str) -> bool {
         .any(|line| line.starts_with("ready") || line.contains("] ready"))
 }
 
-/// A key for the link between the two, made once for each lab. It protects nothing but a private cable.
+/// A key for the link between the two, made once for each lab. It protects nothing but a private
+/// cable.
 fn write_key(lab: &Lab) -> Result<()> {
     let path = lab.file("link.key");
     if path.exists() {

@@ -1,7 +1,9 @@
-//! Captures of what really was on a wire, to prove that production and its clients never meet a frame of the appliance.
+//! Captures of what really was on a wire, to prove that production and its clients never meet a
+//! frame of the appliance.
 //!
-//! tcpdump writes and this module reads: it knows Ethernet, IPv4, IPv6 and TCP on its own and shares no line with the code under
-//! test. A capture that missed a frame proves nothing, so that is an error.
+//! tcpdump writes and this module reads: it knows Ethernet, IPv4, IPv6 and TCP on its own and
+//! shares no line with the code under test. A capture that missed a frame proves nothing, so that
+//! is an error.
 
 use super::process::{Process, wait_until};
 use super::{Family, Lab, Node};
@@ -99,7 +101,8 @@ impl Capture {
     /// # Errors
     /// tcpdump lost frames, or its file is damaged.
     pub fn stop(mut self) -> Result<Vec<Seen>> {
-        // What was on the wire just now may still be in the kernel's buffer, which tcpdump is handed once a second at the latest.
+        // What was on the wire just now may still be in the kernel's buffer, which tcpdump is
+        // handed once a second at the latest.
         std::thread::sleep(Duration::from_millis(1200));
         self.process.signal(Signal::INT)?;
         self.process.wait(Duration::from_secs(30))?;
@@ -223,7 +226,8 @@ fn seen(frame: &[u8], len: u32, at_us: u64) -> Option<Seen> {
     })
 }
 
-/// Checks that no frame at production or a client is the appliance's, the target's or the assistant's: by MAC and by IP address.
+/// Checks that no frame at production or a client is the appliance's, the target's or the
+/// assistant's: by MAC and by IP address.
 ///
 /// # Errors
 /// The first such frame, or there was no frame at all, which proves nothing.

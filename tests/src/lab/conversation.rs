@@ -1,4 +1,5 @@
-//! A made-up TCP conversation as a mirror would have captured it: handshake, requests and answers in turns, and the end.
+//! A made-up TCP conversation as a mirror would have captured it: handshake, requests and answers
+//! in turns, and the end.
 
 use super::pcap::{Frame, link};
 

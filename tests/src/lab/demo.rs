@@ -1,8 +1,8 @@
-//! The demonstration: nginx in production, nginx as the target, wrk as the clients, the engine between them, and then the counts of
-//! all of them side by side.
+//! The demonstration: nginx in production, nginx as the target, wrk as the clients, the engine
+//! between them, and then the counts of all of them side by side.
 //!
-//! Three parties count independently: production's access log, the target's access log and the engine. The demonstration succeeds if
-//! they agree and nothing was lost.
+//! Three parties count independently: production's access log, the target's access log and the
+//! engine. The demonstration succeeds if they agree and nothing was lost.
 
 use super::appliance::{Engine, EngineOptions};
 use super::process::{Process, wait_until};
@@ -16,13 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// wrk has no rate of its own: its script makes each connection wait, in ms, so that one machine can carry all parties.
+/// wrk has no rate of its own: its script makes each connection wait, in ms, so that one machine
+/// can carry all parties.
 const PACE: &str =
     "function delay() return math.random(1, 2 * tonumber(os.getenv('PACE_MS')) - 1) end\n";
 
 const SETTLE: Duration = Duration::from_secs(20);
 
-/// A wrk: connections, mean wait in ms before each request, and whether each request has a connection of its own.
+/// A wrk: connections, mean wait in ms before each request, and whether each request has a
+/// connection of its own.
 struct Clients {
     name: &'static str,
     connections: u32,
@@ -120,7 +122,8 @@ fn replay(lab: &Lab, seconds: u32, stop: &AtomicBool, style: &Style) -> Result<C
         stop,
     )?;
     println!("{}waiting until all of it is replayed", style.dim("· "));
-    // The servers write their logs as they go; what they have counted is compared when none of it changes any more.
+    // The servers write their logs as they go; what they have counted is compared when none of it
+    // changes any more.
     let expected = production.access_count()? as u64;
     engine
         .settle(expected, 1, SETTLE)

@@ -1,17 +1,21 @@
-//! The lab: a production network with a mirror port, a replay network with a target, and everything that runs in them.
+//! The lab: a production network with a mirror port, a replay network with a target, and everything
+//! that runs in them.
 //!
 //! Topology (each box a network namespace, each line a veth pair, `sw` and `lan` hold a bridge):
 //!
 //! ```text
-//! client 10.10.0.1 ── sw ── production 10.10.0.2      appliance replay0 (10.20.0.9) ── lan ── target 10.20.0.2
-//!        fd10::1       │               fd10::2                          (fd20::9)       │            fd20::2
-//!                      └─ SPAN ─▶ span0 appliance                                       └── assistant abs0 (10.20.0.3, fd20::3)
-//!                                       ctl0 10.30.0.9 ── 10.30.0.3 ctl0 assistant
+//! client 10.10.0.1 ── sw ── production 10.10.0.2
+//!        fd10::1       │               fd10::2
+//!                      └─ SPAN ─▶ span0 appliance ctl0 10.30.0.9 ── 10.30.0.3 ctl0 assistant
+//! appliance replay0 (10.20.0.9) ── lan ── target 10.20.0.2
+//!                   (fd20::9)       │            fd20::2
+//!                                   └── assistant abs0 (10.20.0.3, fd20::3)
 //! ```
 //!
-//! Addresses in brackets belong to no kernel: the appliance answers for them itself. Nothing outside of the namespaces is touched. A lab
-//! ends with its [`Lab`]: its processes are ended by their ids and its namespaces removed. What a killed owner leaves behind
-//! is removed by the next [`Lab::start`] ([`sweep`]), which knows the owner from the namespace's name.
+//! Addresses in brackets belong to no kernel: the appliance answers for them itself. Nothing
+//! outside of the namespaces is touched. A lab ends with its [`Lab`]: its processes are ended by
+//! their ids and its namespaces removed. What a killed owner leaves behind is removed by the next
+//! [`Lab::start`] ([`sweep`]), which knows the owner from the namespace's name.
 
 pub mod appliance;
 pub mod capture;
@@ -163,14 +167,15 @@ pub struct LabOptions {
     pub responses: Responses,
     /// What is mirrored.
     pub span: Span,
-    /// A second port of each kind: `span1`, which shows this, and `replay1` at the appliance, `abs1` at the assistant.
+    /// A second port of each kind: `span1`, which shows this, and `replay1` at the appliance,
+    /// `abs1` at the assistant.
     pub second: Option<Span>,
     /// Further client addresses beside the first, 10.10.0.101 and fd10::101 upwards; at most 100.
     pub more_clients: u8,
     /// Recorders keep what clients said, for [`servers::kept`].
     pub keep_bytes: bool,
-    /// A name of the caller's choice instead of one derived from the process: such a lab is left alone by [`sweep`]
-    /// and outlives its `Lab`.
+    /// A name of the caller's choice instead of one derived from the process: such a lab is left
+    /// alone by [`sweep`] and outlives its `Lab`.
     pub name: Option<String>,
 }
 
@@ -236,7 +241,8 @@ impl Lab {
         format!("{}-{}", self.name, node.suffix())
     }
 
-    /// The folder of logs, configurations and records. It goes with the lab, unless the test fails: then it is kept under another name.
+    /// The folder of logs, configurations and records. It goes with the lab, unless the test fails:
+    /// then it is kept under another name.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -246,12 +252,14 @@ impl Lab {
         self.dir.join(name)
     }
 
-    /// Notes that what was tried here failed: the logs are shown and kept when the lab ends, as they are after a panic.
+    /// Notes that what was tried here failed: the logs are shown and kept when the lab ends, as
+    /// they are after a panic.
     pub fn failed(&self) {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// A command that will run in a node, not started yet. It ends when the thread that starts it ends.
+    /// A command that will run in a node, not started yet. It ends when the thread that starts it
+    /// ends.
     pub fn command(&self, node: Node, program: impl AsRef<std::ffi::OsStr>) -> Command {
         process::command_in(&self.namespace(node), program.as_ref())
     }
@@ -274,7 +282,8 @@ impl Lab {
         process::output(&mut command)
     }
 
-    /// Runs a workload from the client node against a production server, with the load client's own process.
+    /// Runs a workload from the client node against a production server, with the load client's own
+    /// process.
     ///
     /// # Errors
     /// The load client can't be run. Failed requests are in the summary, not here.
@@ -326,7 +335,8 @@ impl Lab {
         Ok(command)
     }
 
-    /// Loses this share of the TCP packets on the replay network, in percent, in both directions; 0 ends it.
+    /// Loses this share of the TCP packets on the replay network, in percent, in both directions; 0
+    /// ends it.
     ///
     /// # Errors
     /// More than 100, or nft refuses.
@@ -407,7 +417,8 @@ pub fn require_root() -> Result<()> {
     )
 }
 
-/// True if tests that need the lab are to be skipped: not root, and `REPLAY_SKIP_ROOT=1` says so. It says it aloud.
+/// True if tests that need the lab are to be skipped: not root, and `REPLAY_SKIP_ROOT=1` says so.
+/// It says it aloud.
 pub fn skipped(test: &str) -> bool {
     let skip = std::env::var("REPLAY_SKIP_ROOT").is_ok_and(|v| v == "1")
         && !rustix::process::geteuid().is_root();

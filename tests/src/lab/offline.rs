@@ -1,7 +1,9 @@
-//! Offline replay in the lab: the engine plays capture files, one run for each, against a sink that keeps what every connection said.
+//! Offline replay in the lab: the engine plays capture files, one run for each, against a sink that
+//! keeps what every connection said.
 //!
-//! The sink speaks no protocol and never answers, so what it keeps depends on the capture alone. It listens on [`SINKS`] ports; each
-//! production port of a capture is given one of its own, so that what came for one is not taken for what came for another.
+//! The sink speaks no protocol and never answers, so what it keeps depends on the capture alone. It
+//! listens on [`SINKS`] ports; each production port of a capture is given one of its own, so that
+//! what came for one is not taken for what came for another.
 
 use super::appliance::{Engine, EngineOptions};
 use super::process::{Process, binary, wait_until};
@@ -42,7 +44,8 @@ pub struct Play {
 }
 
 impl Play {
-    /// As fast as the target takes it, once, without waiting for answers that the sink does not give.
+    /// As fast as the target takes it, once, without waiting for answers that the sink does not
+    /// give.
     pub fn new(file: &Path, ports: &[u16]) -> Self {
         Self {
             file: file.to_owned(),
@@ -176,8 +179,8 @@ impl Offline {
     /// Replays a file and collects what came of it.
     ///
     /// # Errors
-    /// The engine does not end with exit code 0 and a report whose books balance, it panicked on the way, or the sink has ended or does not
-    /// tell of every connection.
+    /// The engine does not end with exit code 0 and a report whose books balance, it panicked on
+    /// the way, or the sink has ended or does not tell of every connection.
     pub fn replay(&mut self, play: &Play) -> Result<Replayed> {
         let (code, log) = self.run(play)?;
         if code != Some(0) || log.contains("panicked") || log.contains("do not balance") {

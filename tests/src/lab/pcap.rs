@@ -1,8 +1,11 @@
-//! Capture files read on their own terms: what each client said, found without a line of the code under test.
+//! Capture files read on their own terms: what each client said, found without a line of the code
+//! under test.
 //!
-//! It knows no encapsulation. The TCP segment of a frame is behind the first IPv4 header in it that says TCP, whose header checksum is right (RFC 791
-//! section 3.1) and whose length fits the frame, or behind the IP header that the frame begins with. So it cannot share an error with a decoder that
-//! walks from header to header. Bytes are put in order by sequence number; the first captured copy of a byte counts.
+//! It knows no encapsulation. The TCP segment of a frame is behind the first IPv4 header in it that
+//! says TCP, whose header checksum is right (RFC 791 section 3.1) and whose length fits the frame,
+//! or behind the IP header that the frame begins with. So it cannot share an error with a decoder
+//! that walks from header to header. Bytes are put in order by sequence number; the first captured
+//! copy of a byte counts.
 
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -275,7 +278,8 @@ fn ipv6(frame: &Frame, at: usize) -> Option<Segment> {
     let b = frame.bytes.get(at..)?;
     let end = 40 + usize::from(u16_at(b, 4, true)?);
     let (mut next, mut at) = (*b.get(6)?, 40);
-    // Hop-by-hop options, routing and destination options (RFC 8200 sections 4.3, 4.4, 4.6), and a fragment header on a datagram that is whole (RFC 6946).
+    // Hop-by-hop options, routing and destination options (RFC 8200 sections 4.3, 4.4, 4.6), and a
+    // fragment header on a datagram that is whole (RFC 6946).
     while next != 6 {
         let len = match next {
             0 | 43 | 60 => 8 + usize::from(*b.get(at + 1)?) * 8,
@@ -311,8 +315,8 @@ fn tcp(b: &[u8], announced: usize, src: IpAddr, dst: IpAddr) -> Option<Segment> 
     })
 }
 
-/// What a client said in one connection, as far as it was captured. Places count from the first byte after the SYN, or, without one, from the first
-/// that was captured.
+/// What a client said in one connection, as far as it was captured. Places count from the first
+/// byte after the SYN, or, without one, from the first that was captured.
 #[derive(Clone, Debug)]
 pub struct Stream {
     /// The end that sent the SYN; without one, the end with the higher port.
@@ -354,7 +358,8 @@ impl Stream {
                 .wrapping_add(u32::from(s.flags & SYN != 0))
                 .wrapping_sub(self.base) as i32,
         );
-        // A keep-alive sends the byte before (RFC 9293 section 3.8.4), nothing was said before the SYN, and a RST may have any number.
+        // A keep-alive sends the byte before (RFC 9293 section 3.8.4), nothing was said before the
+        // SYN, and a RST may have any number.
         if s.flags & RST != 0 || (self.syn && at < 0) {
             return;
         }
@@ -375,7 +380,8 @@ impl Stream {
 
     /// True if it was captured from the SYN on, without a hole.
     pub fn is_whole(&self) -> bool {
-        // What comes after the FIN stands one place behind it, as the FIN takes a number (RFC 9293 section 3.4).
+        // What comes after the FIN stands one place behind it, as the FIN takes a number (RFC 9293
+        // section 3.4).
         let said = self.fin.map_or(self.said, |fin| self.said.min(fin));
         self.syn && self.bytes.len() as i64 == said
     }
@@ -385,8 +391,8 @@ impl Stream {
         self.bytes.values().copied().collect()
     }
 
-    /// Can these bytes be what is captured behind the places `from`, piece by piece and in order, with pieces left out? Returns the places where
-    /// it can have ended; none if it can't be.
+    /// Can these bytes be what is captured behind the places `from`, piece by piece and in order,
+    /// with pieces left out? Returns the places where it can have ended; none if it can't be.
     pub fn explains(&self, from: &BTreeSet<i64>, said: &[u8]) -> BTreeSet<i64> {
         let mut at = from.clone();
         for (i, byte) in said.iter().enumerate() {

@@ -1,6 +1,8 @@
-//! Processes of the lab: started in a namespace, logged to a file, ended by their id and never by a name.
+//! Processes of the lab: started in a namespace, logged to a file, ended by their id and never by a
+//! name.
 //!
-//! No process outlives the thread that started it (the kernel kills it then), nor its [`Process`], nor its lab.
+//! No process outlives the thread that started it (the kernel kills it then), nor its [`Process`],
+//! nor its lab.
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};

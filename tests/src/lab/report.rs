@@ -1,6 +1,7 @@
 //! The engine's report, read by the names that users read it by.
 //!
-//! Nothing here knows how the engine counts: a number that is not in the file is an error, never zero.
+//! Nothing here knows how the engine counts: a number that is not in the file is an error, never
+//! zero.
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
@@ -15,7 +16,8 @@ impl Report {
     /// Reads one.
     ///
     /// # Errors
-    /// The file can't be read or is no JSON object. A report is to be replaced at once, so half of one is an error too.
+    /// The file can't be read or is no JSON object. A report is to be replaced at once, so half of
+    /// one is an error too.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("{}: cannot be read", path.display()))?;
@@ -70,8 +72,9 @@ impl Report {
         Ok(add(self.value(path)?))
     }
 
-    /// Checks that nothing is unaccounted for: `production.turns × copies = replayed + lost + in flight`, the same of bytes, and
-    /// mirrored frames = used frames + those dropped by reason + parts of datagrams that wait for the rest.
+    /// Checks that nothing is unaccounted for: `production.turns × copies = replayed + lost + in
+    /// flight`, the same of bytes, and mirrored frames = used frames + those dropped by reason
+    /// + parts of datagrams that wait for the rest.
     ///
     /// # Errors
     /// A sentence for the first sum that is wrong.

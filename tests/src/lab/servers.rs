@@ -1,7 +1,8 @@
 //! Real servers in the lab: nginx, redis and exim as Debian ships them, alone or behind a recorder.
 //!
-//! A recorded server listens on a loopback port of its namespace and the recorder on the public addresses of both families; without a
-//! recorder the server listens there itself. Each has its own folder in the lab's, and nothing of the host's configuration is read.
+//! A recorded server listens on a loopback port of its namespace and the recorder on the public
+//! addresses of both families; without a recorder the server listens there itself. Each has its own
+//! folder in the lab's, and nothing of the host's configuration is read.
 
 use super::process::{Process, binary, wait_until};
 use super::{Family, Lab, Node};
@@ -248,7 +249,8 @@ fn nginx(lab: &Lab, side: Side, dir: &Path, listen: &[SocketAddr]) -> Result<Com
         .iter()
         .map(|a| format!("listen {a} backlog=4096; "))
         .collect();
-    // A `return` answers before the body has come; a proxied request is read to its end first, as an application would.
+    // A `return` answers before the body has come; a proxied request is read to its end first, as
+    // an application would.
     let text = format!(
         "daemon off; master_process off; worker_processes 1; pid {d}/pid; error_log stderr error;\n\
          worker_rlimit_nofile 8192;\n\

@@ -1,9 +1,10 @@
-//! A stage for targets in trouble: production, the target with what stands before it, and an engine that is expected to lose something, to stay
-//! within its memory, and to live on.
+//! A stage for targets in trouble: production, the target with what stands before it, and an engine
+//! that is expected to lose something, to stay within its memory, and to live on.
 //!
-//! What stands before the target is a [`Front`]: a recorder that can be frozen, ended and started again, and perhaps a throttle. The
-//! stage looks at every report it reads: books balance, buffers and memory are within their limits. Memory is the kernel's word (proc(5)),
-//! and its highest mark, so that no moment is missed.
+//! What stands before the target is a [`Front`]: a recorder that can be frozen, ended and started
+//! again, and perhaps a throttle. The stage looks at every report it reads: books balance, buffers
+//! and memory are within their limits. Memory is the kernel's word (proc(5)), and its highest mark,
+//! so that no moment is missed.
 
 use super::appliance::{Engine, EngineOptions};
 use super::process::{Process, binary, wait_until};
@@ -39,7 +40,8 @@ pub fn peak_memory(pid: u32) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// What stands in front of the target: a recorder that can be stopped, restarted and made to stand still, and perhaps a throttle before it.
+/// What stands in front of the target: a recorder that can be stopped, restarted and made to stand
+/// still, and perhaps a throttle before it.
 #[derive(Debug)]
 pub struct Front {
     recorder: Option<Process>,
@@ -93,7 +95,8 @@ impl Front {
         Ok(())
     }
 
-    /// Puts a throttle before it that reads `rate` bytes a second of each connection, out of a receive buffer of `buffer` bytes.
+    /// Puts a throttle before it that reads `rate` bytes a second of each connection, out of a
+    /// receive buffer of `buffer` bytes.
     ///
     /// # Errors
     /// It can't be started.
@@ -125,7 +128,8 @@ impl Front {
             .signal(rustix::process::Signal::USR1)
     }
 
-    /// The recorder stands still: it neither reads nor accepts, while the kernel goes on for it as long as its buffers last.
+    /// The recorder stands still: it neither reads nor accepts, while the kernel goes on for it as
+    /// long as its buffers last.
     ///
     /// # Errors
     /// It doesn't run.
@@ -151,8 +155,8 @@ impl Front {
         Ok(())
     }
 
-    /// Kills the recorder while it stands still: what it had not read is thrown away, so that the kernel resets its connections
-    /// (RFC 1122 section 4.2.2.13), and its port is closed.
+    /// Kills the recorder while it stands still: what it had not read is thrown away, so that the
+    /// kernel resets its connections (RFC 1122 section 4.2.2.13), and its port is closed.
     ///
     /// # Errors
     /// It doesn't run.
@@ -185,7 +189,8 @@ impl Front {
 /// How to set a [`Stage`].
 #[derive(Clone, Debug)]
 pub struct StageOptions {
-    /// The engine's. Its transfer goes to what stands before the target, and its limits are those below.
+    /// The engine's. Its transfer goes to what stands before the target, and its limits are those
+    /// below.
     pub engine: EngineOptions,
     /// There is a throttle before the recorder.
     pub throttled: bool,
@@ -231,7 +236,8 @@ impl StageOptions {
     }
 }
 
-/// Production, the target with its [`Front`], and an engine between them that is expected to lose something and to live on.
+/// Production, the target with its [`Front`], and an engine between them that is expected to lose
+/// something and to live on.
 #[derive(Debug)]
 pub struct Stage {
     /// What stands before the target.
@@ -309,7 +315,8 @@ impl Stage {
         bail!("production failed its clients: {}", load.tail())
     }
 
-    /// The last report, whose books balance and whose buffers are within their limit; and so is the engine's memory.
+    /// The last report, whose books balance and whose buffers are within their limit; and so is the
+    /// engine's memory.
     ///
     /// # Errors
     /// One of it is not so, or the engine has ended.
@@ -341,7 +348,8 @@ impl Stage {
         Ok(report)
     }
 
-    /// Waits until the report says that nothing is in flight and production had `turns` turns, looking at all reports on the way.
+    /// Waits until the report says that nothing is in flight and production had `turns` turns,
+    /// looking at all reports on the way.
     ///
     /// # Errors
     /// Not in time, or a report is not as [`Stage::report`] wants it.
@@ -357,7 +365,8 @@ impl Stage {
         .with_context(|| format!("{turns} turns of production; the last report:\n{last}"))
     }
 
-    /// After the trouble: a fresh load is replayed to the last byte, nothing more is lost, and all buffers come back. Returns the report after it.
+    /// After the trouble: a fresh load is replayed to the last byte, nothing more is lost, and all
+    /// buffers come back. Returns the report after it.
     ///
     /// # Errors
     /// It's not so.
@@ -422,10 +431,12 @@ pub struct Memory {
 
 /// Bytes of a frame that each buffer has room for at least.
 const BUFFER: u64 = 2_048;
-/// Bytes that the engine has at most when it is ready, beside two bytes for each of `limits.mbufs`: those buffers, and for each the entry that says
-/// where in a session it stands. The rest is the program, DPDK, and tables for the lab's 20,000 sessions.
+/// Bytes that the engine has at most when it is ready, beside two bytes for each of `limits.mbufs`:
+/// those buffers, and for each the entry that says where in a session it stands. The rest is the
+/// program, DPDK, and tables for the lab's 20,000 sessions.
 const BASE: u64 = 96 << 20;
-/// Bytes that its memory may grow by from then on. All tables and buffers are there from the start; stacks and the C library's heap do grow.
+/// Bytes that its memory may grow by from then on. All tables and buffers are there from the start;
+/// stacks and the C library's heap do grow.
 const GROWTH: u64 = 16 << 20;
 
 impl Memory {

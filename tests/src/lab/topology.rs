@@ -1,8 +1,9 @@
 //! Building and removing the lab's namespaces, bridges, links, routes and its mirror.
 //!
-//! Each step is one batch of `ip` or one shell script in a namespace, so that a lab is up in about a second. No neighbour entry is
-//! static: who wants to be reached answers ARP and ND. Names carry the owner's process id and start time, so that nobody
-//! takes a lab for dead whose owner lives, or for alive because its owner's id was given away again.
+//! Each step is one batch of `ip` or one shell script in a namespace, so that a lab is up in about
+//! a second. No neighbour entry is static: who wants to be reached answers ARP and ND. Names carry
+//! the owner's process id and start time, so that nobody takes a lab for dead whose owner lives, or
+//! for alive because its owner's id was given away again.
 
 use super::process::output;
 use super::{LabOptions, Node, Responses, Span};
@@ -196,8 +197,8 @@ pub(super) fn build(lab: &str, options: &LabOptions) -> Result<()> {
     });
     feed(Command::new("ip").args(["-batch", "-"]), &add)?;
 
-    // Before any interface exists, as interfaces take over what `default` says: no IPv6 where no kernel may speak, no duplicate address
-    // detection where one does, for it takes a second.
+    // Before any interface exists, as interfaces take over what `default` says: no IPv6 where no
+    // kernel may speak, no duplicate address detection where one does, for it takes a second.
     for node in Node::ALL {
         let speaks = matches!(node, Node::Client | Node::Production | Node::Target);
         let script = if speaks {
@@ -294,13 +295,14 @@ pub(super) fn build(lab: &str, options: &LabOptions) -> Result<()> {
     shell(&sw, &mirror(options))
 }
 
-/// The script that mirrors the production server's switch port: its egress is what the server receives, its ingress what it sends.
+/// The script that mirrors the production server's switch port: its egress is what the server
+/// receives, its ingress what it sends.
 fn mirror(options: &LabOptions) -> String {
     let ports = [("sp0", Some(options.span)), ("sp1", options.second)];
     let mut script = String::from("tc qdisc add dev swp clsact\n");
     for (port, _) in ports.iter().filter(|(_, span)| span.is_some()) {
-        // The offloads go on the SPAN port alone: its peer then sees the frames as they would be on a cable, while the hosts stay as
-        // they are.
+        // The offloads go on the SPAN port alone: its peer then sees the frames as they would be on
+        // a cable, while the hosts stay as they are.
         let _ = writeln!(script, "ethtool -K {port} tx off tso off gso off sg off");
     }
     for (direction, shown) in [

@@ -20,7 +20,8 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Interfaces with their flags, processes, and the files below a folder, such as the one where the EAL keeps its own.
+    /// Interfaces with their flags, processes, and the files below a folder, such as the one where
+    /// the EAL keeps its own.
     ///
     /// # Errors
     /// `ip` can't be run.

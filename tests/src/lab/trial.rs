@@ -1,7 +1,8 @@
-//! One run of the whole appliance: real servers on both sides behind recorders, the engine, workloads, and the comparison.
+//! One run of the whole appliance: real servers on both sides behind recorders, the engine,
+//! workloads, and the comparison.
 //!
-//! A trial proves three things at once: the target was told byte for byte what production was told, nothing was lost, and the engine's books
-//! balanced in every report it wrote on the way.
+//! A trial proves three things at once: the target was told byte for byte what production was told,
+//! nothing was lost, and the engine's books balanced in every report it wrote on the way.
 
 use super::appliance::{Clients, Engine, EngineOptions, Intercept, InterceptOptions};
 use super::report::Report;
@@ -12,8 +13,9 @@ use crate::record::{Match, Record, check_byte_exact};
 use anyhow::{Context, Result, bail};
 use std::time::Duration;
 
-/// How long a trial waits for the replay to be over after the load is. Of 20,000 connections that lose 5 % of their packets each way, one may have lost
-/// its SYN and its request five times: with RFC 6298's three seconds after a lost SYN, doubled each time, that takes 93 s.
+/// How long a trial waits for the replay to be over after the load is. Of 20,000 connections that
+/// lose 5 % of their packets each way, one may have lost its SYN and its request five times: with
+/// RFC 6298's three seconds after a lost SYN, doubled each time, that takes 93 s.
 const SETTLE: Duration = Duration::from_secs(120);
 
 /// A run in the making.
@@ -48,7 +50,8 @@ pub struct Outcome {
 }
 
 impl Trial {
-    /// Builds a lab, starts the services on both sides, the intercept if responses are absorbed remotely, and the engine.
+    /// Builds a lab, starts the services on both sides, the intercept if responses are absorbed
+    /// remotely, and the engine.
     ///
     /// # Errors
     /// Something of it does not come up.
@@ -195,7 +198,8 @@ impl Parts {
     }
 }
 
-/// How many turns the clients of a workload take at least: one each time they speak after they were answered.
+/// How many turns the clients of a workload take at least: one each time they speak after they were
+/// answered.
 pub fn turns(w: &Workload) -> u64 {
     let each = match w.talk {
         Talk::Get | Talk::Post(_) => w.requests,
@@ -206,8 +210,9 @@ pub fn turns(w: &Workload) -> u64 {
     (each * w.connections) as u64
 }
 
-/// The workloads of the byte-exact proof, for one family: 2,000 short HTTP connections, 50 kept alive with 200 requests each, POST
-/// bodies around the segment size and far above, redis with and without pipelining, and SMTP, where the server speaks first.
+/// The workloads of the byte-exact proof, for one family: 2,000 short HTTP connections, 50 kept
+/// alive with 200 requests each, POST bodies around the segment size and far above, redis with and
+/// without pipelining, and SMTP, where the server speaks first.
 pub fn full_load(lab: &Lab, family: Family) -> Vec<Workload> {
     let base =
         |service: Service, talk: Talk, connections: usize, requests: usize, rate: u32| Workload {

@@ -1,8 +1,8 @@
-//! One lab at a time, over all processes of the machine: a test runner may run each test in a process of its own, and two loads at once would
-//! take each other's cores and be measured as loss.
+//! One lab at a time, over all processes of the machine: a test runner may run each test in a
+//! process of its own, and two loads at once would take each other's cores and be measured as loss.
 //!
-//! The lock is a name in the abstract socket namespace (unix(7)): the kernel gives it back when its holder ends, however that
-//! happens, and there is no file to leave behind.
+//! The lock is a name in the abstract socket namespace (unix(7)): the kernel gives it back when its
+//! holder ends, however that happens, and there is no file to leave behind.
 
 use anyhow::{Context, Result};
 use std::io::ErrorKind;

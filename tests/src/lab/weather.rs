@@ -1,7 +1,9 @@
-//! Hard weather on the wires: a mirror that loses frames, shows them twice or out of order, a target that is far away.
+//! Hard weather on the wires: a mirror that loses frames, shows them twice or out of order, a
+//! target that is far away.
 //!
-//! The kernel makes it (nft, tc), or a process that carries frames; nothing here touches the appliance. What the weather did is known without asking
-//! it: [`holes`] compares captures of what was sent with what the mirror showed.
+//! The kernel makes it (nft, tc), or a process that carries frames; nothing here touches the
+//! appliance. What the weather did is known without asking it: [`holes`] compares captures of what
+//! was sent with what the mirror showed.
 
 pub mod holes;
 
@@ -14,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The script that sends mirrored frames a way round, through a link of their own from `mx0` to `mx1`.
+/// The script that sends mirrored frames a way round, through a link of their own from `mx0` to
+/// `mx1`.
 const DETOUR: &str = "if ! ip link show mx0 >/dev/null 2>&1; then\n\
     ip link add mx0 type veth peer name mx1\nip link set mx0 up\nip link set mx1 up\n\
     ethtool -K mx0 tx off tso off gso off sg off\nfi\n\
@@ -22,12 +25,13 @@ const DETOUR: &str = "if ! ip link show mx0 >/dev/null 2>&1; then\n\
     tc filter add dev swp $d protocol all pref 1 u32 match u32 0 0 action mirred egress mirror dev mx0; done\n";
 
 impl Lab {
-    /// From now on the mirror port loses this share of its frames, in thousandths; 0 ends it. No frame is longer than the wire's MTU from here on, so that
-    /// one frame is lost at a time.
+    /// From now on the mirror port loses this share of its frames, in thousandths; 0 ends it. No
+    /// frame is longer than the wire's MTU from here on, so that one frame is lost at a time.
     ///
-    /// A packet socket on the appliance's side sees what arrives before any hook there does, and what the kernel mirrors passes the egress hooks of the
-    /// mirror port. So the mirrored frames take a way round: through a link of their own, on whose far side a hook drops some and forwards
-    /// the others to the mirror port.
+    /// A packet socket on the appliance's side sees what arrives before any hook there does, and
+    /// what the kernel mirrors passes the egress hooks of the mirror port. So the mirrored
+    /// frames take a way round: through a link of their own, on whose far side a hook drops some
+    /// and forwards the others to the mirror port.
     ///
     /// # Errors
     /// More than 1000, or tc or nft refuse.
@@ -50,7 +54,8 @@ impl Lab {
             .map(std::mem::drop)
     }
 
-    /// From now on the mirror shows every frame twice: both of the switch's ports are mirrored in both directions.
+    /// From now on the mirror shows every frame twice: both of the switch's ports are mirrored in
+    /// both directions.
     ///
     /// # Errors
     /// tc refuses.
@@ -60,8 +65,9 @@ impl Lab {
         self.run(Node::Switch, "sh", &["-euc", script]).map(drop)
     }
 
-    /// From now on this share of the mirrored frames, in thousandths, overtakes up to `past` others, of the same connection and of any. The mirror
-    /// does so as long as the process runs, and shows nothing afterwards.
+    /// From now on this share of the mirrored frames, in thousandths, overtakes up to `past`
+    /// others, of the same connection and of any. The mirror does so as long as the process
+    /// runs, and shows nothing afterwards.
     ///
     /// # Errors
     /// tc refuses, or the process can't be started.
@@ -74,7 +80,8 @@ impl Lab {
         self.line(Node::Switch, ["mx1", "sp0"], &args)
     }
 
-    /// Moves the target away: each frame takes `ms` milliseconds to it, and as long back. The line is up as long as the process runs.
+    /// Moves the target away: each frame takes `ms` milliseconds to it, and as long back. The line
+    /// is up as long as the process runs.
     ///
     /// The hosts' frames have to be whole, so the target's offloads are switched off.
     ///
@@ -98,7 +105,8 @@ impl Lab {
         Ok(process)
     }
 
-    /// Production's frames are as they would be on a cable from now on: none is longer than the MTU.
+    /// Production's frames are as they would be on a cable from now on: none is longer than the
+    /// MTU.
     fn cut_frames(&self) -> Result<()> {
         for node in [Node::Client, Node::Production] {
             let off = ["-K", "eth0", "tso", "off", "gso", "off", "gro", "off"];
@@ -108,7 +116,8 @@ impl Lab {
     }
 }
 
-/// How many of the clients' segments with payload were overtaken by a later one of the same connection.
+/// How many of the clients' segments with payload were overtaken by a later one of the same
+/// connection.
 pub fn overtaken(frames: &[Seen], server: SocketAddr) -> usize {
     let mut ends: BTreeMap<SocketAddr, u32> = BTreeMap::new();
     let mut overtaken = 0;
@@ -133,8 +142,8 @@ pub fn overtaken(frames: &[Seen], server: SocketAddr) -> usize {
     overtaken
 }
 
-/// Checks that each connection of a client that is not in `but` reached the target byte for byte, with the client's own address and port. Returns
-/// how many there were.
+/// Checks that each connection of a client that is not in `but` reached the target byte for byte,
+/// with the client's own address and port. Returns how many there were.
 ///
 /// # Errors
 /// The first that differ; or none is left to compare.

@@ -17,7 +17,8 @@ pub(super) async fn connection(
         .checked_rem(w.from.len())
         .and_then(|i| w.from.get(i))
         .copied();
-    // The first request's turn in the pace is the connection's too: its SYN leaves when the request may.
+    // The first request's turn in the pace is the connection's too: its SYN leaves when the request
+    // may.
     pace.wait().await;
     let mut client = Client::connect(from, w.to).await?;
     let mut answered = 0;

@@ -1,4 +1,5 @@
-//! What a correct replay of each capture delivers: the manifest's account, and where that names the wrong end as the client, tshark's of the other.
+//! What a correct replay of each capture delivers: the manifest's account, and where that names the
+//! wrong end as the client, tshark's of the other.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -6,8 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tests::lab::pcap::{self, Stream};
 
-/// A stream that begins with a SYN inside of a tunnel, of which the manifest has `client` and `server` exchanged: the SYN that acknowledges
-/// nothing comes from the end it calls the server. Its `sha256` is then what the server said, so the client's is here.
+/// A stream that begins with a SYN inside of a tunnel, of which the manifest has `client` and
+/// `server` exchanged: the SYN that acknowledges nothing comes from the end it calls the server.
+/// Its `sha256` is then what the server said, so the client's is here.
 struct Swapped {
     file: &'static str,
     client: &'static str,
@@ -15,8 +17,9 @@ struct Swapped {
     sha256: &'static str,
 }
 
-/// By `tshark -r FILE -q -z follow,tcp,raw,STREAM` (4.0.17), the lines of the node that sent the SYN. In every row the length is the manifest's
-/// `server_bytes`, and the other node's bytes have its `sha256`.
+/// By `tshark -r FILE -q -z follow,tcp,raw,STREAM` (4.0.17), the lines of the node that sent the
+/// SYN. In every row the length is the manifest's `server_bytes`, and the other node's bytes have
+/// its `sha256`.
 const SWAPPED: &[Swapped] = &[
     Swapped {
         file: "erspan.pcap",
@@ -174,7 +177,8 @@ pub struct Capture {
     pub whole: Vec<Whole>,
     /// Streams with holes or without a beginning.
     pub partial: Vec<Stream>,
-    /// Streams without a SYN that the manifest names and the reference cannot read, as their IP headers have wrong checksums.
+    /// Streams without a SYN that the manifest names and the reference cannot read, as their IP
+    /// headers have wrong checksums.
     pub unread: usize,
     /// Streams of which the manifest has the ends exchanged.
     pub swapped: usize,
@@ -262,7 +266,8 @@ fn capture(folder: &Path, file: &Value) -> Capture {
             sha256: hash.to_owned(),
         });
     }
-    // The manifest counts both directions, so a stream that it calls incomplete may have all of its client's words.
+    // The manifest counts both directions, so a stream that it calls incomplete may have all of its
+    // client's words.
     let (rest, partial) = streams.into_iter().partition(Stream::is_whole);
     let rest: Vec<Stream> = rest;
     whole.extend(rest.into_iter().map(|stream| {

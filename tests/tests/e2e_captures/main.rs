@@ -1,14 +1,16 @@
-//! Real captures, replayed offline by the real engine, one run for each file, and compared with what an independent reassembler says that
-//! the clients said (`manifest.json`).
+//! Real captures, replayed offline by the real engine, one run for each file, and compared with
+//! what an independent reassembler says that the clients said (`manifest.json`).
 //!
-//! A stream that was captured from its SYN on without a hole arrives byte for byte on one connection. Of the others no byte arrives that was
-//! not captured, and the report says what was lost. Every file, the hostile ones included, is played to its end with books that balance.
+//! A stream that was captured from its SYN on without a hole arrives byte for byte on one
+//! connection. Of the others no byte arrives that was not captured, and the report says what was
+//! lost. Every file, the hostile ones included, is played to its end with books that balance.
 //!
-//! The manifest names the ends of 22 complete streams, all of them inside tunnels, the wrong way round: the end it calls the client sent
-//! no SYN but a SYN|ACK. Here the end that sent the SYN is the client, and what it said was taken from tshark (see `expected.rs`).
+//! The manifest names the ends of 22 complete streams, all of them inside tunnels, the wrong way
+//! round: the end it calls the client sent no SYN but a SYN|ACK. Here the end that sent the SYN is
+//! the client, and what it said was taken from tshark (see `expected.rs`).
 //!
-//! The captures are looked for in `REPLAY_CAPTURES`, by default `../shared/captures` beside the workspace; without them the tests say that they
-//! are skipped.
+//! The captures are looked for in `REPLAY_CAPTURES`, by default `../shared/captures` beside the
+//! workspace; without them the tests say that they are skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -188,7 +190,8 @@ fn captures_arrive_as_the_manifest_says() {
     replay_all(&mut rig, &all, |_| ());
 }
 
-/// With a target that never answers each turn waits for the gate's limit and goes then: nothing is lost by that.
+/// With a target that never answers each turn waits for the gate's limit and goes then: nothing is
+/// lost by that.
 #[test]
 fn the_gate_loses_nothing() {
     let name = "the_gate_loses_nothing";
@@ -196,7 +199,8 @@ fn the_gate_loses_nothing() {
     if skipped(name) {
         return;
     }
-    // Server first and client first, pipelined, several connections, tunnels, holes, and one that begins in the middle.
+    // Server first and client first, pipelined, several connections, tunnels, holes, and one that
+    // begins in the middle.
     let wanted = [
         "dce-rpc__kerberos445_auth.pcapng",
         "erspan.pcap",

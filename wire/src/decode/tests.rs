@@ -4,7 +4,8 @@ use crate::{Options, Seq};
 use etherparse::{PacketBuilder, TcpOptionElement, VlanId};
 use proptest::prelude::*;
 
-/// Reads a frame as a mirror and as a local port, checks what must hold for any bytes, and returns the mirror's view.
+/// Reads a frame as a mirror and as a local port, checks what must hold for any bytes, and returns
+/// the mirror's view.
 fn checked(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
     let inside = |p: &Packet| {
         assert!(p.payload_offset <= bytes.len(), "{p:?}");
@@ -245,8 +246,8 @@ fn a_local_port_hands_control_to_the_host_and_opens_no_tunnel() {
     assert_eq!(local(&icmp6, icmp6.len()), Local::Control);
 }
 
-/// The checksum of a frame without tags and IP options is what a sender leaves to its hardware, or that of a segment as short as a damaged length says.
-/// One in 65,536 is so by chance.
+/// The checksum of a frame without tags and IP options is what a sender leaves to its hardware, or
+/// that of a segment as short as a damaged length says. One in 65,536 is so by chance.
 fn sums_up_by_chance(frame: &[u8]) -> bool {
     let v6 = frame[12] == 0x86;
     let (addresses, tcp) = if v6 { (22..54, 54) } else { (26..34, 34) };
@@ -275,7 +276,8 @@ proptest! {
         prop_assert!(verified_on(LinkType::Ethernet, &sound, sound.len()).is_ok());
         let mut damaged = sound.clone();
         let v6 = sound[12] == 0x86;
-        // Not covered: what stands before IPv6's addresses, but for the length. An IPv4 checksum of zero would mean that there is none.
+        // Not covered: what stands before IPv6's addresses, but for the length. An IPv4 checksum of
+        // zero would mean that there is none.
         let places: Vec<usize> = (14..sound.len())
             .filter(|at| if v6 { (18..20).contains(at) || *at >= 22 } else { !(24..26).contains(at) })
             .collect();

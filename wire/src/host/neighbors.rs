@@ -1,4 +1,5 @@
-//! The neighbour table: which Ethernet address an IP address on the wire has, and when to ask again.
+//! The neighbour table: which Ethernet address an IP address on the wire has, and when to ask
+//! again.
 //!
 //! It never grows beyond [`MAX_NEIGHBORS`] and allocates nothing after it was made.
 
@@ -14,7 +15,8 @@ pub const RETRY: Nanos = 1_000_000_000;
 pub const LIFETIME: Nanos = 30_000_000_000;
 /// Age at which an answer is asked for again.
 pub const REFRESH: Nanos = 25_000_000_000;
-/// Questions without an answer after which an address counts as unresolved. It is asked for further on, once each [`RETRY`].
+/// Questions without an answer after which an address counts as unresolved. It is asked for further
+/// on, once each [`RETRY`].
 pub const ATTEMPTS: u32 = 3;
 
 struct Entry {
@@ -48,7 +50,8 @@ pub struct Question {
 impl Neighbors {
     /// An empty table.
     pub fn new() -> Self {
-        // Twice the room, so that slots left by removed entries are reclaimed in place instead of by growing.
+        // Twice the room, so that slots left by removed entries are reclaimed in place instead of
+        // by growing.
         let map = HashMap::with_capacity_and_hasher(2 * MAX_NEIGHBORS, FixedState::with_seed(0));
         Self {
             map,

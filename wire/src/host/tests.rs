@@ -13,7 +13,8 @@ fn v6(last: u8) -> Addr {
     Addr::v6([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last])
 }
 
-/// The host under test: 10.20.0.9/24 and fd00::9/64, a gateway of each family, 10.20.0.100 and fd00::64 stood in for.
+/// The host under test: 10.20.0.9/24 and fd00::9/64, a gateway of each family, 10.20.0.100 and
+/// fd00::64 stood in for.
 struct Rig {
     host: Host,
     now: Nanos,

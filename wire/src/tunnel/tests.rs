@@ -42,7 +42,8 @@ fn decode(frame: &[u8]) -> Result<Packet, Skip> {
     mirrored(frame, frame.len())
 }
 
-/// The frame decodes to this segment, also with padding behind it, and cut anywhere it neither fails oddly nor invents a byte.
+/// The frame decodes to this segment, also with padding behind it, and cut anywhere it neither
+/// fails oddly nor invents a byte.
 fn carries(name: &str, frame: Vec<u8>, head: &Head) {
     let p = decode(&frame).unwrap_or_else(|s| panic!("{name}: {s}"));
     assert_eq!(p.head, *head, "{name}");

@@ -1,7 +1,9 @@
-//! Decodes real captures and compares what the clients said with an independent reassembler's account of it.
+//! Decodes real captures and compares what the clients said with an independent reassembler's
+//! account of it.
 //!
-//! The captures are looked for in the folder that `REPLAY_CAPTURES` names, by default `../shared/captures` beside the workspace; without
-//! them the test says that it is skipped. The reassembly here is naive on purpose: it proves the decoder, nothing else.
+//! The captures are looked for in the folder that `REPLAY_CAPTURES` names, by default
+//! `../shared/captures` beside the workspace; without them the test says that it is skipped. The
+//! reassembly here is naive on purpose: it proves the decoder, nothing else.
 
 #[cfg(test)]
 mod pcap;
@@ -27,7 +29,8 @@ fn folder() -> Option<PathBuf> {
     None
 }
 
-/// One connection's bytes in one direction: the first copy of each byte counts, and a hole ends them.
+/// One connection's bytes in one direction: the first copy of each byte counts, and a hole ends
+/// them.
 #[derive(Default)]
 struct Direction {
     segments: Vec<(u32, Vec<u8>)>,
@@ -49,7 +52,8 @@ impl Direction {
     }
 }
 
-/// What a file holds: each connection that began with a SYN in the direction of its client, and why frames were not used.
+/// What a file holds: each connection that began with a SYN in the direction of its client, and why
+/// frames were not used.
 #[derive(Default)]
 struct Streams {
     /// By flow, one after another if the ports were used again.
@@ -139,8 +143,9 @@ fn clients_said_what_the_manifest_says() {
                     .collect()
             };
             let (there, back) = (have(&flow), have(&flow.reversed()));
-            // For streams inside IP tunnels the manifest names the server as the client: the SYN came from the other end. Of what
-            // that end said it knows the length alone; the server's bytes are compared too, unless fragments hide some or
+            // For streams inside IP tunnels the manifest names the server as the client: the SYN
+            // came from the other end. Of what that end said it knows the length alone;
+            // the server's bytes are compared too, unless fragments hide some or
             // the mirror showed one direction only.
             let is_swapped = !s.opened.contains(&flow) && s.opened.contains(&flow.reversed());
             let found = if is_swapped {
@@ -183,7 +188,8 @@ fn clients_said_what_the_manifest_says() {
     assert!(good > 0, "the manifest names no complete stream");
 }
 
-/// Every way of damaging real frames that is cheap to try: cut at each length, and each byte of the first headers changed.
+/// Every way of damaging real frames that is cheap to try: cut at each length, and each byte of the
+/// first headers changed.
 #[test]
 #[cfg_attr(miri, ignore = "needs captures")]
 fn damaged_captures_are_read_without_harm() {

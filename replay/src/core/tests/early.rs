@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// The frames of a session's beginning: SYN, the client's acknowledgment, and requests of these lengths in one flight.
+/// The frames of a session's beginning: SYN, the client's acknowledgment, and requests of these
+/// lengths in one flight.
 fn beginning(port: u16, parts: &[u32]) -> (Conv, Vec<Head>) {
     let mut c = Conv::new(port);
     let mut syn = c.head(Flags::SYN, 0);

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A session whose first turn is answered with 100 bytes in production, and whose second waits for that.
+/// A session whose first turn is answered with 100 bytes in production, and whose second waits for
+/// that.
 fn waiting(b: &mut Bed) -> (Conv, Conn) {
     let (mut c, mut t) = b.open_both(4000);
     b.say(&mut c, 10);

@@ -90,7 +90,8 @@ fn a_turn_that_is_lost_does_not_take_the_one_on_the_way_with_it() {
     b.say(&mut c, 20);
     b.answer(&mut c, 100);
     b.say(&mut c, 30);
-    // The first turn is out and not acknowledged when the hole is found and the third turn could go.
+    // The first turn is out and not acknowledged when the hole is found and the third turn could
+    // go.
     b.pass(100 * MS);
     let heads = b.take();
     assert!(!heads.iter().any(|h| h.flags.has(Flags::RST)), "{heads:?}");
@@ -351,7 +352,8 @@ fn when_segments_run_out_turns_are_lost_and_the_rest_goes_on() {
 
 #[test]
 fn the_end_of_a_turn_that_only_an_acknowledgment_tells_of_is_a_hole() {
-    // Production's server acknowledges more than was captured, or the client's next number is higher.
+    // Production's server acknowledges more than was captured, or the client's next number is
+    // higher.
     for by_server in [true, false] {
         let mut b = Bed::new();
         let (mut c, mut t) = b.open_both(4000);
@@ -389,7 +391,8 @@ fn a_fin_that_was_not_captured_is_no_missing_byte_when_the_last_bytes_come_late(
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);
     b.exchange(&mut c, &mut t, 30, 30);
-    // The mirror changes the order of the last request and the acknowledgment that counts the FIN in.
+    // The mirror changes the order of the last request and the acknowledgment that counts the FIN
+    // in.
     let last = c.head(Flags::PSH, 20);
     c.c += 21;
     b.ack(&c);
@@ -436,7 +439,8 @@ fn what_waits_beyond_a_gap_when_segments_run_out_is_lost_once() {
 fn a_turn_that_found_no_room_in_the_windows_does_not_take_the_one_on_the_way_with_it() {
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);
-    // The target has room for the first turn only; the gate does not hold the second for longer than its limit.
+    // The target has room for the first turn only; the gate does not hold the second for longer
+    // than its limit.
     t.window = 10;
     b.respond(&t.head(Flags::default(), 0));
     b.say(&mut c, 10);

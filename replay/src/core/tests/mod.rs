@@ -1,8 +1,9 @@
-//! Tests of the core, by topic, over one test bed: a mirror that shows scripted frames, a transmit queue that keeps what was sent, and
-//! targets that do what the test says.
+//! Tests of the core, by topic, over one test bed: a mirror that shows scripted frames, a transmit
+//! queue that keeps what was sent, and targets that do what the test says.
 //!
-//! After every event the bed audits the core, and it checks every payload byte that was sent: the byte at a sequence number is
-//! a function of that number, and a number that was never captured may never be sent.
+//! After every event the bed audits the core, and it checks every payload byte that was sent: the
+//! byte at a sequence number is a function of that number, and a number that was never captured may
+//! never be sent.
 
 mod capture;
 mod early;
@@ -238,8 +239,8 @@ impl Bed {
         }
     }
 
-    /// Shows one frame on the mirror: the segment `head` with the client's bytes, `cut` of them missing at the end, in buffers of
-    /// `buffer` bytes.
+    /// Shows one frame on the mirror: the segment `head` with the client's bytes, `cut` of them
+    /// missing at the end, in buffers of `buffer` bytes.
     #[track_caller]
     fn frame(&mut self, head: &Head, cut: usize, buffer: usize) -> Result<(), Drop> {
         self.frame_saying(head, cut, buffer, byte_at)
@@ -344,7 +345,8 @@ impl Bed {
         assert_eq!(self.mirror(&c.head(Flags::default(), 0)), Ok(()));
     }
 
-    /// Production's server answers with `n` bytes, which acknowledge the client's, and the client will acknowledge with its next segment.
+    /// Production's server answers with `n` bytes, which acknowledge the client's, and the client
+    /// will acknowledge with its next segment.
     #[track_caller]
     fn answer(&mut self, c: &mut Conv, n: u32) {
         let head = Head {
@@ -422,7 +424,8 @@ impl Bed {
         conn
     }
 
-    /// The target takes what was sent to `conn` in order, and says whether a FIN came. It acknowledges.
+    /// The target takes what was sent to `conn` in order, and says whether a FIN came. It
+    /// acknowledges.
     #[track_caller]
     fn receive(&mut self, conn: &mut Conn) -> (u32, bool) {
         let (before, mut fin) = (conn.rcv, false);

@@ -24,7 +24,8 @@ fn selected(b: &mut Bed, ports: std::ops::Range<u16>) -> Vec<u16> {
                 }
                 Err(reason) => {
                     assert_eq!(reason, Drop::NotSelected);
-                    // Whatever else comes of it is left out for the same reason, in both directions.
+                    // Whatever else comes of it is left out for the same reason, in both
+                    // directions.
                     let client = c.head(Flags::default(), 0);
                     let server = Head {
                         flow: c.flow.reversed(),

@@ -1,4 +1,5 @@
-//! Targets that refuse, fall silent, reset or close early, and the sender's answers to loss and closed windows.
+//! Targets that refuse, fall silent, reset or close early, and the sender's answers to loss and
+//! closed windows.
 
 use super::*;
 

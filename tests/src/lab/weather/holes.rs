@@ -1,9 +1,11 @@
-//! What the mirror did not show of each session, and what that may cost at most and has to cost at least: found from captures on both
-//! sides of where frames were lost, without asking the appliance.
+//! What the mirror did not show of each session, and what that may cost at most and has to cost at
+//! least: found from captures on both sides of where frames were lost, without asking the
+//! appliance.
 //!
-//! A client segment with payload that acknowledges more than the client's payload before it begins a turn. A turn of which bytes were not shown cannot be
-//! replayed, nor can the first one of a session whose SYN was not shown. Its neighbours may go with it, as nobody can tell whose
-//! missing bytes were; no other turn may.
+//! A client segment with payload that acknowledges more than the client's payload before it begins
+//! a turn. A turn of which bytes were not shown cannot be replayed, nor can the first one of a
+//! session whose SYN was not shown. Its neighbours may go with it, as nobody can tell whose missing
+//! bytes were; no other turn may.
 
 use super::super::capture::{Capture, Direction, Seen, Segment};
 use super::super::{Lab, Node};
@@ -108,8 +110,9 @@ impl Session {
         self.must_go(i) || self.must_go(i + 1) || (i > 0 && self.must_go(i - 1))
     }
 
-    /// How many lost turns have to be counted of it at least, and may be at most. Of turns that were not shown nobody knows how many they were, so each
-    /// stretch of turns that may go counts once at least.
+    /// How many lost turns have to be counted of it at least, and may be at most. Of turns that
+    /// were not shown nobody knows how many they were, so each stretch of turns that may go
+    /// counts once at least.
     pub fn price(&self) -> (u64, u64) {
         if !self.was_seen() {
             return (0, 0);
@@ -120,9 +123,10 @@ impl Session {
         (stretches as u64, turns as u64)
     }
 
-    /// Checks what the target's recorder has of this session, in the order of its connections: whole turns, each once at most, in order, none
-    /// that can't have been replayed, and all that had to be. The last turn of a connection that was reset may be in part there. Returns how
-    /// many turns arrived.
+    /// Checks what the target's recorder has of this session, in the order of its connections:
+    /// whole turns, each once at most, in order, none that can't have been replayed, and all
+    /// that had to be. The last turn of a connection that was reset may be in part there. Returns
+    /// how many turns arrived.
     ///
     /// # Errors
     /// It's not so.
