@@ -425,7 +425,7 @@ fn replay_sessions(
     let worker = lcore::run(worker, None, &orders, settings);
     let before = orders.full.pop().context("the worker took no snapshot")?;
     let c = worker.core.counters();
-    if let Err(e) = c.balance(1) {
+    if let Err(e) = c.balance() {
         anyhow::bail!("the core's books do not balance: {e}");
     }
     let lost = c.lost_turns_sum() - c.lost_turns[Loss::Stopped as usize];

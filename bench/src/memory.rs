@@ -177,7 +177,7 @@ where
     T: Tx,
 {
     let c = worker.core.counters();
-    if let Err(e) = c.balance(1) {
+    if let Err(e) = c.balance() {
         bail!("the core's books do not balance: {e}");
     }
     let none = [

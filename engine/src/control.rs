@@ -208,7 +208,7 @@ impl Run<'_> {
             is_final,
         };
         for (i, s) in self.snapshots.iter().enumerate() {
-            if let Err(e) = s.core.balance(sources.copies) {
+            if let Err(e) = s.core.balance() {
                 log::error!("the books of worker {i} do not balance: {e}");
             }
             for addr in &s.unresolved {

@@ -525,7 +525,7 @@ where
 
     /// Fills in what the worker tells.
     pub fn snapshot(&self, into: &mut Snapshot) {
-        into.core.clone_from(self.core.counters());
+        into.core = self.core.counters();
         into.worker.clone_from(&self.counters);
         into.fragments = self.defragment.counters();
         into.egress = self.out.counters;

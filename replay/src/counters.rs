@@ -27,7 +27,7 @@ macro_rules! named {
 
 named! {
     /// Why a mirrored frame that could be decoded was of no use.
-    Drop {
+    Unused {
         /// Neither end is a configured production address.
         NoTransfer = "no_transfer",
         /// The session is not among the `percent` that are replayed.
@@ -79,20 +79,42 @@ named! {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $field:ident,)*) => {
-        /// What one core has counted since its start.
+    (
+        common { $($(#[$doc:meta])* $field:ident,)* }
+        target { $($(#[$target_doc:meta])* $target_field:ident,)* }
+    ) => {
+        /// What one core has counted since its start about one target.
+        #[derive(Clone, Default)]
+        pub struct TargetCounters {
+            $($(#[$target_doc])* pub $target_field: u64,)*
+            /// Turns lost, by [`Loss`]; each replica counts.
+            pub lost_turns: [u64; Loss::COUNT],
+            /// Payload bytes lost, by [`Loss`]; each replica counts.
+            pub lost_bytes: [u64; Loss::COUNT],
+            /// Production's latency: last byte of a turn to first byte of its response, as the
+            /// mirror shows it.
+            pub production_latency: Histogram,
+            /// The target's latency: last byte of a turn sent to first byte of its response
+            /// received.
+            pub target_latency: Histogram,
+        }
+
+        /// What one core has counted since its start, all targets together.
         #[derive(Clone, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $field: u64,)*
-            /// Frames of no use, by [`Drop`].
-            pub dropped: [u64; Drop::COUNT],
-            /// Turns lost, by [`Loss`]; each copy counts.
+            $($(#[$target_doc])* pub $target_field: u64,)*
+            /// Frames of no use, by [`Unused`].
+            pub dropped: [u64; Unused::COUNT],
+            /// Turns lost, by [`Loss`]; each replica counts.
             pub lost_turns: [u64; Loss::COUNT],
-            /// Payload bytes lost, by [`Loss`]; each copy counts.
+            /// Payload bytes lost, by [`Loss`]; each replica counts.
             pub lost_bytes: [u64; Loss::COUNT],
-            /// Production's latency: last byte of a turn to first byte of its response, as the mirror shows it.
+            /// Production's latency: last byte of a turn to first byte of its response, as the
+            /// mirror shows it.
             pub production_latency: Histogram,
-            /// The target's latency: last byte of a turn sent to first byte of its response received.
+            /// The target's latency: last byte of a turn sent to first byte of its response
+            /// received.
             pub target_latency: Histogram,
         }
 
@@ -100,15 +122,30 @@ macro_rules! counters {
             /// Adds another core's counts to these.
             pub fn add(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
-                let arrays = [(&mut self.lost_turns, &other.lost_turns), (&mut self.lost_bytes, &other.lost_bytes)];
-                for (mine, theirs) in arrays {
-                    for (a, b) in mine.iter_mut().zip(theirs) {
-                        *a += b;
-                    }
-                }
-                for (a, b) in self.dropped.iter_mut().zip(&other.dropped) {
-                    *a += b;
-                }
+                $(self.$target_field += other.$target_field;)*
+                add_each(&mut self.lost_turns, &other.lost_turns);
+                add_each(&mut self.lost_bytes, &other.lost_bytes);
+                add_each(&mut self.dropped, &other.dropped);
+                self.production_latency.add(&other.production_latency);
+                self.target_latency.add(&other.target_latency);
+            }
+
+            /// Adds what was counted about one target.
+            pub fn add_target(&mut self, target: &TargetCounters) {
+                $(self.$target_field += target.$target_field;)*
+                add_each(&mut self.lost_turns, &target.lost_turns);
+                add_each(&mut self.lost_bytes, &target.lost_bytes);
+                self.production_latency.add(&target.production_latency);
+                self.target_latency.add(&target.target_latency);
+            }
+        }
+
+        impl TargetCounters {
+            /// Adds another core's counts about the same target to these.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$target_field += other.$target_field;)*
+                add_each(&mut self.lost_turns, &other.lost_turns);
+                add_each(&mut self.lost_bytes, &other.lost_bytes);
                 self.production_latency.add(&other.production_latency);
                 self.target_latency.add(&other.target_latency);
             }
@@ -116,66 +153,80 @@ macro_rules! counters {
     };
 }
 
+fn add_each<const N: usize>(mine: &mut [u64; N], theirs: &[u64; N]) {
+    for (a, b) in mine.iter_mut().zip(theirs) {
+        *a += b;
+    }
+}
+
 counters! {
-    /// Decoded frames handed in.
-    frames,
-    /// Of those, frames that told something new about a session.
-    used,
-    /// Client sessions seen and selected.
-    sessions,
-    /// Sessions shed: no room in the table, no buffers, no intercept.
-    sessions_shed,
-    /// Sessions that are over, replicas included.
-    sessions_ended,
-    /// Turns begun by clients.
-    turns,
-    /// Client payload bytes captured, and bytes production had that were not.
-    bytes,
-    /// Captured segments that came out of order.
-    out_of_order,
-    /// Bytes that came again and were others than before, as far as the first capture was still
-    /// held; the first is what is replayed.
-    conflicting_bytes,
-    /// Turns the target acknowledged to the last byte; each copy counts.
-    replayed_turns,
-    /// Payload bytes the target acknowledged; each copy counts.
-    replayed_bytes,
-    /// Connections closed in good order after everything was replayed; each copy counts.
-    replayed_sessions,
-    /// Payload bytes sent again.
-    retransmitted_bytes,
-    /// Segments sent again.
-    retransmitted_segments,
-    /// Turns neither replayed nor lost yet; each copy counts.
-    in_flight_turns,
-    /// Bytes neither replayed nor lost yet; each copy counts.
-    in_flight_bytes,
-    /// Turns sent although the target had not answered the one before within `gate_timeout`.
-    gate_timeouts,
-    /// Connections opened to the target.
-    connects,
-    /// Connections the target did not accept.
-    connect_failures,
-    /// Connections the target reset.
-    target_resets,
-    /// Connections the target closed while the client went on.
-    target_closed_early,
-    /// Responses: turns the target answered with at least one byte.
-    responses,
-    /// Response segments of the target.
-    response_segments,
-    /// Response payload bytes, each counted once.
-    response_bytes,
-    /// Response segments for no connection of ours.
-    responses_unknown,
-    /// Times a router said that the path carries smaller packets only, and it was news.
-    path_mtu_lowered,
-    /// Keep-alive probes of clients that were repeated towards the target.
-    keep_alives,
-    /// Segments handed to the transmit queue.
-    segments_sent,
-    /// Times the transmit queue had no room; the segment is sent later.
-    tx_full,
+    common {
+        /// Decoded frames handed in.
+        frames,
+        /// Of those, frames that told something new about a session.
+        used,
+        /// Sessions shed: no room in the table, no buffers, no intercept.
+        sessions_shed,
+        /// Sessions that are over, replicas included.
+        sessions_ended,
+        /// Captured segments that came out of order.
+        out_of_order,
+        /// Bytes that came again and were others than before, as far as the first capture was still
+        /// held; the first is what is replayed.
+        conflicting_bytes,
+        /// Response segments of the targets.
+        response_segments,
+        /// Response segments for no connection of ours.
+        responses_unknown,
+        /// Segments handed to the transmit queue.
+        segments_sent,
+        /// Times the transmit queue had no room; the segment is sent later.
+        tx_full,
+    }
+    target {
+        /// Client sessions seen and selected.
+        sessions,
+        /// Turns begun by clients.
+        turns,
+        /// Client payload bytes captured, and bytes production had that were not.
+        bytes,
+        /// Turns that are to be replayed: each counts for every replica its session should have.
+        owed_turns,
+        /// Bytes that are to be replayed, likewise.
+        owed_bytes,
+        /// Turns the target acknowledged to the last byte; each replica counts.
+        replayed_turns,
+        /// Payload bytes the target acknowledged; each replica counts.
+        replayed_bytes,
+        /// Connections closed in good order after everything was replayed; each replica counts.
+        replayed_sessions,
+        /// Payload bytes sent again.
+        retransmitted_bytes,
+        /// Segments sent again.
+        retransmitted_segments,
+        /// Turns neither replayed nor lost yet; each replica counts.
+        in_flight_turns,
+        /// Bytes neither replayed nor lost yet; each replica counts.
+        in_flight_bytes,
+        /// Turns sent although the target had not answered the one before within `gate_timeout`.
+        gate_timeouts,
+        /// Connections opened to the target.
+        connects,
+        /// Connections the target did not accept.
+        connect_failures,
+        /// Connections the target reset.
+        target_resets,
+        /// Connections the target closed while the client went on.
+        target_closed_early,
+        /// Responses: turns the target answered with at least one byte.
+        responses,
+        /// Response payload bytes, each counted once.
+        response_bytes,
+        /// Times a router said that the path carries smaller packets only, and it was news.
+        path_mtu_lowered,
+        /// Keep-alive probes of clients that were repeated towards the target.
+        keep_alives,
+    }
 }
 
 impl Counters {
@@ -189,18 +240,17 @@ impl Counters {
         self.lost_bytes.iter().sum()
     }
 
-    /// The books: `Err` says in one sentence which of them do not balance. `copies` is the
-    /// configured number.
-    pub fn balance(&self, copies: u64) -> Result<(), String> {
+    /// The books: `Err` says in one sentence which of them do not balance.
+    pub fn balance(&self) -> Result<(), String> {
         let books = [
             (
                 "turns",
-                self.turns * copies,
+                self.owed_turns,
                 self.replayed_turns + self.lost_turns_sum() + self.in_flight_turns,
             ),
             (
                 "bytes",
-                self.bytes * copies,
+                self.owed_bytes,
                 self.replayed_bytes + self.lost_bytes_sum() + self.in_flight_bytes,
             ),
             (

@@ -17,20 +17,24 @@
 //!   from the start.
 #![forbid(unsafe_code)]
 
+mod capture;
 pub mod core;
 pub mod counters;
-pub mod gate;
+mod due;
 pub mod histogram;
+mod ledger;
 pub mod owner;
 pub mod params;
-pub mod session;
-pub mod slab;
+mod piece;
+mod pos;
+mod replica;
+mod slab;
 pub mod slots;
-pub mod table;
-pub mod tcp;
+mod table;
+mod tcp;
 pub mod wheel;
 
 pub use crate::core::{Core, Egress, Refused};
-pub use counters::{Counters, Drop, Loss};
+pub use counters::{Counters, Loss, TargetCounters, Unused};
 pub use owner::{HashBy, Ownership};
 pub use params::{Origin, Params, Transfer};

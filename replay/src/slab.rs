@@ -69,11 +69,6 @@ impl<T> Slab<T> {
         self.used
     }
 
-    /// True if no id is in use.
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
     /// How many ids there can be.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -227,7 +227,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
     let snapshot = |w: &Rig| {
         let mut s = Snapshot::default();
         w.snapshot(&mut s);
-        s.core.balance(1).unwrap();
+        s.core.balance().unwrap();
         // Each core's own books: received or taken over = used, dropped, handed on or held.
         let (c, f) = (&s.worker, &s.fragments);
         let dropped: u64 = [&s.core.dropped[..], &c.skipped, &f.dropped]

@@ -2,10 +2,11 @@
 //! every list, so it has no place on a packet path.
 
 use super::Core;
-use crate::session::{List, Phase, Replica, Session};
+use crate::capture::session::{List, Phase, Session};
+use crate::pos::StreamPos;
+use crate::replica::data::{Feed, Replica};
 use crate::slab::NIL;
 use crate::tcp::State;
-use wire::Seq;
 use wire::io::Payload;
 
 /// What the walk over all sessions has added up.
@@ -17,6 +18,7 @@ struct Sums {
     active: usize,
     boards: usize,
     segs: usize,
+    waiting: usize,
     turns: usize,
     in_flight_turns: u64,
     in_flight_bytes: u64,
@@ -26,40 +28,50 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
 }
 
+fn ensure_bytes(payload: Option<&impl Payload>, pos: StreamPos, len: u32) -> Result<(), String> {
+    let bytes = payload.map(|p| p.bytes().len() as u32);
+    ensure(bytes == Some(len) && len > 0, || {
+        format!("segment at {pos:?} has {bytes:?} bytes of {len}")
+    })
+}
+
 impl<P: Payload> Core<P> {
     /// Checks the books, every list and pointer, and that somebody looks again at whatever waits.
     /// `Err` says in one sentence what does not hold. Takes time in proportion to everything
     /// the core holds.
     pub fn audit(&self) -> Result<(), String> {
-        self.counters.balance(u64::from(self.params.copies))?;
+        self.counters().balance()?;
+        let (c, r) = (&self.capture, &self.replicas);
         let mut sums = Sums::default();
-        for sid in self.sessions.ids() {
-            if self.sessions[sid].phase != Phase::Free {
+        for sid in c.sessions.ids() {
+            if c.sessions[sid].phase != Phase::Free {
                 self.audit_session(sid, &mut sums)
-                    .map_err(|e| format!("session {sid} ({}): {e}", self.sessions[sid].flow))?;
+                    .map_err(|e| format!("session {sid} ({}): {e}", c.sessions[sid].flow))?;
             }
         }
-        let c = &self.counters;
+        let counters = self.counters();
         let pairs = [
-            ("sessions", sums.sessions, self.sessions.len()),
-            ("listed sessions", sums.listed, self.flows.len()),
-            ("replicas", sums.replicas, self.replicas.len()),
-            ("active replicas", sums.active, self.active),
-            ("connections", sums.active, self.connections.len()),
-            ("scoreboards", sums.boards, self.boards.len()),
-            ("segments", sums.segs, self.segs.len()),
-            ("turns", sums.turns, self.turns.len()),
+            ("sessions", sums.sessions, c.sessions.len()),
+            ("listed sessions", sums.listed, c.flows.len()),
+            ("replicas", sums.replicas, r.replicas.len()),
+            ("active replicas", sums.active, r.active),
+            ("connections", sums.active, r.connections.len()),
+            ("scoreboards", sums.boards, r.boards.len()),
+            ("segments", sums.segs, r.segs.len()),
+            ("waiting segments", sums.waiting, c.waiting.len()),
+            ("places for waiting segments", sums.waiting, r.reserved),
+            ("turns", sums.turns, r.turns.len()),
             // A replica that is done has no timer, and neither has a session that was removed.
-            ("session timers", sums.sessions, self.session_timers.armed()),
+            ("session timers", sums.sessions, c.timers.armed()),
             (
                 "turns in flight",
                 sums.in_flight_turns as usize,
-                c.in_flight_turns as usize,
+                counters.in_flight_turns as usize,
             ),
             (
                 "bytes in flight",
                 sums.in_flight_bytes as usize,
-                c.in_flight_bytes as usize,
+                counters.in_flight_bytes as usize,
             ),
         ];
         for (what, found, kept) in pairs {
@@ -67,87 +79,78 @@ impl<P: Payload> Core<P> {
                 format!("{what}: {found} are reachable, but {kept} are accounted for")
             })?;
         }
-        let armed = self.replica_timers.armed();
+        let armed = r.timers.armed();
         ensure(armed <= sums.active, || {
             format!("{armed} timers are armed for {} replicas", sums.active)
         })?;
         let used = self.slots().0;
-        ensure(self.slots.is_empty() || used == sums.active, || {
+        ensure(r.slots.is_empty() || used == sums.active, || {
             format!("{used} slots are in use by {} replicas", sums.active)
         })
     }
 
     fn audit_session(&self, sid: u32, sums: &mut Sums) -> Result<(), String> {
-        let s = &self.sessions[sid];
+        let s = &self.capture.sessions[sid];
+        let feed = &self.replicas.feeds[sid as usize];
         sums.sessions += 1;
         if s.listed {
             sums.listed += 1;
-            ensure(self.session_by_flow(&s.flow) == Some(sid), || {
+            ensure(self.capture.by_flow(&s.flow) == Some(sid), || {
                 "its flow leads elsewhere".into()
             })?;
         }
-        ensure(self.session_timers.deadline(sid).is_some(), || {
+        ensure(self.capture.timers.deadline(sid).is_some(), || {
             "no timer looks at it".into()
         })?;
-        let segs = self.seg_ids(s.segs)?;
-        let beyond = self.seg_ids(s.beyond)?;
-        let early = self.seg_ids(s.early)?;
-        ensure(early.is_empty() || s.phase == Phase::Joining, || {
+        let waiting = self.waiting_ids(s.waiting)?;
+        ensure(!s.early || s.phase == Phase::Joining, || {
             "it keeps what came before its SYN, though it is in step".into()
         })?;
-        let turns = self.turn_ids(s.turns)?;
-        sums.segs += segs.len() + beyond.len() + early.len();
+        self.audit_waiting(s, &waiting)?;
+        let segs = self.seg_ids(feed.segs)?;
+        let turns = self.turn_ids(feed.turns)?;
+        sums.segs += segs.len();
+        sums.waiting += waiting.len();
         sums.turns += turns.len();
-        let held: u32 = segs
-            .iter()
-            .chain(&beyond)
-            .chain(&early)
-            .map(|&id| self.segs[id].len)
-            .sum();
-        ensure(held == s.held, || {
-            format!("{} bytes held, {held} in its lists", s.held)
+        let here = segs.iter().map(|&id| self.replicas.segs[id].len);
+        let there = waiting.iter().map(|&id| self.capture.waiting[id].len);
+        let held: u64 = here.chain(there).map(u64::from).sum();
+        ensure(held == u64::from(feed.held), || {
+            format!("{} bytes held, {held} in its lists", feed.held)
         })?;
-        self.audit_order(s, &segs, &beyond)?;
-        ensure(
-            s.turn_open == turns.last().is_some_and(|&t| !self.turns[t].closed),
-            || "its open turn and its last turn disagree".into(),
-        )?;
-        let (mut rid, mut replicas) = (s.first_replica, Vec::new());
-        while rid != NIL {
-            ensure(replicas.len() < self.replicas.len(), || {
-                "its replicas form a circle".into()
-            })?;
-            replicas.push(rid);
-            rid = self.replicas[rid].next;
-        }
-        ensure(replicas.len() == usize::from(s.replica_count), || {
-            format!("{} replicas, not {}", replicas.len(), s.replica_count)
+        self.audit_segments(&segs)?;
+        let open = turns
+            .last()
+            .is_some_and(|&t| !self.replicas.turns[t].closed);
+        ensure(feed.turn_open == open, || {
+            "its open turn and its last turn disagree".into()
         })?;
+        let ended = s.phase == Phase::Ended;
+        ensure(ended == feed.end.is_some(), || {
+            "its halves disagree whether it has ended".into()
+        })?;
+        let replicas = self.replica_ids(feed)?;
         sums.replicas += replicas.len();
         for (at, &id) in segs.iter().enumerate() {
             let holders = replicas
                 .iter()
-                .filter(|&&r| position(&segs, self.replicas[r].una) <= at)
+                .filter(|&&r| position(&segs, self.replicas.replicas[r].una) <= at)
                 .count();
-            let kept = usize::from(self.segs[id].holders);
+            let seg = &self.replicas.segs[id];
+            let kept = usize::from(seg.holders);
             ensure(holders == kept, || {
-                format!(
-                    "segment at {:?}: {kept} holders, not {holders}",
-                    self.segs[id].seq
-                )
+                format!("segment at {:?}: {kept} holders, not {holders}", seg.pos)
             })?;
         }
         for (at, &id) in turns.iter().enumerate() {
             let open = replicas
                 .iter()
-                .filter(|&&r| position(&turns, self.replicas[r].turn) <= at)
+                .filter(|&&r| position(&turns, self.replicas.replicas[r].turn) <= at)
                 .count();
-            let kept = usize::from(self.turns[id].open_for);
+            let turn = &self.replicas.turns[id];
+            let kept = usize::from(turn.open_for);
             ensure(open == kept, || {
-                format!(
-                    "turn {}: open for {kept}, not {open}",
-                    self.turns[id].number
-                )
+                format!("turn {}: open for {kept}, not {open}", turn.number)
             })?;
         }
         for rid in replicas {
@@ -157,37 +160,57 @@ impl<P: Payload> Core<P> {
         Ok(())
     }
 
-    fn audit_order(&self, s: &Session, segs: &[u32], beyond: &[u32]) -> Result<(), String> {
+    fn replica_ids(&self, feed: &Feed) -> Result<Vec<u32>, String> {
+        let (mut rid, mut replicas) = (feed.first_replica, Vec::new());
+        while rid != NIL {
+            ensure(replicas.len() < self.replicas.replicas.len(), || {
+                "its replicas form a circle".into()
+            })?;
+            replicas.push(rid);
+            rid = self.replicas.replicas[rid].next;
+        }
+        ensure(replicas.len() == usize::from(feed.replica_count), || {
+            format!("{} replicas, not {}", replicas.len(), feed.replica_count)
+        })?;
+        Ok(replicas)
+    }
+
+    fn audit_segments(&self, segs: &[u32]) -> Result<(), String> {
+        let at = |id: u32| &self.replicas.segs[id];
         for pair in segs.windows(2) {
-            let (a, b) = (&self.segs[pair[0]], &self.segs[pair[1]]);
+            let (a, b) = (at(pair[0]), at(pair[1]));
             let follows = if a.turn == b.turn {
-                a.end() == b.seq
+                a.end() == b.pos
             } else {
-                a.end().le(b.seq) && a.turn_number < b.turn_number
+                a.end() <= b.pos && a.turn_number < b.turn_number
             };
             ensure(follows, || {
-                format!("segment at {:?} does not follow {:?}", b.seq, a.end())
+                format!("segment at {:?} does not follow {:?}", b.pos, a.end())
             })?;
         }
-        for pair in beyond.windows(2) {
-            let (a, b) = (&self.segs[pair[0]], &self.segs[pair[1]]);
-            ensure(a.end().le(b.seq), || {
-                format!("beyond the gap {:?} overlaps {:?}", a.seq, b.seq)
+        for &id in segs {
+            let seg = at(id);
+            ensure_bytes(seg.payload.as_ref(), seg.pos, seg.len)?;
+        }
+        Ok(())
+    }
+
+    fn audit_waiting(&self, s: &Session, waiting: &[u32]) -> Result<(), String> {
+        let at = |id: u32| &self.capture.waiting[id];
+        for pair in waiting.windows(2) {
+            let (a, b) = (at(pair[0]), at(pair[1]));
+            ensure(s.early || a.end() <= b.pos, || {
+                format!("beyond the gap {:?} overlaps {:?}", a.pos, b.pos)
             })?;
         }
-        for &id in segs.iter().chain(beyond) {
-            let seg = &self.segs[id];
-            let bytes = seg.payload.as_ref().map(|p| p.bytes().len() as u32);
-            ensure(bytes == Some(seg.len) && seg.len > 0, || {
-                format!(
-                    "segment at {:?} has {bytes:?} bytes of {}",
-                    seg.seq, seg.len
-                )
-            })?;
+        for &id in waiting {
+            let w = at(id);
+            ensure_bytes(w.payload.as_ref(), w.pos, w.len)?;
         }
+        let beyond = !s.early && !waiting.is_empty();
         let open = s.phase == Phase::Synced && s.shows_more();
         ensure(
-            (beyond.is_empty() && !open) || s.gap_since != 0 || s.phase == Phase::Ended,
+            (!beyond && !open) || s.gap_since != 0 || s.phase == Phase::Ended,
             || "nobody looks at its gap".into(),
         )
     }
@@ -199,7 +222,8 @@ impl<P: Payload> Core<P> {
         turns: &[u32],
         sums: &mut Sums,
     ) -> Result<(), String> {
-        let r = &self.replicas[rid];
+        let half = &self.replicas;
+        let r = &half.replicas[rid];
         let in_list = |ids: &[u32], id: u32| id == NIL || ids.contains(&id);
         ensure(in_list(segs, r.una) && in_list(segs, r.nxt), || {
             "points at a segment that is not the session's".into()
@@ -214,16 +238,16 @@ impl<P: Payload> Core<P> {
         let open = turns.get(position(turns, r.turn)..).unwrap_or(&[]);
         sums.in_flight_turns += open.len() as u64;
         for (i, &id) in open.iter().enumerate() {
-            let t = &self.turns[id];
+            let t = &half.turns[id];
             let from = if i == 0 {
-                ensure(t.start.le(r.settled) && r.settled.le(t.end), || {
+                ensure(t.start <= r.settled && r.settled <= t.end, || {
                     format!("settled to {:?}, outside of its turn", r.settled)
                 })?;
                 r.settled
             } else {
                 t.start
             };
-            sums.in_flight_bytes += u64::from(t.end.since(from));
+            sums.in_flight_bytes += t.end.since(from);
         }
         if r.done {
             return ensure(r.una == NIL && r.turn == NIL, || {
@@ -231,15 +255,15 @@ impl<P: Payload> Core<P> {
             });
         }
         sums.active += 1;
-        let flow = r.flow(self.target(r.transfer));
-        ensure(self.replica_by_flow(&flow) == Some(rid), || {
+        let flow = r.flow(half.target(r.transfer));
+        ensure(half.by_flow(&flow) == Some(rid), || {
             "its connection leads elsewhere".into()
         })?;
         self.audit_tcb(rid, r)
     }
 
     fn audit_tcb(&self, rid: u32, r: &Replica) -> Result<(), String> {
-        let t = &r.tcb;
+        let (half, t) = (&self.replicas, &r.tcb);
         ensure(t.snd_una.le(t.snd_nxt) && t.snd_nxt.le(t.snd_max), || {
             format!(
                 "snd_una {:?}, snd_nxt {:?}, snd_max {:?} are out of order",
@@ -247,22 +271,21 @@ impl<P: Payload> Core<P> {
             )
         })?;
         let synchronized = t.state.is_synchronized();
-        if synchronized && r.una != NIL && self.segs[r.una].turn_number < r.released {
-            let (seg, una): (_, Seq) = (&self.segs[r.una], t.snd_una);
-            ensure(seg.seq.le(una) && una.lt(seg.end()), || {
+        if synchronized && r.una != NIL && half.segs[r.una].turn_number < r.released {
+            let (seg, una) = (&half.segs[r.una], t.snd_una);
+            let (first, end) = seg.wire();
+            ensure(first.le(una) && una.lt(end), || {
                 format!(
                     "snd_una {una:?} is not in its oldest segment at {:?}",
-                    seg.seq
+                    first
                 )
             })?;
         }
-        if synchronized && r.nxt != NIL && self.segs[r.nxt].turn_number < r.released {
-            let (seg, nxt) = (&self.segs[r.nxt], t.snd_nxt);
-            ensure(seg.seq.le(nxt) && nxt.lt(seg.end()), || {
-                format!(
-                    "snd_nxt {nxt:?} is not in its next segment at {:?}",
-                    seg.seq
-                )
+        if synchronized && r.nxt != NIL && half.segs[r.nxt].turn_number < r.released {
+            let (seg, nxt) = (&half.segs[r.nxt], t.snd_nxt);
+            let (first, end) = seg.wire();
+            ensure(first.le(nxt) && nxt.lt(end), || {
+                format!("snd_nxt {nxt:?} is not in its next segment at {:?}", first)
             })?;
         }
         let waits = match t.state {
@@ -270,18 +293,26 @@ impl<P: Payload> Core<P> {
             State::SynSent => true,
             _ => t.outstanding() || r.nxt != NIL || t.rcv.ack_due(0).is_some(),
         };
-        ensure(
-            !waits || self.replica_timers.deadline(rid).is_some(),
-            || format!("waits in {:?}, but no timer looks at it", t.state),
-        )
+        ensure(!waits || half.timers.deadline(rid).is_some(), || {
+            format!("waits in {:?}, but no timer looks at it", t.state)
+        })
     }
 
     fn seg_ids(&self, list: List) -> Result<Vec<u32>, String> {
-        walk(list, self.segs.len(), |id| self.segs[id].next)
+        walk(list, self.replicas.segs.len(), |id| {
+            self.replicas.segs[id].next
+        })
+    }
+
+    fn waiting_ids(&self, list: List) -> Result<Vec<u32>, String> {
+        let waiting = &self.capture.waiting;
+        walk(list, waiting.len(), |id| waiting[id].next)
     }
 
     fn turn_ids(&self, list: List) -> Result<Vec<u32>, String> {
-        walk(list, self.turns.len(), |id| self.turns[id].next)
+        walk(list, self.replicas.turns.len(), |id| {
+            self.replicas.turns[id].next
+        })
     }
 }
 

@@ -20,7 +20,6 @@ impl Tcb {
     pub fn opening(iss: Seq) -> Self {
         Self {
             state: State::SynSent,
-            iss,
             snd_una: iss,
             snd_nxt: iss + 1,
             snd_max: iss + 1,
@@ -39,7 +38,7 @@ impl Tcb {
         };
         Head {
             flow,
-            seq: self.iss,
+            seq: self.snd_una,
             ack: Seq(0),
             flags: Flags::SYN,
             window: WINDOW,

@@ -1,7 +1,7 @@
 //! A segment arrives (RFC 9293 section 3.10.7.4, with the checks of RFC 5961 and PAWS of RFC 7323).
 
 use super::{State, Tcb, WINDOW_BYTES};
-use wire::{Flags, Head, Nanos, Seq};
+use wire::{Flags, Head, Nanos};
 
 /// What a segment of the target brought about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,11 +187,5 @@ impl Tcb {
             self.state,
             State::CloseWait | State::LastAck | State::TimeWait
         )
-    }
-
-    /// Bytes of the target's stream received in order since `from`.
-    #[inline]
-    pub fn received_since(&self, from: Seq) -> u32 {
-        self.rcv.nxt.since(from)
     }
 }

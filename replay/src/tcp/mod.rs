@@ -20,6 +20,7 @@ pub mod send;
 
 pub use incoming::Outcome;
 
+use crate::due::Moment;
 use congestion::Congestion;
 use receive::Receiver;
 use rto::Rto;
@@ -88,7 +89,6 @@ pub struct Tcb {
     pub(crate) reopened: bool,
     /// Payload bytes a segment may carry, options already taken off.
     pub(crate) mss: u16,
-    pub(crate) iss: Seq,
     /// Oldest unacknowledged sequence number.
     pub snd_una: Seq,
     /// Next sequence number to send.
@@ -108,8 +108,9 @@ pub struct Tcb {
     pub(crate) cc: Congestion,
     /// The receiving side.
     pub rcv: Receiver,
-    /// When the segment that is being timed was sent (RFC 6298 section 4); 0: none is.
-    timed_at: Nanos,
+    /// When the segment that is being timed was sent (RFC 6298 section 4), if one
+    /// is.
+    timed_at: Moment,
     /// The sequence number that ends it.
     timed_end: Seq,
 }
@@ -153,8 +154,8 @@ impl Tcb {
     /// Times the segment that ends at `end` and is sent now, unless one is being timed already.
     #[inline]
     pub(crate) fn time(&mut self, end: Seq, now: Nanos) {
-        if self.timed_at == 0 {
-            self.timed_at = now.max(1);
+        if !self.timed_at.is_set() {
+            self.timed_at = Moment::at(now);
             self.timed_end = end;
         }
     }
@@ -163,15 +164,15 @@ impl Tcb {
     /// section 3).
     #[inline]
     fn time_nothing(&mut self) {
-        self.timed_at = 0;
+        self.timed_at = Moment::NONE;
     }
 
     /// `ack` was acknowledged: a round-trip time, if it covers the segment that was timed.
     #[inline]
     fn take_sample(&mut self, now: Nanos, ack: Seq) {
-        if self.timed_at != 0 && ack.ge(self.timed_end) {
-            self.rto.sample(now.saturating_sub(self.timed_at));
-            self.timed_at = 0;
+        if self.timed_at.is_set() && ack.ge(self.timed_end) {
+            self.rto.sample(self.timed_at.elapsed(now));
+            self.timed_at = Moment::NONE;
         }
     }
 

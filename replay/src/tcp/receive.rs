@@ -4,27 +4,12 @@
 //! No byte is stored. Acknowledgments go out after the emulated round-trip time, as the real
 //! client's would have come; what arrives in between shares one acknowledgment.
 
+use crate::due::Moment;
 use arrayvec::ArrayVec;
 use wire::{Nanos, Seq};
 
 const GAPS: usize = 4;
 const MARKS: usize = 2;
-
-/// A time of the next half hour in units of 1,024 ns, so that it takes four bytes.
-#[derive(Clone, Copy, Debug)]
-struct Moment(u32);
-
-impl Moment {
-    fn new(t: Nanos) -> Self {
-        Self(t.div_ceil(1 << 10) as u32)
-    }
-
-    /// Time left at `now`; 0 if it has come.
-    fn after(self, now: Nanos) -> Nanos {
-        let left = self.0.wrapping_sub((now >> 10) as u32) as i32;
-        (left.max(0) as Nanos) << 10
-    }
-}
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default)]
@@ -105,7 +90,7 @@ impl Receiver {
         if self.marks.last().is_some_and(|m| m.0 == self.nxt) {
             return;
         }
-        if let Err(full) = self.marks.try_push((self.nxt, Moment::new(due))) {
+        if let Err(full) = self.marks.try_push((self.nxt, Moment::at(due))) {
             let (nxt, _) = full.element();
             if let Some(last) = self.marks.last_mut() {
                 last.0 = nxt;
@@ -116,7 +101,7 @@ impl Receiver {
     /// When the next acknowledgment is due.
     #[inline]
     pub fn ack_due(&self, now: Nanos) -> Option<Nanos> {
-        self.marks.first().map(|m| now + m.1.after(now))
+        self.marks.first().map(|m| now + m.1.left(now))
     }
 
     /// Takes the acknowledgments that are due. True if one must be sent.
@@ -124,7 +109,7 @@ impl Receiver {
     pub fn take_due(&mut self, now: Nanos) -> bool {
         let mut due = false;
         while let Some(&(upto, at)) = self.marks.first() {
-            if at.after(now) > 0 {
+            if at.left(now) > 0 {
                 break;
             }
             due |= upto.gt(self.acked);

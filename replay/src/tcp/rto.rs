@@ -82,6 +82,7 @@ impl Rto {
     }
 
     /// The smoothed round-trip time, if there is one.
+    #[cfg(test)]
     pub fn srtt(&self) -> Option<Nanos> {
         (self.srtt != 0).then_some(u64::from(self.srtt) * 1_000)
     }

@@ -198,8 +198,7 @@ impl Bed<'_> {
         if let Some(fault) = &self.out.fault {
             return Err(fault.clone());
         }
-        let copies = u64::from(self.settings.params.copies);
-        self.core.counters().balance(copies)?;
+        self.core.counters().balance()?;
         self.core.audit()
     }
 

@@ -15,7 +15,7 @@ mod policy;
 mod target;
 
 use super::{Core, Egress, Refused};
-use crate::counters::{Counters, Drop, Loss};
+use crate::counters::{Counters, Loss, Unused};
 use crate::owner::Ownership;
 use crate::params::{Origin, Params, Transfer};
 use ::tests::memory::{MemoryFrame, MemoryPayload};
@@ -201,7 +201,7 @@ impl Bed {
         }
     }
 
-    fn counters(&self) -> &Counters {
+    fn counters(&self) -> Counters {
         self.core.counters()
     }
 
@@ -224,11 +224,11 @@ impl Bed {
         while self.now < end {
             // Looks each millisecond, but for those at which no timer is due.
             let core = &self.core;
-            let sessions = core.sessions.ids();
-            let replicas = core.replicas.ids();
+            let sessions = core.capture.sessions.ids();
+            let replicas = core.replicas.replicas.ids();
             let due = sessions
-                .filter_map(|id| core.session_timers.deadline(id))
-                .chain(replicas.filter_map(|id| core.replica_timers.deadline(id)))
+                .filter_map(|id| core.capture.timers.deadline(id))
+                .chain(replicas.filter_map(|id| core.replicas.timers.deadline(id)))
                 .min()
                 .unwrap_or(end);
             let wait = due.saturating_sub(self.now).div_ceil(MS).max(1) * MS;
@@ -242,7 +242,7 @@ impl Bed {
     /// Shows one frame on the mirror: the segment `head` with the client's bytes, `cut` of them
     /// missing at the end, in buffers of `buffer` bytes.
     #[track_caller]
-    fn frame(&mut self, head: &Head, cut: usize, buffer: usize) -> Result<(), Drop> {
+    fn frame(&mut self, head: &Head, cut: usize, buffer: usize) -> Result<(), Unused> {
         self.frame_saying(head, cut, buffer, byte_at)
     }
 
@@ -254,7 +254,7 @@ impl Bed {
         cut: usize,
         buffer: usize,
         says: impl Fn(Seq) -> u8,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Unused> {
         let from_client = head.flow.dst == PRODUCTION;
         let len = head.payload_len as usize;
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
@@ -279,13 +279,13 @@ impl Bed {
     }
 
     #[track_caller]
-    fn mirror(&mut self, head: &Head) -> Result<(), Drop> {
+    fn mirror(&mut self, head: &Head) -> Result<(), Unused> {
         self.frame(head, 0, usize::MAX)
     }
 
     /// The client's SYN alone.
     #[track_caller]
-    fn syn(&mut self, c: &mut Conv) -> Result<(), Drop> {
+    fn syn(&mut self, c: &mut Conv) -> Result<(), Unused> {
         let mut head = c.head(Flags::SYN, 0);
         head.flags = Flags::SYN;
         head.ack = Seq(0);

@@ -1,13 +1,16 @@
 //! Mending losses on the way to the target: fast retransmit, recovery by the SACK scoreboard, loss
 //! probes, window probes.
 
-use super::{Core, Egress};
+use super::Replicas;
+use super::data::on_wire;
+use crate::core::Egress;
+use crate::due::Due;
 use crate::slab::NIL;
 use crate::tcp::sack::Scoreboard;
 use wire::io::Payload;
 use wire::{Flags, Head, Nanos, Seq};
 
-impl<P: Payload> Core<P> {
+impl<P: Payload> Replicas<P> {
     /// Enters the SACK blocks of a segment that came. A connection gets a scoreboard with its first
     /// hole; if none is left it recovers by duplicate acknowledgments alone.
     pub(super) fn note_sack(&mut self, now: Nanos, rid: u32, head: &Head) {
@@ -44,15 +47,15 @@ impl<P: Payload> Core<P> {
     pub(super) fn await_answer(&mut self, now: Nanos, rid: u32) {
         let (due, probe) = self.replicas[rid].tcb.due(now, self.holes(rid));
         let r = &mut self.replicas[rid];
-        if r.rto_at == 0 || due < r.rto_at {
-            r.rto_at = due;
+        if r.rto_at.nanos(now).is_none_or(|at| due < at) {
+            r.rto_at = Due::at(due);
             r.tcb.timer_set(probe);
         }
     }
 
     /// The target has answered, or the oldest of what is out was sent again: sets the timer anew.
     pub(super) fn await_anew(&mut self, now: Nanos, rid: u32) {
-        self.replicas[rid].rto_at = 0;
+        self.replicas[rid].rto_at = Due::NONE;
         self.await_answer(now, rid);
     }
 
@@ -135,11 +138,11 @@ impl<P: Payload> Core<P> {
         tx: &mut impl Egress<P>,
     ) -> u32 {
         let mut id = self.replicas[rid].una;
-        while id != NIL && self.segs[id].end().le(left) {
+        while id != NIL && self.segs[id].wire().1.le(left) {
             id = self.segs[id].next;
         }
         let r = &self.replicas[rid];
-        if id == NIL || left.lt(self.segs[id].seq) {
+        if id == NIL || left.lt(self.segs[id].wire().0) {
             if r.tcb.fin_seq() != Some(left) {
                 return 0;
             }
@@ -148,14 +151,15 @@ impl<P: Payload> Core<P> {
             return u32::from(self.transmit(transfer, &head, tx));
         }
         let seg = &self.segs[id];
-        let at = left.since(seg.seq);
-        let end = right.min(r.tcb.snd_max).min(seg.end()).since(seg.seq);
+        let (first, end) = seg.wire();
+        let at = left.since(first);
+        let end = right.min(r.tcb.snd_max).min(end).since(first);
         let n = end.saturating_sub(at).min(u32::from(r.tcb.mss()));
         if n == 0 || !self.send_piece(now, rid, id, at..at + n, tx) {
             return 0;
         }
-        self.counters.retransmitted_bytes += u64::from(n);
-        self.counters.retransmitted_segments += 1;
+        self.count(rid).retransmitted_bytes += u64::from(n);
+        self.count(rid).retransmitted_segments += 1;
         n
     }
 
@@ -181,7 +185,7 @@ impl<P: Payload> Core<P> {
     pub(super) fn probe_loss(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let holes = self.holes(rid);
         let r = &mut self.replicas[rid];
-        r.rto_at = now + r.tcb.rto.timeout();
+        r.rto_at = Due::at(now + r.tcb.rto.timeout());
         let (una, max) = (r.tcb.snd_una, r.tcb.snd_max);
         if r.tcb.cc.timed_out() {
             self.retransmit_first(now, rid, tx);
@@ -206,14 +210,14 @@ impl<P: Payload> Core<P> {
             max - 1
         } else {
             let mut id = r.una;
-            while id != NIL && self.segs[id].end().lt(max) {
+            while id != NIL && self.segs[id].wire().1.lt(max) {
                 id = self.segs[id].next;
             }
             if id == NIL {
                 return false;
             }
             let mss = u32::from(r.tcb.mss());
-            r.tcb.snd_una.max(self.segs[id].seq).max(max - mss)
+            r.tcb.snd_una.max(self.segs[id].wire().0).max(max - mss)
         };
         self.resend(now, rid, left, max, tx) > 0
     }
@@ -227,7 +231,7 @@ impl<P: Payload> Core<P> {
             return;
         }
         let seg = &self.segs[id];
-        let at = r.tcb.snd_nxt.since(seg.seq);
+        let at = r.tcb.snd_nxt.since(on_wire(seg.pos));
         // Nothing may go of a turn that the gate still holds.
         if seg.turn_number >= r.released || !r.tcb.window_is_silly(seg.len - at) {
             return;
@@ -246,7 +250,7 @@ impl<P: Payload> Core<P> {
         if id == NIL {
             return;
         }
-        let at = r.tcb.snd_nxt.since(self.segs[id].seq);
+        let at = r.tcb.snd_nxt.since(on_wire(self.segs[id].pos));
         if self.send_piece(now, rid, id, at..at + 1, tx) {
             self.replicas[rid].tcb.probed();
         }

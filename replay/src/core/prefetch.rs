@@ -38,9 +38,11 @@ impl<P: Payload> Core<P> {
             (_, true) => Some(*flow),
             (_, false) => Some(flow.reversed()),
         });
-        let sids = likely::<R>(&self.flows, clients, |sid| self.ask_for_session::<R>(sid));
+        let sids = likely::<R>(&self.capture.flows, clients, |sid| {
+            self.ask_for_session::<R>(sid)
+        });
         for sid in sids {
-            let rid = self.sessions[sid].first_replica;
+            let rid = self.replicas.feeds[sid as usize].first_replica;
             if rid != NIL {
                 self.ask_for_replica::<R>(rid);
             }
@@ -51,33 +53,34 @@ impl<P: Payload> Core<P> {
     #[inline]
     pub fn expect_responses<'a, R: Rx>(&self, flows: impl Iterator<Item = &'a Flow>) {
         let ours = flows.map(|flow| flow.reversed());
-        let rids = likely::<R>(&self.connections, ours, |rid| {
+        let rids = likely::<R>(&self.replicas.connections, ours, |rid| {
             self.ask_for_replica::<R>(rid)
         });
         for rid in rids {
-            self.ask_for_session::<R>(self.replicas[rid].session);
+            self.ask_for_session::<R>(self.replicas.replicas[rid].session);
         }
     }
 
     /// One field for each cache line of a session, about.
     #[inline]
     fn ask_for_session<R: Rx>(&self, sid: u32) {
-        let s = &self.sessions[sid];
+        let s = &self.capture.sessions[sid];
         R::prefetch(&s.flow);
         R::prefetch(&s.isn);
-        R::prefetch(&s.segs);
+        R::prefetch(&s.acked);
         R::prefetch(&s.last_seen);
+        R::prefetch(&self.replicas.feeds[sid as usize].segs);
     }
 
     /// One field for each cache line of a replica, about.
     #[inline]
     fn ask_for_replica<R: Rx>(&self, rid: u32) {
-        let r = &self.replicas[rid];
+        let r = &self.replicas.replicas[rid];
         R::prefetch(&r.session);
         R::prefetch(&r.tcb);
         R::prefetch(&r.una);
         R::prefetch(&r.retry_at);
-        if let Some(timer) = self.replica_timers.place(rid) {
+        if let Some(timer) = self.replicas.timers.place(rid) {
             R::prefetch(timer);
         }
     }

@@ -6,6 +6,7 @@
 //! holding the session for ever. Causality, not a timer: on a target as fast as production the gate
 //! is open before the turn arrives.
 
+use crate::due::Due;
 use wire::Nanos;
 
 /// Shortest quiet time that ends an answer shorter than production's.
@@ -15,9 +16,9 @@ pub const MIN_QUIET: Nanos = 1_000_000;
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Answer {
     /// Bytes of it that arrived in order.
-    pub bytes: u32,
+    pub bytes: u64,
     /// When the last of them arrived.
-    pub last_at: Nanos,
+    pub last_at: Due,
     /// The last segment carried PSH or FIN.
     pub ended: bool,
 }
@@ -39,7 +40,7 @@ pub enum Verdict {
 #[inline]
 pub fn ask(
     now: Nanos,
-    after: u32,
+    after: u64,
     answer: &Answer,
     since: Nanos,
     quiet: Nanos,
@@ -48,7 +49,8 @@ pub fn ask(
     if after == 0 || answer.bytes >= after {
         return Verdict::Open;
     }
-    let quiet_end = answer.last_at + quiet.max(MIN_QUIET);
+    let last_at = answer.last_at.nanos(now).unwrap_or(now);
+    let quiet_end = last_at + quiet.max(MIN_QUIET);
     let may_end = answer.ended && answer.bytes > 0;
     if may_end && now >= quiet_end {
         return Verdict::Open;
@@ -64,12 +66,13 @@ pub fn ask(
 mod tests {
     use super::*;
 
-    const MS: Nanos = 1_000_000;
+    /// About a millisecond, and whole ticks of the timer wheel.
+    const MS: Nanos = 16 * crate::wheel::TICK;
 
-    fn answer(bytes: u32, last_ms: u64, ended: bool) -> Answer {
+    fn answer(bytes: u64, last_ms: u64, ended: bool) -> Answer {
         Answer {
             bytes,
-            last_at: last_ms * MS,
+            last_at: Due::at(last_ms * MS),
             ended,
         }
     }
@@ -107,7 +110,7 @@ mod tests {
         );
         assert_eq!(
             ask(10 * MS, 500, &short, 0, 0, 100 * MS),
-            Verdict::Wait(11 * MS),
+            Verdict::Wait(10 * MS + MIN_QUIET),
             "at least 1 ms"
         );
         assert_eq!(

@@ -1,27 +1,22 @@
-//! What a replica sends, and when: connection requests, turns the gate lets through, FIN and RST as
-//! the client's, retransmissions.
+//! What a replica sends, and when: turns the gate lets through, FIN and RST as the client's,
+//! acknowledgments.
 
-use super::stream::less;
-use super::{Core, Egress, Refused};
-use crate::counters::Loss;
-use crate::gate::{self, Answer, Verdict};
-use crate::session::End;
+use super::Replicas;
+use super::data::on_wire;
+use super::gate::{self, Answer, Verdict};
+use crate::capture::session::End;
+use crate::core::{Egress, Refused};
+use crate::due::Due;
+use crate::piece::offset_after;
 use crate::slab::NIL;
+use crate::tcp::State;
 use crate::tcp::connect::mss_for;
-use crate::tcp::{State, Tcb};
 use std::ops::Range;
 use wire::io::Payload;
 use wire::{Flags, Head, Nanos, Seq};
 
 /// When to try again what the transmit queue or the next hop refused.
-const RETRY: Nanos = 1_000_000;
-
-/// Each retry for want of a next hop comes after twice the time, to this many doublings: about a
-/// second.
-const SLOWEST: u8 = 10;
-/// So many such retries in a row are about a minute, as long as a SYN goes unanswered before the
-/// target counts as unreachable.
-pub(super) const UNREACHABLE: u8 = SLOWEST + 60;
+pub(super) const RETRY: Nanos = 1_000_000;
 
 /// What to do with the turn at the head of the queue.
 enum Next {
@@ -30,17 +25,17 @@ enum Next {
     Stop,
 }
 
-impl<P: Payload> Core<P> {
+impl<P: Payload> Replicas<P> {
     /// Hands one segment without payload to the transmit queue.
     pub(super) fn transmit(&mut self, transfer: u16, head: &Head, tx: &mut impl Egress<P>) -> bool {
         let sent = tx.send(transfer, head, None);
         self.count_sent(sent)
     }
 
-    fn count_sent(&mut self, sent: Result<(), Refused>) -> bool {
+    pub(super) fn count_sent(&mut self, sent: Result<(), Refused>) -> bool {
         match sent {
-            Ok(()) => self.counters.segments_sent += 1,
-            Err(_) => self.counters.tx_full += 1,
+            Ok(()) => self.ledger.common.segments_sent += 1,
+            Err(_) => self.ledger.common.tx_full += 1,
         }
         sent.is_ok()
     }
@@ -48,48 +43,6 @@ impl<P: Payload> Core<P> {
     /// The largest payload the replay port can carry to that target.
     pub(super) fn mss_limit(&self, transfer: u16) -> u16 {
         mss_for(self.params.mtu, self.target(transfer).addr.is_v4())
-    }
-
-    /// Opens a connection for the replica, so that the next thing it sends has the sequence number
-    /// it had in production.
-    pub(super) fn connect(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        let r = &self.replicas[rid];
-        let first = if r.nxt == NIL {
-            self.sessions[r.session].rcv_nxt
-        } else {
-            self.segs[r.nxt].seq
-        };
-        let r = &mut self.replicas[rid];
-        r.tcb = Tcb::opening(first - 1);
-        r.tcb.reopened = r.released > 0 || r.gate_free;
-        self.counters.connects += 1;
-        self.send_syn(now, rid, tx);
-        self.rearm(now, rid);
-    }
-
-    /// Sends the SYN, first or again.
-    pub(super) fn send_syn(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        let r = &self.replicas[rid];
-        let transfer = r.transfer;
-        let mss = self.sessions[r.session].mss.min(self.mss_limit(transfer));
-        let head = r.tcb.syn(now, r.flow(self.target(transfer)), mss);
-        let sent = tx.send(transfer, &head, None);
-        self.count_sent(sent);
-        let r = &mut self.replicas[rid];
-        if sent.is_ok() {
-            if r.tcb.rto.backoff == 0 {
-                r.tcb.time(r.tcb.snd_nxt, now);
-            }
-            r.retry_at = 0;
-            r.unreachable = 0;
-            r.rto_at = now + r.tcb.rto.timeout();
-        } else if sent == Err(Refused::Unreachable) {
-            // The answer to ARP or ND is a matter of a millisecond, or it does not come for long.
-            r.retry_at = now + (RETRY << r.unreachable.min(SLOWEST));
-            r.unreachable = r.unreachable.saturating_add(1);
-        } else {
-            r.retry_at = now + RETRY;
-        }
     }
 
     /// Sends all that may be sent now, and notes when to look again.
@@ -132,7 +85,7 @@ impl<P: Payload> Core<P> {
                 return true;
             }
             self.connect(now, rid, tx);
-        } else if self.sessions[r.session].end.is_some() {
+        } else if self.feeds[r.session as usize].end.is_some() {
             self.finish(now, rid, false, tx);
         }
         false
@@ -152,18 +105,18 @@ impl<P: Payload> Core<P> {
         let r = &self.replicas[rid];
         let id = r.nxt;
         let seg = &self.segs[id];
-        let at = r.tcb.snd_nxt.since(seg.seq);
+        let at = r.tcb.snd_nxt.since(on_wire(seg.pos));
         let n = r.tcb.sendable(seg.len - at, self.pipe(rid));
         if n == 0 {
             let waits = r.tcb.window_closed() || r.tcb.window_is_silly(seg.len - at);
-            if waits && r.rto_at == 0 {
+            if waits && r.rto_at == Due::NONE {
                 let due = now + r.tcb.rto.timeout();
-                self.replicas[rid].rto_at = due;
+                self.replicas[rid].rto_at = Due::at(due);
             }
             return false;
         }
         if !self.send_piece(now, rid, id, at..at + n, tx) {
-            self.replicas[rid].retry_at = now + RETRY;
+            self.replicas[rid].retry_at = Due::at(now + RETRY);
             return false;
         }
         self.sent_piece(now, rid, id, n);
@@ -172,15 +125,16 @@ impl<P: Payload> Core<P> {
 
     /// `n` bytes from `snd_nxt`, in segment `id`, have gone.
     pub(super) fn sent_piece(&mut self, now: Nanos, rid: u32, id: u32, n: u32) {
-        let (end, next) = (self.segs[id].end(), self.segs[id].next);
+        let ((_, end), next) = (self.segs[id].wire(), self.segs[id].next);
         let r = &mut self.replicas[rid];
         // What begins with the byte of a window probe may go on with new ones.
         let again = r.tcb.snd_max.since(r.tcb.snd_nxt).min(n);
         r.tcb.sent(now, n);
         r.rcv_all_acknowledged();
-        self.counters.retransmitted_bytes += u64::from(again);
+        let t = self.ledger.target(r.transfer);
+        t.retransmitted_bytes += u64::from(again);
         if again == n {
-            self.counters.retransmitted_segments += 1;
+            t.retransmitted_segments += 1;
         } else {
             r.sent_at = now;
         }
@@ -198,7 +152,7 @@ impl<P: Payload> Core<P> {
         if number < r.released {
             return Next::Send;
         }
-        let (turn, seq) = (self.turns[seg.turn], seg.seq);
+        let (turn, seq) = (self.turns[seg.turn], on_wire(seg.pos));
         // The target has closed, or turns between this and the last one were lost: the session goes
         // on over a new connection.
         let tcb = &r.tcb;
@@ -216,56 +170,49 @@ impl<P: Payload> Core<P> {
         }
         if anew {
             let closed = self.replicas[rid].tcb.peer_closed();
-            self.counters.target_closed_early += u64::from(closed);
+            self.count(rid).target_closed_early += u64::from(closed);
             self.abort(now, rid, tx);
             self.replicas[rid].gate_free = true;
             return Next::Again;
         }
         let r = &mut self.replicas[rid];
         r.released = number + 1;
-        r.released_at = r.tcb.rcv.nxt;
         r.answer = Answer::default();
         r.answered = false;
         r.gate_free = false;
-        r.waiting_since = 0;
+        r.waiting_since = Due::NONE;
         Next::Send
     }
 
-    /// Loses a turn that was not captured whole and that nothing was sent of.
-    fn skip_broken(&mut self, rid: u32, number: u32, reason: Loss) {
-        self.lose_through(rid, number, reason);
-        let r = &mut self.replicas[rid];
-        // Nobody answers a turn that nobody was asked; the one before it, if there was one, may
-        // still be answered.
-        r.gate_free |= r.released == 0;
-    }
-
     /// Asks the gate; if it says wait, the timer is set.
-    fn gate_lets(&mut self, now: Nanos, rid: u32, after: u32) -> bool {
+    fn gate_lets(&mut self, now: Nanos, rid: u32, after: u64) -> bool {
         let r = &mut self.replicas[rid];
         if r.gate_free || !self.params.wait_for_responses {
             return true;
         }
-        if r.waiting_since == 0 {
-            r.waiting_since = now;
+        if r.waiting_since == Due::NONE {
+            r.waiting_since = Due::at(now);
         }
-        let quiet = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
+        let quiet = self
+            .params
+            .rtt
+            .unwrap_or(self.feeds[r.session as usize].rtt());
         match gate::ask(
             now,
             after,
             &r.answer,
-            r.waiting_since,
+            r.waiting_since.nanos(now).unwrap_or(now),
             quiet,
             self.params.gate_timeout,
         ) {
             Verdict::Open => {}
-            Verdict::TimedOut => self.counters.gate_timeouts += 1,
+            Verdict::TimedOut => self.ledger.target(r.transfer).gate_timeouts += 1,
             Verdict::Wait(until) => {
-                r.gate_at = until;
+                r.gate_at = Due::at(until);
                 return false;
             }
         }
-        r.gate_at = 0;
+        r.gate_at = Due::NONE;
         true
     }
 
@@ -283,14 +230,14 @@ impl<P: Payload> Core<P> {
         let seg = &mut self.segs[id];
         let push = seg.push && range.end == seg.len;
         let mut flags = if push { Flags::PSH } else { Flags::default() };
-        let urgent = less(seg.urgent, range.start);
+        let urgent = offset_after(seg.urgent, range.start);
         if urgent > 0 {
             flags = flags.with(Flags::URG);
         }
         let mut head = r.tcb.head(
             now,
             r.flow(target),
-            seg.seq + range.start,
+            on_wire(seg.pos) + range.start,
             flags,
             range.end - range.start,
         );
@@ -316,8 +263,8 @@ impl<P: Payload> Core<P> {
             }
             return false;
         }
-        let s = &self.sessions[r.session];
-        let (Some(end), after) = (s.end, s.end_after) else {
+        let feed = &self.feeds[r.session as usize];
+        let (Some(end), after) = (feed.end, feed.end_after) else {
             return false;
         };
         if !r.tcb.state.may_send() {
@@ -360,7 +307,7 @@ impl<P: Payload> Core<P> {
         let sent = self.transmit(transfer, &head, tx);
         let r = &mut self.replicas[rid];
         if !sent {
-            r.retry_at = now + RETRY;
+            r.retry_at = Due::at(now + RETRY);
             return;
         }
         if r.tcb.fin_sent {
@@ -381,7 +328,7 @@ impl<P: Payload> Core<P> {
         let transfer = r.transfer;
         let flow = r.flow(self.target(transfer));
         let head = r.tcb.head(now, flow, r.tcb.snd_nxt - 1, Flags::ACK, 0);
-        self.counters.keep_alives += u64::from(self.transmit(transfer, &head, tx));
+        self.count(rid).keep_alives += u64::from(self.transmit(transfer, &head, tx));
     }
 
     /// Acknowledges what has come, up to `upto`.
@@ -399,15 +346,7 @@ impl<P: Payload> Core<P> {
         if !self.transmit(transfer, &head, tx) {
             let r = &mut self.replicas[rid];
             r.ack_refused = true;
-            r.retry_at = now + RETRY;
-        }
-    }
-
-    /// Turns that were on the way are lost with the connection.
-    pub(super) fn lose_released(&mut self, rid: u32, reason: Loss) {
-        let released = self.replicas[rid].released;
-        if released > 0 {
-            self.lose_through(rid, released - 1, reason);
+            r.retry_at = Due::at(now + RETRY);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What a segment of the target brings about.
 
-use super::{Core, Egress};
-use crate::counters::Loss;
+use super::Replicas;
+use crate::core::Egress;
+use crate::due::Due;
 use crate::slab::NIL;
 use crate::tcp::connect::mss_for;
 use crate::tcp::{Outcome, State, TIMESTAMP_LEN};
@@ -13,12 +14,12 @@ const LEAST_MTU_V4: u32 = 576;
 /// How long a target may keep its side open after ours was closed: Linux's `tcp_fin_timeout`.
 const FIN_WAIT_2: Nanos = 60_000_000_000;
 
-impl<P: Payload> Core<P> {
+impl<P: Payload> Replicas<P> {
     /// Takes the header of one segment that the target sent to one of our connections.
     pub fn response(&mut self, now: Nanos, head: &Head, tx: &mut impl Egress<P>) {
-        self.counters.response_segments += 1;
-        let Some(rid) = self.replica_by_flow(&head.flow.reversed()) else {
-            self.counters.responses_unknown += 1;
+        self.ledger.common.response_segments += 1;
+        let Some(rid) = self.by_flow(&head.flow.reversed()) else {
+            self.ledger.common.responses_unknown += 1;
             self.refuse(head, tx);
             return;
         };
@@ -90,7 +91,7 @@ impl<P: Payload> Core<P> {
     /// bytes the path carries; 0 if it did not say. Believed only of what is on the way (RFC
     /// 5927 section 7.2); the segments are cut smaller and sent again.
     pub fn too_big(&mut self, now: Nanos, flow: &Flow, mtu: u32, tx: &mut impl Egress<P>) {
-        let Some(rid) = self.replica_by_flow(flow) else {
+        let Some(rid) = self.by_flow(flow) else {
             return;
         };
         let v4 = flow.dst.addr.is_v4();
@@ -103,45 +104,13 @@ impl<P: Payload> Core<P> {
         let r = &mut self.replicas[rid];
         let limit = mss_for(mtu.min(u32::from(u16::MAX)) as u16, v4).saturating_sub(TIMESTAMP_LEN);
         if r.tcb.state.is_synchronized() && r.tcb.outstanding() && r.tcb.lower_mss(limit) {
-            self.counters.path_mtu_lowered += 1;
+            self.count(rid).path_mtu_lowered += 1;
             self.free_board(rid);
             let r = &mut self.replicas[rid];
             r.tcb.restart();
             r.nxt = r.una;
             self.pump(now, rid, tx);
         }
-    }
-
-    /// The target refused or reset the connection: what was on the way is lost, the session goes on
-    /// with its next turn.
-    fn connection_lost(&mut self, now: Nanos, rid: u32, refused: bool, tx: &mut impl Egress<P>) {
-        if refused {
-            self.counters.connect_failures += 1;
-            self.lose_connecting(rid, Loss::ConnectRefused);
-        } else {
-            self.counters.target_resets += 1;
-            self.lose_released(rid, Loss::TargetReset);
-        }
-        self.disconnected(rid);
-        self.pump(now, rid, tx);
-    }
-
-    /// The turn that the connection was opened for is lost.
-    pub(super) fn lose_connecting(&mut self, rid: u32, reason: Loss) {
-        let nxt = self.replicas[rid].nxt;
-        if nxt != NIL {
-            let number = self.segs[nxt].turn_number;
-            self.lose_through(rid, number, reason);
-            // Nobody answers a turn that nobody was asked.
-            self.replicas[rid].gate_free = true;
-        }
-    }
-
-    fn established(&mut self, rid: u32) {
-        let r = &mut self.replicas[rid];
-        r.rto_at = 0;
-        r.released_at = r.tcb.rcv.nxt;
-        r.answer = Default::default();
     }
 
     fn acknowledged(&mut self, now: Nanos, rid: u32) {
@@ -152,37 +121,37 @@ impl<P: Payload> Core<P> {
         r.tcb.heard();
         r.tcb.timer_set(false);
         r.rto_at = match r.tcb.state {
-            State::FinWait2 => now + FIN_WAIT_2,
-            _ => 0,
+            State::FinWait2 => Due::at(now + FIN_WAIT_2),
+            _ => Due::NONE,
         };
-        if r.rto_at == 0 && r.tcb.outstanding() {
+        if r.rto_at == Due::NONE && r.tcb.outstanding() {
             self.await_answer(now, rid);
         }
     }
 
     /// Notes for the gate and for the latency what the target has answered.
     fn note_answer(&mut self, now: Nanos, rid: u32, head: &Head, outcome: &Outcome) {
-        self.counters.response_bytes += u64::from(outcome.received);
+        self.count(rid).response_bytes += u64::from(outcome.received);
         if !outcome.payload && !outcome.fin {
             return;
         }
         let r = &mut self.replicas[rid];
-        r.answer.bytes = r.tcb.received_since(r.released_at);
-        r.answer.last_at = now;
+        // The client acknowledges a FIN like a byte.
+        r.answer.bytes += u64::from(outcome.received) + u64::from(outcome.fin);
+        r.answer.last_at = Due::at(now);
         if r.tcb.state == State::FinWait2 {
             // A half-closed connection lives as long as the target has something to say.
-            r.rto_at = now + FIN_WAIT_2;
+            r.rto_at = Due::at(now + FIN_WAIT_2);
         }
         r.answer.ended = head.flags.has(Flags::PSH) || head.flags.has(Flags::FIN);
         if outcome.payload && !r.answered && r.released > 0 {
             r.answered = true;
-            self.counters.responses += 1;
+            let t = self.ledger.target(r.transfer);
+            t.responses += 1;
             // An answer before the turn's last byte went out (100 Continue, an early error) says
             // nothing about the latency.
             if r.nxt == NIL || self.segs[r.nxt].turn_number >= r.released {
-                self.counters
-                    .target_latency
-                    .record(now.saturating_sub(r.sent_at));
+                t.target_latency.record(now.saturating_sub(r.sent_at));
             }
         }
     }
@@ -190,7 +159,10 @@ impl<P: Payload> Core<P> {
     /// The client would have acknowledged this after its round-trip time.
     fn acknowledge_later(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &mut self.replicas[rid];
-        let delay = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
+        let delay = self
+            .params
+            .rtt
+            .unwrap_or(self.feeds[r.session as usize].rtt());
         r.tcb.rcv.acknowledge_at(now + delay);
         if delay < crate::wheel::TICK {
             // The wheel cannot tell it from none. The segment says the time it is now: a timestamp

@@ -1,0 +1,137 @@
+//! What a client says before its SYN was shown: a mirror that reorders may show the SYN a moment
+//! later.
+//!
+//! Such a session counts as one that was running already, and its payload as lost, from its first
+//! frame on. For a moment the payload is kept all the same. If the SYN comes in this time, the
+//! session begins with it, and what was counted as lost is taken back: it was not lost. Otherwise
+//! nothing is different from a session that was running.
+
+use super::session::Phase;
+use super::{Capture, Sink};
+use crate::counters::Loss;
+use crate::ledger::Amount;
+use crate::piece::{Piece, offset_after};
+use crate::slab::NIL;
+use wire::decode::Packet;
+use wire::io::{Frame, Payload};
+use wire::{Flags, Head, Nanos};
+
+/// How much later than the first payload a SYN may be shown. A mirror that reorders does so by far
+/// less.
+const WAIT: Nanos = 50_000_000;
+/// How far behind the SYN payload may lie that was shown before it, in bytes: an initial window is
+/// far less.
+const REACH: u64 = 1 << 16;
+
+impl<P: Payload> Capture<P> {
+    /// Payload without a SYN, `new` bytes of which nobody had seen, may be kept: it was the
+    /// session's first, or follows it soon and acknowledges no more than that.
+    fn is_early(&self, now: Nanos, sid: u32, head: &Head, new: u32, out: &impl Sink<P>) -> bool {
+        let s = &self.sessions[sid];
+        let fresh = s.join_loss == Loss::Midstream && !out.has_begun(sid);
+        let soon = if s.waiting.is_empty() {
+            new > 0 && head.seq == s.isn + 1
+        } else {
+            now <= s.handshake_at + WAIT
+        };
+        fresh && soon && head.ack == s.acked_at_data.seq()
+    }
+
+    /// Keeps payload that was counted as lost, with `new` of its bytes, in case the SYN comes yet.
+    pub(super) fn keep_early<F: Frame<Payload = P>>(
+        &mut self,
+        now: Nanos,
+        sid: u32,
+        packet: &Packet,
+        mut frame: F,
+        new: u32,
+        out: &mut impl Sink<P>,
+    ) {
+        let head = &packet.head;
+        let len = packet.captured.min(head.payload_len as usize);
+        let range = packet.payload_offset..packet.payload_offset + len;
+        let whole = frame.split_rest().is_none() && frame.bytes().len() >= range.end;
+        let early = len > 0 && whole && self.is_early(now, sid, head, new, out);
+        let s = &mut self.sessions[sid];
+        let (first, tail) = (s.waiting.is_empty(), s.waiting.tail);
+        let piece = early.then(|| Piece {
+            pos: s.rcv_nxt.near(head.seq),
+            ack: s.acked.near(head.ack),
+            push: head.flags.has(Flags::PSH),
+            urgent: offset_after(head.urgent, 0),
+            payload: frame.into_payload(range),
+        });
+        let kept = piece.is_some_and(|piece| self.link_waiting(sid, tail, piece, new, out));
+        if !kept {
+            self.forget_early(sid, out);
+        } else if first {
+            let s = &mut self.sessions[sid];
+            s.early = true;
+            s.handshake_at = now;
+            self.arm(sid, now + WAIT);
+        }
+    }
+
+    /// The session was running already, or it is over: what was kept is lost, as it was counted.
+    pub(super) fn forget_early(&mut self, sid: u32, out: &mut impl Sink<P>) {
+        if std::mem::take(&mut self.sessions[sid].early) {
+            while self.pop_waiting(sid, out).is_some() {}
+        }
+    }
+
+    /// When to see whether early payload is to be forgotten.
+    pub(super) fn early_due(&self, sid: u32) -> Option<Nanos> {
+        let s = &self.sessions[sid];
+        s.early.then_some(s.handshake_at + WAIT)
+    }
+
+    /// The SYN `head` is that of a session whose first payload was shown before it.
+    pub(super) fn was_early(&self, sid: u32, head: &Head, out: &impl Sink<P>) -> bool {
+        let s = &self.sessions[sid];
+        if s.phase != Phase::Joining || !s.early || self.draining || !out.accepts_sessions() {
+            return false;
+        }
+        let first = s.rcv_nxt.near(head.seq + 1);
+        let mut id = s.waiting.head;
+        while id != NIL && self.waiting[id].pos.since(first) <= REACH {
+            id = self.waiting[id].next;
+        }
+        id == NIL
+    }
+
+    /// Bytes of the early payload that were counted as lost.
+    fn counted_early(&self, sid: u32) -> u64 {
+        let (mut bytes, mut id) = (0, self.sessions[sid].waiting.head);
+        while id != NIL {
+            bytes += u64::from(self.waiting[id].counted);
+            id = self.waiting[id].next;
+        }
+        bytes
+    }
+
+    /// The session begins after all, with its SYN and what was shown before it.
+    pub(super) fn begin_late(&mut self, now: Nanos, sid: u32, head: &Head, out: &mut impl Sink<P>) {
+        let bytes = self.counted_early(sid);
+        let s = &mut self.sessions[sid];
+        s.phase = Phase::Synced;
+        s.isn = head.seq;
+        s.rcv_nxt = s.rcv_nxt.near(head.seq + 1);
+        s.shown = s.rcv_nxt - 1;
+        s.mss = head.options.mss.unwrap_or(s.mss).max(64).min(s.mss);
+        s.early = false;
+        let (transfer, mss, at) = (s.transfer, s.mss, s.rcv_nxt);
+        let counted = Amount::new(1, bytes);
+        out.ledger().taken_back(transfer, counted, Loss::Midstream);
+        out.segment_size(sid, mss);
+        out.begun(sid, &head.flow, at);
+        out.connected(sid);
+        let mut waiting = std::mem::take(&mut self.sessions[sid].waiting);
+        while waiting.head != NIL {
+            let (piece, next) = self.take_waiting(sid, waiting.head, out);
+            waiting.head = next;
+            if let Some(piece) = piece {
+                self.ingest(now, sid, piece, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The door between the halves: what the capture half tells of a session, and the little it asks.
+//!
+//! A session is named by its id in the capture half's slab. What it knows of the other side is that
+//! bytes and turns go somewhere, that there is room for them or not, and whether that side is done.
+
+use super::session::End;
+use crate::Loss;
+use crate::ledger::Ledger;
+use crate::piece::Piece;
+use crate::pos::StreamPos;
+use wire::{Flow, Nanos};
+
+/// What is told of a session when it is first seen.
+pub(crate) struct Opening {
+    /// The transfer it belongs to.
+    pub transfer: u16,
+    /// Largest segment the client can receive, in bytes of payload.
+    pub mss: u16,
+}
+
+/// Where a session's events go.
+pub(crate) trait Sink<P> {
+    /// False while new sessions are to be turned away: for want of buffers, or of a way back.
+    fn accepts_sessions(&self) -> bool;
+
+    /// The books.
+    fn ledger(&mut self) -> &mut Ledger;
+
+    /// Session `sid` was seen; nothing of it can be replayed yet.
+    fn opened(&mut self, sid: u32, opening: &Opening);
+
+    /// Its stream, which `flow` (client to server, in production) carries, can be replayed from `at`
+    /// on.
+    fn begun(&mut self, sid: u32, flow: &Flow, at: StreamPos);
+
+    /// Its stream was told to begin.
+    fn has_begun(&self, sid: u32) -> bool;
+
+    /// The client's SYN tells the largest segment it can receive, in bytes of payload.
+    fn segment_size(&mut self, sid: u32, mss: u16);
+
+    /// The client has connected.
+    fn connected(&mut self, sid: u32);
+
+    /// The session was out of step: what the client was answered meanwhile, nobody else was.
+    fn rejoined(&mut self, sid: u32);
+
+    /// The client's round-trip time.
+    fn round_trip(&mut self, sid: u32, rtt: Nanos);
+
+    /// The next bytes of the stream, captured at `at`. They begin a turn, and say how many bytes of
+    /// production's answer the client had acknowledged since it last spoke; or continue the open
+    /// one. If there is no room, that is the reason for which they are lost.
+    fn append(
+        &mut self,
+        sid: u32,
+        piece: Piece<P>,
+        begins: Option<u64>,
+        at: Nanos,
+    ) -> Result<(), Loss>;
+
+    /// No more bytes come for the open turn, if there is one.
+    fn close_turn(&mut self, sid: u32);
+
+    /// The rest of the open turn was not captured.
+    fn break_turn(&mut self, sid: u32, reason: Loss);
+
+    /// A turn is open: more bytes may come for it.
+    fn turn_is_open(&self, sid: u32) -> bool;
+
+    /// Production's answer to the open turn was seen at `at`.
+    fn answer_seen(&mut self, sid: u32, at: Nanos);
+
+    /// The client asked its server for a sign of life.
+    fn keep_alive(&mut self, sid: u32);
+
+    /// The client's stream is over, `after` bytes of answer behind its last turn.
+    fn ended(&mut self, sid: u32, end: End, after: u64);
+
+    /// All of the above is told for now: what may be sent can go.
+    fn push(&mut self, sid: u32);
+
+    /// Bytes of `piece` that are others than those captured before at the same places.
+    fn conflicts(&self, sid: u32, piece: &Piece<P>) -> u64;
+
+    /// Takes room for `len` bytes of the session in one more buffer. False if there is none.
+    fn reserve(&mut self, sid: u32, len: u32) -> bool;
+
+    /// Gives that room back.
+    fn release(&mut self, sid: u32, len: u32);
+
+    /// Nothing is left to be replayed.
+    fn is_done(&self, sid: u32) -> bool;
+
+    /// Nothing captured is held.
+    fn is_idle(&self, sid: u32) -> bool;
+
+    /// What is left is lost for `reason`.
+    fn give_up(&mut self, sid: u32, reason: Loss);
+
+    /// The session is forgotten.
+    fn removed(&mut self, sid: u32);
+}

@@ -1,0 +1,71 @@
+//! The client's stream: captured bytes in order, cut into turns.
+
+use super::session::Phase;
+use super::{Capture, Sink};
+use crate::piece::Piece;
+use wire::Nanos;
+use wire::io::Payload;
+
+impl<P: Payload> Capture<P> {
+    /// Puts one piece into the stream: in order, beyond a gap, or nowhere because it is old. True
+    /// if any of it was new.
+    pub(super) fn ingest(
+        &mut self,
+        now: Nanos,
+        sid: u32,
+        mut piece: Piece<P>,
+        out: &mut impl Sink<P>,
+    ) -> bool {
+        let expected = self.sessions[sid].rcv_nxt;
+        if piece.pos < expected {
+            // The first capture is the one that is replayed.
+            let differing = out.conflicts(sid, &piece);
+            out.ledger().common.conflicting_bytes += differing;
+        }
+        // A FIN ends the stream, whatever a frame has behind it.
+        if piece.end() <= expected || self.sessions[sid].phase == Phase::Ended {
+            return false;
+        }
+        if piece.pos < expected {
+            piece.trim_front(expected.since(piece.pos) as u32);
+        }
+        if piece.pos != expected {
+            let news = self.keep_beyond(sid, piece, out);
+            self.watch_gap(now, sid);
+            return news;
+        }
+        if self.append(sid, piece, out) {
+            self.drain_beyond(now, sid, out);
+        }
+        out.push(sid);
+        true
+    }
+
+    /// Appends a piece that begins exactly where the stream ended. False if the session had to be
+    /// cut instead.
+    pub(super) fn append(&mut self, sid: u32, piece: Piece<P>, out: &mut impl Sink<P>) -> bool {
+        let (len, end) = (piece.len(), piece.end());
+        let s = &mut self.sessions[sid];
+        let begins = !out.turn_is_open(sid) || piece.ack > s.acked_at_data;
+        let after = if s.ack_known {
+            piece.ack.since(s.acked_at_data)
+        } else {
+            0
+        };
+        s.acked_at_data = s.acked_at_data.max(piece.ack);
+        if begins {
+            // If there is no room for this turn, the one before is none the worse for it.
+            out.close_turn(sid);
+        }
+        match out.append(sid, piece, begins.then_some(after), self.seen) {
+            Ok(()) => {
+                self.sessions[sid].rcv_nxt = end;
+                true
+            }
+            Err(reason) => {
+                self.cut(sid, reason, u64::from(len), out);
+                false
+            }
+        }
+    }
+}

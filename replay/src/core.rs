@@ -1,0 +1,194 @@
+//! One worker core's sessions: the capture half and the replica half, with the door between.
+//!
+//! [`Core::mirror`] takes decoded frames of the mirror, [`Core::response`] segments of the target,
+//! [`Core::poll`] fires timers. Each is handed to the half that it concerns; [`Core::audit`] checks
+//! both.
+
+mod audit;
+mod prefetch;
+
+#[cfg(test)]
+mod tests;
+
+use crate::capture::Capture;
+use crate::capture::session::Session;
+use crate::counters::{Counters, TargetCounters, Unused};
+use crate::params::Params;
+use crate::replica::data::{Feed, Replica};
+use crate::replica::{Door, Replicas};
+use crate::table::FlowTable;
+use crate::wheel::Wheel;
+use std::ops::Range;
+use std::sync::Arc;
+use wire::decode::Packet;
+use wire::io::{Frame, Payload};
+use wire::{Endpoint, Flow, Head, Nanos};
+
+/// Timers fired in one call at most, so that a burst of them does not starve receive.
+const BUDGET: usize = 512;
+
+/// Why a segment could not be handed to the transmit queue. Either way it is tried again later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The queue is full or buffers are short.
+    Busy,
+    /// The next hop towards the target has not answered ARP or ND.
+    Unreachable,
+}
+
+/// Where a core's segments and claims go.
+pub trait Egress<P> {
+    /// Sends one segment to `transfers[transfer].to`; `range` of the payload's bytes stands behind
+    /// the header. The payload stays with the caller.
+    fn send(
+        &mut self,
+        transfer: u16,
+        head: &Head,
+        payload: Option<(&mut P, Range<usize>)>,
+    ) -> Result<(), Refused>;
+
+    /// A connection from `client` to that target is about to open: responses to it belong to this
+    /// core. Not called for pool addresses, which are claimed as a slice once. False if the
+    /// claim could not be made: its responses would not come, so it must not open.
+    fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool;
+
+    /// That connection is over.
+    fn release(&mut self, client: &Endpoint, transfer: u16);
+
+    /// False while new sessions are to be shed: no intercept is up, or buffers are short.
+    fn accepts_sessions(&self) -> bool;
+}
+
+/// The session core of one worker. See the crate's documentation for what always holds.
+pub struct Core<P> {
+    params: Arc<Params>,
+    capture: Capture<P>,
+    replicas: Replicas<P>,
+}
+
+impl<P: Payload> Core<P> {
+    /// A core with all its memory reserved. `now` is the time of the first call that follows, or
+    /// before it.
+    pub fn new(params: Params, now: Nanos) -> Self {
+        let params = Arc::new(params);
+        Self {
+            capture: Capture::new(&params, now),
+            replicas: Replicas::new(&params, now),
+            params,
+        }
+    }
+
+    /// Both halves: one, and the other as the first sees it.
+    fn halves<'a, E>(
+        &'a mut self,
+        now: Nanos,
+        tx: &'a mut E,
+    ) -> (&'a mut Capture<P>, Door<'a, P, E>) {
+        let door = Door {
+            half: &mut self.replicas,
+            tx,
+            now,
+        };
+        (&mut self.capture, door)
+    }
+
+    /// Takes one decoded frame of the mirror; `frame` is the very frame that `packet` was decoded
+    /// from. Says why, if it was of no use.
+    pub fn mirror<F: Frame<Payload = P>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet,
+        frame: F,
+        tx: &mut impl Egress<P>,
+    ) -> Result<(), Unused> {
+        let (capture, mut door) = self.halves(now, tx);
+        capture.mirror(now, packet, frame, &mut door)
+    }
+
+    /// Takes the header of one segment that the target sent to one of our connections.
+    pub fn response(&mut self, now: Nanos, head: &Head, tx: &mut impl Egress<P>) {
+        self.replicas.response(now, head, tx);
+    }
+
+    /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu`
+    /// bytes the path carries; 0 if it did not say. Believed only of what is on the way (RFC 5927
+    /// section 7.2); the segments are cut smaller and sent again.
+    pub fn too_big(&mut self, now: Nanos, flow: &Flow, mtu: u32, tx: &mut impl Egress<P>) {
+        self.replicas.too_big(now, flow, mtu, tx);
+    }
+
+    /// Fires the timers that are due. Returns how many there were.
+    pub fn poll(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
+        let fired = self.replicas.poll(now, BUDGET, tx);
+        let (capture, mut door) = self.halves(now, tx);
+        fired + capture.poll(now, BUDGET - fired, &mut door)
+    }
+
+    /// The engine is stopping: no new sessions, and an end to those there are.
+    pub fn drain(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
+        let (capture, mut door) = self.halves(now, tx);
+        capture.drain(now, &mut door);
+    }
+
+    /// Nothing more will be captured of the sessions there are: what was is still replayed, then
+    /// every connection is closed in good order. Unless the core is draining, what comes next is
+    /// another recording: a SYN in it that these sessions began with begins others.
+    pub fn end_all(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
+        let (capture, mut door) = self.halves(now, tx);
+        capture.end_all(now, &mut door);
+    }
+
+    /// Gives up whatever is left, counted as [`crate::Loss::Stopped`].
+    pub fn abandon(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
+        let (capture, mut door) = self.halves(now, tx);
+        capture.abandon(now, &mut door);
+    }
+
+    /// True when no replica has anything left to do.
+    pub fn is_drained(&self) -> bool {
+        self.replicas.active == 0
+    }
+
+    /// What it has counted, all targets together.
+    pub fn counters(&self) -> Counters {
+        self.replicas.ledger.sum()
+    }
+
+    /// What it has counted about each transfer's target, in their order.
+    pub fn targets(&self) -> &[TargetCounters] {
+        self.replicas.ledger.targets()
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Sessions it holds now.
+    pub fn session_count(&self) -> usize {
+        self.capture.sessions.len()
+    }
+
+    /// Captured segments it holds now.
+    pub fn segment_count(&self) -> usize {
+        self.replicas.held_segments()
+    }
+
+    /// Pool addresses in use and in all.
+    pub fn slots(&self) -> (usize, usize) {
+        let slots = self.replicas.slots.iter();
+        slots.fold((0, 0), |(u, c), s| (u + s.used(), c + s.capacity()))
+    }
+
+    /// Bytes of one session with one replica, tables and timers included: what an idle session
+    /// costs.
+    pub const fn bytes_per_session() -> usize {
+        const TABLE_ENTRY: usize = FlowTable::BYTES_PER_FLOW;
+        const TIMER: usize = Wheel::BYTES_PER_TIMER;
+        const FREE_LINK: usize = 4;
+        size_of::<Session>()
+            + size_of::<Feed>()
+            + size_of::<Replica>()
+            + 2 * (TABLE_ENTRY + TIMER + FREE_LINK)
+    }
+}

@@ -1,0 +1,144 @@
+//! The client addresses that the targets see, and the replicas that have them.
+
+use super::Replicas;
+use super::data::Replica;
+use super::gate::Answer;
+use crate::core::Egress;
+use crate::due::Due;
+use crate::pos::StreamPos;
+use crate::slab::NIL;
+use crate::tcp::Tcb;
+use wire::io::Payload;
+use wire::{Endpoint, Flow, Nanos};
+
+/// Ports tried for a client that cannot keep its own.
+const PORT_TRIES: u32 = 256;
+
+impl<P: Payload> Replicas<P> {
+    /// One replica for each copy, as far as addresses and room allow; what is missing counts as
+    /// lost, turn by turn. The stream begins at `at`.
+    pub(super) fn add_replicas(
+        &mut self,
+        now: Nanos,
+        sid: u32,
+        flow: &Flow,
+        at: StreamPos,
+        tx: &mut impl Egress<P>,
+    ) {
+        let transfer = self.feeds[sid as usize].transfer;
+        for copy in 0..self.params.copies {
+            let Some(local) = self.local_address(now, flow, transfer, copy) else {
+                continue;
+            };
+            if self.slots.is_empty() && !tx.claim(&local, transfer) {
+                continue;
+            }
+            let replica = Replica {
+                session: sid,
+                next: self.feeds[sid as usize].first_replica,
+                transfer,
+                local,
+                done: false,
+                abort_pending: false,
+                dropping: None,
+                gate_free: false,
+                answered: true,
+                ack_refused: false,
+                unreachable: 0,
+                end_released: false,
+                tcb: Tcb::default(),
+                board: NIL,
+                una: NIL,
+                nxt: NIL,
+                turn: NIL,
+                released: 0,
+                settled: at,
+                answer: Answer::default(),
+                waiting_since: Due::NONE,
+                sent_at: 0,
+                rto_at: Due::NONE,
+                gate_at: Due::NONE,
+                retry_at: Due::NONE,
+            };
+            let Ok(rid) = self.replicas.alloc(replica) else {
+                self.free_address(now, transfer, &local, tx);
+                continue;
+            };
+            let feed = &mut self.feeds[sid as usize];
+            feed.first_replica = rid;
+            feed.replica_count += 1;
+            self.active += 1;
+            let (replicas, transfers) = (&self.replicas, &self.params.transfers);
+            self.connections.insert(rid, |id| {
+                let r = &replicas[id];
+                r.flow(transfers[usize::from(r.transfer)].to)
+            });
+        }
+    }
+
+    /// The address that the target is to see: from the pool, or the client's own; for further
+    /// copies, and where the client's own is still busy, another port of the client's that belongs
+    /// to this core.
+    fn local_address(
+        &mut self,
+        now: Nanos,
+        flow: &Flow,
+        transfer: u16,
+        copy: u16,
+    ) -> Option<Endpoint> {
+        let target = self.target(transfer);
+        if !self.slots.is_empty() {
+            let v4 = target.addr.is_v4();
+            return self
+                .slots
+                .iter_mut()
+                .filter(|s| s.is_v4() == v4)
+                .find_map(|s| s.take(now));
+        }
+        if flow.src.addr.is_v4() != target.addr.is_v4() {
+            return None;
+        }
+        let free = |half: &Self, e: &Endpoint| {
+            let flow = Flow {
+                src: *e,
+                dst: target,
+            };
+            half.by_flow(&flow).is_none()
+        };
+        if copy == 0 && free(self, &flow.src) {
+            return Some(flow.src);
+        }
+        let cores = u32::from(self.params.ownership.cores.max(1));
+        let mut port = u32::from(flow.src.port) + u32::from(copy) * 7_919;
+        for _ in 0..PORT_TRIES * cores {
+            // A step that has no factor in common with the 64,512 ports above the well-known ones.
+            port += 4_099;
+            let e = Endpoint::new(flow.src.addr, (1_024 + port % 64_512) as u16);
+            if e.port != flow.src.port
+                && self.params.ownership.is_mine(&e, &flow.dst)
+                && free(self, &e)
+            {
+                return Some(e);
+            }
+        }
+        None
+    }
+
+    /// The address is not used any more.
+    pub(super) fn free_address(
+        &mut self,
+        now: Nanos,
+        transfer: u16,
+        local: &Endpoint,
+        tx: &mut impl Egress<P>,
+    ) {
+        if self.slots.is_empty() {
+            tx.release(local, transfer);
+        }
+        for slots in &mut self.slots {
+            if slots.contains(local) {
+                slots.give_back(now, local);
+            }
+        }
+    }
+}

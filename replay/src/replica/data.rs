@@ -1,0 +1,184 @@
+//! What the replica half keeps: for each session what its replicas are fed with, its captured
+//! segments and turns, and the replicas. Plain data; the rules are in the modules beside it.
+//!
+//! A session's captured segments form one list in stream order, shared by all its replicas; each
+//! replica points at the oldest segment the target has not acknowledged and at the next to send. A
+//! segment goes when no replica needs it any more.
+
+use super::gate::Answer;
+use crate::capture::session::{End, List};
+use crate::due::Due;
+use crate::pos::StreamPos;
+use crate::tcp::Tcb;
+use wire::{Endpoint, Flow, Nanos, Seq};
+
+/// What the replicas of one session share.
+#[derive(Clone, Debug)]
+pub(crate) struct Feed {
+    /// Captured segments in stream order.
+    pub segs: List,
+    /// Turns not settled by all replicas.
+    pub turns: List,
+    pub next_turn: u32,
+    pub first_replica: u32,
+    pub replica_count: u16,
+    /// Index of the transfer it belongs to.
+    pub transfer: u16,
+    /// Largest segment the client can receive.
+    pub mss: u16,
+    /// The newest turn may still grow.
+    pub turn_open: bool,
+    /// The response to the open turn was seen and its latency noted.
+    pub answered: bool,
+    /// How the client ended its connection, if it has.
+    pub end: Option<End>,
+    /// Bytes of production's answer that the client had acknowledged since it last spoke, when it
+    /// ended.
+    pub end_after: u64,
+    /// Captured bytes held, those that the capture half holds included.
+    pub held: u32,
+    /// The client's round-trip time in µs.
+    pub rtt_us: u32,
+}
+
+impl Feed {
+    /// Another `len` bytes can be held, where `limit` may be.
+    pub fn has_room(&self, len: u32, limit: u64) -> bool {
+        let held = self.held.checked_add(len);
+        held.is_some_and(|held| u64::from(held) <= limit)
+    }
+
+    /// The client's round-trip time.
+    pub fn rtt(&self) -> Nanos {
+        Nanos::from(self.rtt_us) * 1_000
+    }
+}
+
+/// A piece of the client's stream in the buffer that captured it.
+pub(crate) struct Seg<P> {
+    /// Taken out when the segment is freed.
+    pub payload: Option<P>,
+    /// The place of its first byte.
+    pub pos: StreamPos,
+    pub len: u32,
+    pub next: u32,
+    /// Number and id of its turn.
+    pub turn_number: u32,
+    pub turn: u32,
+    /// Replicas that still need it.
+    pub holders: u16,
+    /// Where urgent data ends, counted from `pos`; 0: none in or behind this segment.
+    pub urgent: u16,
+    pub push: bool,
+}
+
+impl<P> Seg<P> {
+    pub fn end(&self) -> StreamPos {
+        self.pos + self.len
+    }
+
+    /// Its sequence numbers on the target's wire: of its first byte, and after its last.
+    pub fn wire(&self) -> (Seq, Seq) {
+        let first = on_wire(self.pos);
+        (first, first + self.len)
+    }
+}
+
+/// The sequence number under which a replica sends the byte at `pos`: the one it had in production.
+pub(crate) fn on_wire(pos: StreamPos) -> Seq {
+    pos.seq()
+}
+
+/// What the client said between two answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub number: u32,
+    pub next: u32,
+    /// Its bytes, so far.
+    pub start: StreamPos,
+    pub end: StreamPos,
+    /// Bytes of production's answer that the client had acknowledged since it last spoke.
+    pub after: u64,
+    /// Replicas that have not settled it.
+    pub open_for: u16,
+    /// No more bytes will come.
+    pub closed: bool,
+    /// Part of it was not captured: it is not to be sent.
+    pub broken: Option<crate::Loss>,
+    /// When its last byte was captured.
+    pub last_at: Nanos,
+}
+
+/// A client connection to the target.
+#[derive(Clone, Debug)]
+pub(crate) struct Replica {
+    pub session: u32,
+    /// The session's next replica.
+    pub next: u32,
+    /// Index of the transfer it belongs to.
+    pub transfer: u16,
+    /// The address the target sees.
+    pub local: Endpoint,
+    /// Everything the session said is replayed, or given up.
+    pub done: bool,
+    /// Its connection is to be given up: it carries a turn that cannot be finished.
+    pub abort_pending: bool,
+    /// It lost the turn that is still being captured: the rest of that turn is lost for the same
+    /// reason.
+    pub dropping: Option<crate::Loss>,
+    /// The next turn needs no answer: the connection is new and the answer went to an old one.
+    pub gate_free: bool,
+    /// The first byte of the target's answer to the released turn has come.
+    pub answered: bool,
+    /// The transmit queue refused an acknowledgment.
+    pub ack_refused: bool,
+    /// How often in a row the connection request had no next hop to go to.
+    pub unreachable: u8,
+    /// The gate was opened for the session's end.
+    pub end_released: bool,
+    pub tcb: Tcb,
+    /// Scoreboard, while the target has received something beyond a hole.
+    pub board: u32,
+    /// Oldest segment not acknowledged.
+    pub una: u32,
+    /// Segment that holds `snd_nxt`.
+    pub nxt: u32,
+    /// Oldest turn not settled.
+    pub turn: u32,
+    /// The number of the last turn the gate let through, plus one.
+    pub released: u32,
+    /// The first byte neither replayed nor lost.
+    pub settled: StreamPos,
+    pub answer: Answer,
+    /// When the next turn began to wait, if it does.
+    pub waiting_since: Due,
+    /// When the last byte of the turn was sent first.
+    pub sent_at: Nanos,
+    /// Retransmission or probe.
+    pub rto_at: Due,
+    /// The gate's next look.
+    pub gate_at: Due,
+    /// When to try again what a full queue or an unknown next hop refused.
+    pub retry_at: Due,
+}
+
+impl Replica {
+    /// Target-side flow of what it sends.
+    pub fn flow(&self, target: Endpoint) -> Flow {
+        Flow {
+            src: self.local,
+            dst: target,
+        }
+    }
+
+    /// The place in the stream that a sequence number of the target's wire stands for.
+    pub fn place(&self, seq: Seq) -> StreamPos {
+        self.settled.near(seq)
+    }
+
+    /// A segment leaves that acknowledges all that has come.
+    pub fn rcv_all_acknowledged(&mut self) {
+        self.tcb.rcv.acknowledged_all();
+        self.ack_refused = false;
+    }
+}

@@ -1,0 +1,140 @@
+//! The replica half: client connections to the targets, which carry what was captured.
+//!
+//! A session's events come in through the capture half's [`Sink`](crate::capture::sink::Sink)
+//! (`feed`), answers of the target through [`Replicas::response`] (`receive`), time through
+//! [`Replicas::poll`] (`timers`). Segments leave through [`Egress`] (`send`); what is lost on the
+//! way is sent again by `retransmit`. `gate` decides when a turn may go, `turns` settles each as
+//! replayed or lost, `connection` opens and ends connections, `address` finds the client addresses
+//! that the targets see. This half knows no mirror.
+//!
+//! What always holds: a byte that is sent was captured, and goes out under the sequence number it
+//! had in production; every turn of every replica is settled once, with its bytes; somebody looks
+//! again at whatever waits.
+
+mod address;
+mod connection;
+pub(crate) mod data;
+mod feed;
+pub(crate) mod gate;
+mod receive;
+mod retransmit;
+mod send;
+mod timers;
+mod turns;
+
+pub(crate) use feed::Door;
+
+use crate::core::Egress;
+use crate::counters::TargetCounters;
+use crate::ledger::Ledger;
+use crate::params::Params;
+use crate::slab::{NIL, Slab};
+use crate::slots::Slots;
+use crate::table::FlowTable;
+use crate::tcp::sack::Scoreboard;
+use crate::wheel::Wheel;
+use data::{Feed, Replica, Seg, Turn};
+use std::sync::Arc;
+use wire::io::Payload;
+use wire::{Endpoint, Flow, Nanos};
+
+/// Connections a core has room for, unless it has more sessions than that: a thousand copies of a
+/// million sessions are no plan. Copies beyond count as lost for [`crate::Loss::NoAddress`].
+const MAX_REPLICAS: usize = 1 << 22;
+
+/// See the module's documentation.
+pub(crate) struct Replicas<P> {
+    params: Arc<Params>,
+    pub ledger: Ledger,
+    /// For each session, by its id in the capture half, what its replicas are fed with.
+    pub feeds: Vec<Feed>,
+    pub replicas: Slab<Replica>,
+    pub segs: Slab<Seg<P>>,
+    /// Segments that the capture half holds: they count like those here.
+    pub reserved: usize,
+    pub turns: Slab<Turn>,
+    /// Scoreboards of replicas that recover from a loss.
+    pub boards: Slab<Scoreboard>,
+    /// Target-side flow, client to target, to replica.
+    pub connections: FlowTable,
+    pub timers: Wheel,
+    pub slots: Vec<Slots>,
+    /// Replicas that are not done.
+    pub active: usize,
+}
+
+impl<P: Payload> Replicas<P> {
+    pub fn new(params: &Arc<Params>, now: Nanos) -> Self {
+        let copies = usize::from(params.copies.max(1));
+        let replicas = params
+            .max_sessions
+            .saturating_mul(copies)
+            .min(MAX_REPLICAS.max(params.max_sessions));
+        let slots = params
+            .pool
+            .iter()
+            .map(|s| Slots::new(*s, params.seed))
+            .collect();
+        Self {
+            params: Arc::clone(params),
+            ledger: Ledger::new(params.transfers.len(), params.copies),
+            feeds: Vec::with_capacity(params.max_sessions),
+            replicas: Slab::new(replicas),
+            segs: Slab::new(params.max_segments),
+            reserved: 0,
+            // Every unsettled turn but the newest of a session holds a segment.
+            turns: Slab::new(params.max_segments.saturating_add(params.max_sessions)),
+            boards: Slab::new((replicas / 16).max(64)),
+            connections: FlowTable::new(replicas, params.seed.rotate_left(32)),
+            timers: Wheel::new(replicas, now),
+            slots,
+            active: 0,
+        }
+    }
+
+    /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
+    pub fn poll(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {
+        let mut fired = 0;
+        while fired < budget
+            && let Some(rid) = self.timers.pop(now)
+        {
+            fired += 1;
+            self.on_timer(now, rid, tx);
+        }
+        fired
+    }
+
+    /// Captured segments that are held, by either half.
+    pub fn held_segments(&self) -> usize {
+        self.segs.len() + self.reserved
+    }
+
+    /// The target of a replica.
+    pub fn target(&self, transfer: u16) -> Endpoint {
+        self.params.transfers[usize::from(transfer)].to
+    }
+
+    pub fn by_flow(&self, flow: &Flow) -> Option<u32> {
+        let (replicas, transfers) = (&self.replicas, &self.params.transfers);
+        self.connections.get(flow, |id| {
+            let r = &replicas[id];
+            r.flow(transfers[usize::from(r.transfer)].to)
+        })
+    }
+
+    /// What is counted about the replica's target.
+    #[inline]
+    fn count(&mut self, rid: u32) -> &mut TargetCounters {
+        self.ledger.target(self.replicas[rid].transfer)
+    }
+
+    /// Calls `f` with each replica of a session.
+    fn for_each(&mut self, sid: u32, mut f: impl FnMut(&mut Self, u32)) {
+        let mut rid = self.feeds[sid as usize].first_replica;
+        while rid != NIL {
+            let next = self.replicas[rid].next;
+            f(self, rid);
+            rid = next;
+        }
+    }
+}

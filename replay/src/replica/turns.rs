@@ -1,0 +1,215 @@
+//! How a replica's turns end: every turn is settled once, as replayed or as lost, with its bytes.
+
+use super::Replicas;
+use crate::core::Egress;
+use crate::counters::Loss;
+use crate::ledger::Amount;
+use crate::pos::StreamPos;
+use crate::slab::NIL;
+use crate::tcp::State;
+use wire::io::Payload;
+use wire::{Nanos, Seq};
+
+use super::data::on_wire;
+
+impl<P: Payload> Replicas<P> {
+    /// The target has acknowledged everything below `upto`.
+    pub(super) fn settle_bytes(&mut self, rid: u32, upto: Seq) {
+        let r = &self.replicas[rid];
+        if r.turn == NIL {
+            return;
+        }
+        let newest = self.feeds[r.session as usize].turns.tail;
+        // The acknowledgment may cover our FIN, which is no byte.
+        let upto = r.place(upto).min(self.turns[newest].end);
+        let bytes = upto.since(r.settled);
+        self.ledger.replayed(r.transfer, Amount::bytes(bytes));
+        self.replicas[rid].settled += bytes;
+        self.settle_replayed(rid);
+    }
+
+    /// Counts the turns that are complete and acknowledged to their last byte.
+    pub(super) fn settle_replayed(&mut self, rid: u32) {
+        loop {
+            let r = &self.replicas[rid];
+            let id = r.turn;
+            if id == NIL {
+                break;
+            }
+            let t = &self.turns[id];
+            if !t.closed || t.broken.is_some() || r.settled < t.end {
+                break;
+            }
+            self.ledger.replayed(r.transfer, Amount::new(1, 0));
+            self.leave_turn(rid, id);
+        }
+        let sid = self.replicas[rid].session;
+        self.free_turns(sid);
+    }
+
+    /// The replica is through with its oldest turn.
+    fn leave_turn(&mut self, rid: u32, id: u32) {
+        let t = &mut self.turns[id];
+        t.open_for -= 1;
+        let next = t.next;
+        self.replicas[rid].turn = next;
+        if next != NIL {
+            // One acknowledgment may cover the end of a turn and the beginning of the next.
+            let r = &mut self.replicas[rid];
+            r.settled = r.settled.max(self.turns[next].start);
+        }
+    }
+
+    /// Gives up every unsettled turn of the replica up to number `last`, and the segments that
+    /// belong to them.
+    pub(super) fn lose_through(&mut self, rid: u32, last: u32, reason: Loss) {
+        loop {
+            let r = &self.replicas[rid];
+            let id = r.turn;
+            if id == NIL || self.turns[id].number > last {
+                break;
+            }
+            let t = &self.turns[id];
+            let (rest, closed) = (t.end.since(r.settled), t.closed);
+            let reason = t.broken.unwrap_or(reason);
+            self.ledger.lost(r.transfer, Amount::new(1, rest), reason);
+            if !closed {
+                self.replicas[rid].dropping = Some(reason);
+            }
+            self.leave_turn(rid, id);
+        }
+        self.skip_segments(rid, last);
+        let sid = self.replicas[rid].session;
+        self.free_turns(sid);
+    }
+
+    fn skip_segments(&mut self, rid: u32, last: u32) {
+        let sid = self.replicas[rid].session;
+        let mut at = self.replicas[rid].una;
+        while at != NIL && self.segs[at].turn_number <= last {
+            self.segs[at].holders -= 1;
+            at = self.segs[at].next;
+        }
+        self.replicas[rid].una = at;
+        let nxt = self.replicas[rid].nxt;
+        if nxt == NIL || self.segs[nxt].turn_number <= last {
+            self.replicas[rid].nxt = at;
+        }
+        self.free_segments(sid);
+    }
+
+    /// Lets go of the segments that the target has acknowledged up to `upto`.
+    pub(super) fn release_acknowledged(&mut self, rid: u32, upto: Seq) {
+        let r = &self.replicas[rid];
+        let (sid, mut at, upto) = (r.session, r.una, r.place(upto));
+        let mut passed_nxt = false;
+        while at != NIL && self.segs[at].end() <= upto {
+            passed_nxt |= at == self.replicas[rid].nxt;
+            self.segs[at].holders -= 1;
+            at = self.segs[at].next;
+        }
+        let r = &mut self.replicas[rid];
+        r.una = at;
+        if passed_nxt {
+            r.nxt = at;
+        }
+        self.free_segments(sid);
+    }
+
+    fn free_segments(&mut self, sid: u32) {
+        let feed = &mut self.feeds[sid as usize];
+        loop {
+            let id = feed.segs.head;
+            if id == NIL || self.segs[id].holders > 0 {
+                return;
+            }
+            let seg = &mut self.segs[id];
+            seg.payload = None;
+            feed.held -= seg.len;
+            feed.segs.head = seg.next;
+            if seg.next == NIL {
+                feed.segs.tail = NIL;
+            }
+            self.segs.free(id);
+        }
+    }
+
+    /// Frees turns at the front that every replica has settled.
+    pub(super) fn free_turns(&mut self, sid: u32) {
+        let feed = &mut self.feeds[sid as usize];
+        loop {
+            let id = feed.turns.head;
+            if id == NIL || self.turns[id].open_for > 0 || !self.turns[id].closed {
+                return;
+            }
+            feed.turns.head = self.turns[id].next;
+            if feed.turns.head == NIL {
+                feed.turns.tail = NIL;
+            }
+            self.turns.free(id);
+        }
+    }
+
+    /// Part of turn `number`, which begins at `start`, was not captured. A replica that has begun
+    /// to send it cannot finish it: its connection is given up. One that has not will skip it when
+    /// it comes to it.
+    pub(super) fn break_turn(&mut self, rid: u32, number: u32, start: StreamPos, reason: Loss) {
+        let r = &mut self.replicas[rid];
+        let unsent = r.tcb.snd_max.le(on_wire(start));
+        if r.tcb.state.is_synchronized() && r.released == number + 1 && unsent {
+            // The gate has let it through, but no byte of it found room in the windows: what is on
+            // the way is not lost with it.
+            r.released = number;
+            return;
+        }
+        if r.released > number {
+            r.abort_pending = r.tcb.state != State::Closed;
+            self.lose_through(rid, number, reason);
+        }
+    }
+
+    /// Turns that were on the way are lost with the connection.
+    pub(super) fn lose_released(&mut self, rid: u32, reason: Loss) {
+        let released = self.replicas[rid].released;
+        if released > 0 {
+            self.lose_through(rid, released - 1, reason);
+        }
+    }
+
+    /// Loses a turn that was not captured whole and that nothing was sent of.
+    pub(super) fn skip_broken(&mut self, rid: u32, number: u32, reason: Loss) {
+        self.lose_through(rid, number, reason);
+        let r = &mut self.replicas[rid];
+        // Nobody answers a turn that nobody was asked; the one before it, if there was one, may
+        // still be answered.
+        r.gate_free |= r.released == 0;
+    }
+
+    /// The turn that the connection was opened for is lost.
+    pub(super) fn lose_connecting(&mut self, rid: u32, reason: Loss) {
+        let nxt = self.replicas[rid].nxt;
+        if nxt != NIL {
+            let number = self.segs[nxt].turn_number;
+            self.lose_through(rid, number, reason);
+            // Nobody answers a turn that nobody was asked.
+            self.replicas[rid].gate_free = true;
+        }
+    }
+
+    /// Everything the session said is replayed or given up: the replica's address is free again.
+    pub(super) fn finish(&mut self, now: Nanos, rid: u32, in_order: bool, tx: &mut impl Egress<P>) {
+        if self.replicas[rid].done {
+            return;
+        }
+        self.disconnected(rid);
+        let r = &mut self.replicas[rid];
+        r.done = true;
+        let (local, transfer) = (r.local, r.transfer);
+        let flow = r.flow(self.params.transfers[usize::from(transfer)].to);
+        self.connections.remove(rid, &flow);
+        self.timers.cancel(rid);
+        self.free_address(now, transfer, &local, tx);
+        self.count(rid).replayed_sessions += u64::from(in_order);
+        self.active -= 1;
+    }
+}
