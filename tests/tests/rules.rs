@@ -307,9 +307,9 @@ fn modules_say_what_they_are_for_and_stay_short() {
 }
 
 #[test]
-fn the_readme_explains_every_reason_a_report_can_give() {
+fn every_reason_a_report_can_give_is_explained() {
     let root = workspace();
-    let readme = read(&root.join("README.md"));
+    let page = read(&root.join("docs/report.md"));
     let mut names = Vec::new();
     for (file, before) in [
         ("replay/src/counters.rs", " = \""),
@@ -332,17 +332,20 @@ fn the_readme_explains_every_reason_a_report_can_give() {
     assert!(names.len() > 30, "only {names:?} were found");
     let missing: Vec<_> = names
         .iter()
-        .filter(|n| !readme.contains(&format!("`{n}`")))
+        .filter(|n| !page.contains(&format!("`{n}`")))
         .collect();
-    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "docs/report.md does not explain {missing:?}"
+    );
 }
 
 #[test]
-fn the_readme_explains_every_field_of_the_report() {
+fn every_field_of_the_report_is_explained() {
     let root = workspace();
-    let readme = read(&root.join("README.md"));
+    let page = read(&root.join("docs/report.md"));
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let explained: BTreeSet<&str> = readme.split(|c| !is_name(c)).collect();
+    let explained: BTreeSet<&str> = page.split(|c| !is_name(c)).collect();
     let source = read(&root.join("engine/src/report.rs"));
     let fields: BTreeSet<&str> = source
         .split("\":")
@@ -352,7 +355,10 @@ fn the_readme_explains_every_field_of_the_report() {
         .collect();
     assert!(fields.len() > 50, "only {fields:?} were found");
     let missing: Vec<_> = fields.difference(&explained).collect();
-    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "docs/report.md does not explain {missing:?}"
+    );
 }
 
 #[test]
