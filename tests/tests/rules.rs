@@ -1,6 +1,6 @@
 //! The rules of the sources that no compiler checks: who may depend on whom, where `unsafe` may
-//! stand, what the pure crates must not know, how long files may be. Those of the documents
-//! stand in a module of their own.
+//! stand, what the pure crates must not know, how long files and comments may be. Those of the
+//! documents stand in a module of their own.
 //!
 //! Sources are read as they are in the workspace; what is in comments and strings is no code.
 #![cfg(feature = "lab")]
@@ -22,6 +22,9 @@ const PURE: [&str; 4] = ["wire", "link", "replay", "config"];
 
 /// Lines that a source file may have at most.
 const MAX_LINES: usize = 600;
+
+/// Columns that a comment may have at most, from its slashes on.
+const MAX_COMMENT: usize = 100;
 
 /// Each crate, and the crates of this workspace that it may use in what it ships.
 const MAY_USE: [(&str, &[&str]); 9] = [
@@ -321,6 +324,43 @@ fn a_line_too_many_is_found() {
         is_within("a", "line\nline\nlast", 2),
         Err("a: 3 lines, and 2 are the limit".into())
     );
+}
+
+/// Comment lines that are too long: their numbers. Indentation does not count.
+fn long_comments(source: &str) -> Vec<usize> {
+    let is_long = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("//") && line.chars().count() > MAX_COMMENT
+    };
+    (1..)
+        .zip(source.lines())
+        .filter(|(_, line)| is_long(line))
+        .map(|(n, _)| n)
+        .collect()
+}
+
+#[test]
+fn comments_wrap() {
+    let root = workspace();
+    let mut looked_at = 0;
+    for path in files(&root, "rs") {
+        let lines = long_comments(&read(&path));
+        assert!(
+            lines.is_empty(),
+            "{}: comments of more than {MAX_COMMENT} columns in lines {lines:?}",
+            path.display()
+        );
+        looked_at += 1;
+    }
+    assert!(looked_at > 50, "only {looked_at} files were looked at");
+}
+
+#[test]
+fn a_long_comment_is_found_and_long_code_is_not() {
+    let fits = format!("    //{}", "é".repeat(MAX_COMMENT - 2));
+    let code = format!("let a = \"//{}\";", "b".repeat(MAX_COMMENT));
+    let source = format!("{fits}\n{code}\n{fits}c\n/{fits}\n///{}", "d".repeat(98));
+    assert_eq!(long_comments(&source), [3, 5]);
 }
 
 #[test]
