@@ -32,6 +32,7 @@ install -D -m 644 -t "$root/lib/systemd/system" packaging/systemd/*.service
 install -D -m 640 examples/replay.toml "$root/etc/replay/replay.toml"
 install -D -m 640 examples/intercept.toml "$root/etc/replay/intercept.toml"
 install -D -m 644 -t "$root/usr/share/doc/$NAME" README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md
+install -D -m 644 -t "$root/usr/share/doc/$NAME/docs" docs/*.md
 install -D -m 644 -t "$root/usr/share/doc/$NAME/examples" examples/*.toml
 install -D -m 644 -t "$root/usr/share/doc/$NAME/packaging" packaging/README.md
 install -D -m 644 LICENSE "$root/usr/share/doc/$NAME/copyright"

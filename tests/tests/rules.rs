@@ -1,6 +1,6 @@
 //! The rules of the sources that no compiler checks: who may depend on whom, where `unsafe` may
-//! stand, what the pure crates must not know, and that the documents name every reason a report can
-//! give.
+//! stand, what the pure crates must not know, how long files and comments may be. Those of the
+//! documents stand in a module of their own.
 //!
 //! Sources are read as they are in the workspace; what is in comments and strings is no code.
 #![cfg(feature = "lab")]
@@ -9,6 +9,9 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on is to fail there"
 )]
+
+#[path = "rules/documents.rs"]
+mod documents;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,6 +22,9 @@ const PURE: [&str; 4] = ["wire", "link", "replay", "config"];
 
 /// Lines that a source file may have at most.
 const MAX_LINES: usize = 600;
+
+/// Columns that a comment may have at most, from its slashes on.
+const MAX_COMMENT: usize = 100;
 
 /// Each crate, and the crates of this workspace that it may use in what it ships.
 const MAY_USE: [(&str, &[&str]); 9] = [
@@ -296,81 +302,65 @@ fn modules_say_what_they_are_for_and_stay_short() {
             );
         }
         for path in files(&root.join(&member), "rs") {
-            let lines = read(&path).lines().count();
-            assert!(
-                lines <= MAX_LINES,
-                "{}: {lines} lines, and {MAX_LINES} are the limit",
-                path.display()
-            );
+            is_within(&path.display().to_string(), &read(&path), MAX_LINES)
+                .unwrap_or_else(|e| panic!("{e}"));
         }
     }
 }
 
-#[test]
-fn the_readme_explains_every_reason_a_report_can_give() {
-    let root = workspace();
-    let readme = read(&root.join("README.md"));
-    let mut names = Vec::new();
-    for (file, before) in [
-        ("replay/src/counters.rs", " = \""),
-        ("wire/src/skip.rs", " => \""),
-        ("wire/src/defragment.rs", " => \""),
-    ] {
-        for line in read(&root.join(file)).lines() {
-            let Some((variant, rest)) = line.split_once(before) else {
-                continue;
-            };
-            let variant = variant.trim().trim_start_matches("Self::");
-            let is_name = variant.chars().all(char::is_alphanumeric);
-            if let Some((name, ",")) = rest.split_once('"')
-                && is_name
-            {
-                names.push(name.to_owned());
-            }
-        }
+/// Whether a text has no more lines than that; else a sentence that says so.
+fn is_within(name: &str, text: &str, limit: usize) -> Result<(), String> {
+    let lines = text.lines().count();
+    if lines <= limit {
+        return Ok(());
     }
-    assert!(names.len() > 30, "only {names:?} were found");
-    let missing: Vec<_> = names
-        .iter()
-        .filter(|n| !readme.contains(&format!("`{n}`")))
-        .collect();
-    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+    Err(format!("{name}: {lines} lines, and {limit} are the limit"))
 }
 
 #[test]
-fn the_readme_explains_every_field_of_the_report() {
-    let root = workspace();
-    let readme = read(&root.join("README.md"));
-    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let explained: BTreeSet<&str> = readme.split(|c| !is_name(c)).collect();
-    let source = read(&root.join("engine/src/report.rs"));
-    let fields: BTreeSet<&str> = source
-        .split("\":")
-        .filter_map(|before| before.rsplit_once('"'))
-        .map(|(_, name)| name)
-        .filter(|name| !name.is_empty() && name.chars().all(is_name))
-        .collect();
-    assert!(fields.len() > 50, "only {fields:?} were found");
-    let missing: Vec<_> = fields.difference(&explained).collect();
-    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+fn a_line_too_many_is_found() {
+    assert_eq!(is_within("a", "line\nlast", 2), Ok(()));
+    assert_eq!(
+        is_within("a", "line\nline\nlast", 2),
+        Err("a: 3 lines, and 2 are the limit".into())
+    );
+}
+
+/// Comment lines that are too long: their numbers. Indentation does not count.
+fn long_comments(source: &str) -> Vec<usize> {
+    let is_long = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("//") && line.chars().count() > MAX_COMMENT
+    };
+    (1..)
+        .zip(source.lines())
+        .filter(|(_, line)| is_long(line))
+        .map(|(n, _)| n)
+        .collect()
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn comments_wrap() {
     let root = workspace();
-    let mut followed = 0;
-    for path in files(&root, "md") {
-        for part in read(&path).split("](").skip(1) {
-            let link = part.split([')', '#']).next().unwrap();
-            if link.is_empty() || link.contains("://") {
-                continue;
-            }
-            let to = path.parent().unwrap().join(link);
-            assert!(to.exists(), "{}: there is no {link}", path.display());
-            followed += 1;
-        }
+    let mut looked_at = 0;
+    for path in files(&root, "rs") {
+        let lines = long_comments(&read(&path));
+        assert!(
+            lines.is_empty(),
+            "{}: comments of more than {MAX_COMMENT} columns in lines {lines:?}",
+            path.display()
+        );
+        looked_at += 1;
     }
-    assert!(followed > 5, "only {followed} links were found");
+    assert!(looked_at > 50, "only {looked_at} files were looked at");
+}
+
+#[test]
+fn a_long_comment_is_found_and_long_code_is_not() {
+    let fits = format!("    //{}", "é".repeat(MAX_COMMENT - 2));
+    let code = format!("let a = \"//{}\";", "b".repeat(MAX_COMMENT));
+    let source = format!("{fits}\n{code}\n{fits}c\n/{fits}\n///{}", "d".repeat(98));
+    assert_eq!(long_comments(&source), [3, 5]);
 }
 
 #[test]
