@@ -54,12 +54,13 @@ fn raw(bytes: &[u8]) -> u64 {
         even += w & 0xffff_ffff;
         odd += w >> 32;
     }
-    let mut last = [0u8; 8];
-    for (d, s) in last.iter_mut().zip(tail) {
-        *d = *s;
-    }
-    let w = u64::from_le_bytes(last);
-    even + odd + (w & 0xffff_ffff) + (w >> 32)
+    // What is left is shorter than eight bytes: at most one word of each size.
+    let (four, tail) = tail.as_chunks::<4>();
+    let (two, one) = tail.as_chunks::<2>();
+    let four = four.first().map_or(0, |w| u32::from_le_bytes(*w));
+    let two = two.first().map_or(0, |w| u16::from_le_bytes(*w));
+    let one = one.first().map_or(0, |b| *b);
+    even + odd + u64::from(four) + u64::from(two) + u64::from(one)
 }
 
 impl Sum {
