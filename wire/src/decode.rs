@@ -265,6 +265,14 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                     None => return Err(Skip::BadLength),
                 };
                 end = end.min(stated);
+                // A tunnel's outer header was verified by whoever sent its packets on to here.
+                let counts = ip.protocol == protocol::TCP || ip.fragment.is_some();
+                if counts
+                    && rules.verify.is_some()
+                    && !verify::header_is_sound(bytes.get(ip_at..at).unwrap_or(&[]))
+                {
+                    return Err(Skip::BadChecksum);
+                }
                 if let Some((ident, offset, more)) = ip.fragment {
                     let (src, dst) = addresses(here)?;
                     return Ok(Stop::Fragment(Fragment {
@@ -291,9 +299,6 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                         if let Some(passes) = rules.verify
                             && !ip.readdressed
                         {
-                            if !verify::header_is_sound(bytes.get(ip_at..at).unwrap_or(&[])) {
-                                return Err(Skip::BadChecksum);
-                            }
                             // Of a tunnel the driver may know the outer checksum alone.
                             let known = if depth == 0 {
                                 rules.known

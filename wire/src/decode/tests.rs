@@ -189,6 +189,9 @@ fn fragments_are_named_with_what_reassembly_needs() {
     f[18..20].copy_from_slice(&[0x12, 0x34]);
     f[20] = 0x20;
     f[21] = 5;
+    assert_eq!(checked(&f, f.len()), Err(Skip::BadChecksum));
+    assert_eq!(fragment(&f, f.len()), None);
+    f[24..26].fill(0);
     assert_eq!(checked(&f, f.len()), Err(Skip::Fragment));
     let got = fragment(&f, f.len()).unwrap();
     let want = Fragment {
@@ -330,6 +333,7 @@ fn a_scope_is_that_of_the_networks_around_a_segment() {
     // Parts of a datagram are in it, and what was reassembled from them stays in it.
     let mut part = [&f[..12], &tag(0x81, 0, 5), &f[12..]].concat();
     part[24] = 0x20;
+    part[28..30].fill(0);
     let named = fragment(&part, part.len()).unwrap();
     assert_eq!(named.scope, scope(&[tag(0x81, 0, 5)]));
     let options = MirrorOptions::default().reassembled(named.scope);
