@@ -351,6 +351,8 @@ fn first_parts_without_a_whole_header_do_not_matter() {
                 b[18..20].copy_from_slice(&(i as u16).to_be_bytes());
                 b[20..22]
                     .copy_from_slice(&((at / 8) as u16 | u16::from(at < 40) << 13).to_be_bytes());
+                // Left to hardware.
+                b[24..26].fill(0);
                 b.extend(&f[34 + at..34 + end]);
                 b
             })
