@@ -181,7 +181,8 @@ impl Mbuf {
         }
     }
 
-    /// See [`wire::io::Frame::checksum`]. Drivers say nothing unless their port was asked to verify.
+    /// See [`wire::io::Frame::checksum`]. Drivers say nothing unless their port was asked to
+    /// verify.
     #[inline]
     pub fn checksum(&self) -> Checksum {
         // SAFETY: we own the metadata.

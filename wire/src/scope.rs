@@ -18,8 +18,8 @@ pub enum Network {
     Vlan(u16),
     /// A virtual network or service instance, 24 bits: VXLAN's or GENEVE's VNI, an I-SID.
     Virtual(u32),
-    /// A GRE key, 32 bits (RFC 2890). NVGRE's has a flow identifier in its last 8 bits; it is the
-    /// same in all packets of one direction (RFC 7637 section 3.2).
+    /// A GRE key, 32 bits (RFC 2890). NVGRE's has in its last 8 bits what is chosen for each flow
+    /// (RFC 7637 section 3.2), so it may differ by direction.
     Key(u32),
 }
 
@@ -47,9 +47,10 @@ mod tests {
 
     #[test]
     fn networks_differ_and_their_order_counts() {
-        let mut all: Vec<u32> = (0..4096).map(|id| fold(0, Network::Vlan(id))).collect();
-        all.extend((0..4096).map(|id| fold(0, Network::Virtual(id))));
-        all.extend((0..4096).map(|key| fold(0, Network::Key(key))));
+        let n: u16 = if cfg!(miri) { 64 } else { 4096 };
+        let mut all: Vec<u32> = (0..n).map(|id| fold(0, Network::Vlan(id))).collect();
+        all.extend((0..n).map(|id| fold(0, Network::Virtual(id.into()))));
+        all.extend((0..n).map(|key| fold(0, Network::Key(key.into()))));
         all.extend(
             (1..64).flat_map(|a| {
                 (1..64).map(move |b| fold(fold(0, Network::Vlan(a)), Network::Vlan(b)))

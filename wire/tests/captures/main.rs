@@ -72,6 +72,8 @@ struct Streams {
     used: usize,
     /// Who opened connections: flows with a SYN that acknowledges nothing.
     opened: HashSet<Flow>,
+    /// The scope of each flow.
+    scopes: HashMap<Flow, u32>,
 }
 
 fn streams(data: &[u8], verify_checksums: bool) -> Streams {
@@ -94,6 +96,8 @@ fn streams(data: &[u8], verify_checksums: bool) -> Streams {
         };
         assert!(p.captured <= p.head.payload_len as usize && p.captured <= original_len);
         s.used += 1;
+        let scope = *s.scopes.entry(p.head.flow).or_insert(p.scope);
+        assert_eq!(p.scope, scope, "{} changes its network", p.head.flow);
         let list = s.connections.entry(p.head.flow).or_default();
         if p.head.flags.has(Flags::SYN) {
             if !p.head.flags.has(Flags::ACK) {
@@ -129,12 +133,25 @@ fn clients_said_what_the_manifest_says() {
     let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let (mut good, mut swapped, mut corrupted, mut bad) = (0, 0, 0, Vec::new());
+    let mut scoped = 0;
     for file in manifest.as_array().unwrap() {
         let name = file["file"].as_str().unwrap();
         let data = std::fs::read(folder.join(name)).unwrap();
         let mut s = streams(&data, true);
         let mut unverified = streams(&data, false);
         println!("{name}: {} segments, skipped {:?}", s.used, s.skipped);
+        let tagged = file["encapsulation"].as_array().unwrap().iter();
+        let tagged = |names: [&str; 4]| {
+            let mut all = tagged.clone().filter_map(|e| e.as_str());
+            all.any(|e| names.iter().any(|n| e.contains(n)))
+        };
+        if s.scopes.values().any(|scope| *scope != 0) {
+            assert!(
+                tagged(["vlan", "vxlan", "geneve", "gre"]),
+                "{name} has no network"
+            );
+            scoped += 1;
+        }
         let wanted = file["streams"].as_array().unwrap().iter();
         for w in wanted.filter(|w| w["syn"] == true && w["complete"] == true) {
             let end =
@@ -212,6 +229,7 @@ fn clients_said_what_the_manifest_says() {
     );
     assert!(good > 0, "the manifest names no complete stream");
     assert_eq!(corrupted, CORRUPT.len());
+    assert!(scoped > 0, "no capture has VLANs");
 }
 
 /// Every way of damaging real frames that is cheap to try: cut at each length, and each byte of the
