@@ -335,6 +335,26 @@ fn fragments_are_replayed_as_what_they_were() {
     }
 }
 
+/// Damage that a mirror port let through, with the frame that came after it.
+#[test]
+fn damaged_frames_are_counted_and_what_is_sent_again_is_used() {
+    for v6 in [false, true] {
+        let sound = session(v6);
+        let mut frames = vec![];
+        for f in &sound {
+            let mut damaged = f.clone();
+            *damaged.last_mut().unwrap() ^= 0x40;
+            frames.extend([damaged, f.clone()]);
+        }
+        let got = replay(&frames, 80, 1, v6);
+        assert_same(&got, &replay(&sound, 80, 1, v6), "");
+        assert_eq!(
+            got.number("mirror.dropped.bad_checksum"),
+            sound.len() as u64
+        );
+    }
+}
+
 #[test]
 fn first_parts_without_a_whole_header_do_not_matter() {
     let frames = session(false);
