@@ -51,6 +51,16 @@ pub struct Replay {
 pub struct Mirror {
     /// Ports or a file.
     pub source: Source,
+    /// UDP destination ports behind which an IP packet follows at once, none 0, none twice; at most
+    /// [`Mirror::MAX_UDP_PORTS`].
+    pub ip_in_udp: Vec<u16>,
+    /// Frames with a wrong checksum are dropped as damaged.
+    pub verify_checksums: bool,
+}
+
+impl Mirror {
+    /// Most ports in `ip_in_udp`.
+    pub const MAX_UDP_PORTS: usize = 8;
 }
 
 /// A mirror's source: `mirror.ports` or `mirror.file`.

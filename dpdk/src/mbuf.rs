@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use wire::Nanos;
+use wire::io::Checksum;
 
 /// One frame, in one segment or a chain of them.
 ///
@@ -180,6 +181,39 @@ impl Mbuf {
         }
     }
 
+    /// See [`wire::io::Frame::checksum`]. Drivers say nothing unless their port was asked to
+    /// verify.
+    #[inline]
+    pub fn checksum(&self) -> Checksum {
+        // SAFETY: we own the metadata.
+        known(unsafe { raw::ol_flags(self.ptr()) })
+    }
+
+    /// Forgets what [`Mbuf::checksum`] says: it was about another frame.
+    pub(crate) fn forget_checksum(&mut self) {
+        let m = self.ptr();
+        // SAFETY: we own the metadata; the flags tell nothing of buffers.
+        unsafe {
+            let flags = raw::ol_flags(m) & !dpdk_sys::SHIM_MBUF_F_RX_L4_CKSUM_MASK;
+            raw::set_ol_flags(m, flags);
+        }
+    }
+
+    /// See [`wire::io::Frame::visit_rest`].
+    pub fn visit_rest(&self, visit: &mut dyn FnMut(&[u8])) {
+        // SAFETY: we own the metadata.
+        let mut next = unsafe { raw::next(self.ptr()) };
+        while !next.is_null() {
+            // SAFETY: a segment of a chain that is ours, with initialised bytes inside its buffer.
+            // Nobody writes them while `self` is borrowed, as with the first segment's.
+            unsafe {
+                let data = raw::buf_addr(next).add(raw::data_off(next).into());
+                visit(std::slice::from_raw_parts(data, raw::data_len(next).into()));
+                next = raw::next(next);
+            }
+        }
+    }
+
     /// See [`wire::io::Frame::captured_at`]. The field is the one that net_pcap fills, in
     /// microseconds since the epoch; other drivers leave it alone, since their timestamps are
     /// never asked for.
@@ -276,8 +310,31 @@ impl wire::io::Frame for Mbuf {
     }
 
     #[inline]
+    fn checksum(&self) -> Checksum {
+        self.checksum()
+    }
+
+    fn visit_rest(&self, visit: &mut dyn FnMut(&[u8])) -> bool {
+        self.visit_rest(visit);
+        true
+    }
+
+    #[inline]
     fn into_payload(self, range: Range<usize>) -> Payload {
         self.into_payload(range)
+    }
+}
+
+/// What offload flags say of the TCP checksum (rte_mbuf_core.h, `RTE_MBUF_F_RX_L4_CKSUM_*`).
+#[inline]
+fn known(flags: u64) -> Checksum {
+    match flags & dpdk_sys::SHIM_MBUF_F_RX_L4_CKSUM_MASK {
+        // "None": not in the packet, but the data is whole, as between virtual machines.
+        dpdk_sys::SHIM_MBUF_F_RX_L4_CKSUM_GOOD | dpdk_sys::SHIM_MBUF_F_RX_L4_CKSUM_NONE => {
+            Checksum::Good
+        }
+        dpdk_sys::SHIM_MBUF_F_RX_L4_CKSUM_BAD => Checksum::Bad,
+        _ => Checksum::Unknown,
     }
 }
 
@@ -305,5 +362,25 @@ pub(crate) fn find_timestamp() {
     if fits && (0..64).contains(&bit) {
         TIMESTAMP_OFFSET.store(offset, Ordering::Relaxed);
         TIMESTAMP_FLAG.store(1 << bit, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_tell_what_a_driver_knows() {
+        // Bits 3 and 8, among others.
+        let others = !(1 << 3 | 1 << 8);
+        for (bits, want) in [
+            (0, Checksum::Unknown),
+            (1 << 3, Checksum::Bad),
+            (1 << 8, Checksum::Good),
+            (1 << 3 | 1 << 8, Checksum::Good),
+        ] {
+            assert_eq!(known(bits), want);
+            assert_eq!(known(bits | others), want);
+        }
     }
 }

@@ -162,6 +162,8 @@ impl Reassembly {
         };
         let parts = datagram.count_parts() as u64;
         datagram.clear_marks();
+        // A NIC may have judged the first part as if it were all.
+        datagram.forget_checksum();
         let most = MAX_DATAGRAM
             + if part.src.is_v4() {
                 0
@@ -330,6 +332,14 @@ fn strip(frame: &mut Mbuf, part: &Fragment) -> Result<usize, FragmentDrop> {
     Ok(l3_len)
 }
 
+/// Makes an address stand for the VLAN or virtual network as well, in which addresses may be used
+/// that are in use elsewhere, too.
+fn fold_scope(addr: &mut [u8], scope: u32) {
+    for (byte, s) in addr.iter_mut().zip(scope.to_be_bytes()) {
+        *byte ^= s;
+    }
+}
+
 /// The header that tells DPDK of a part.
 fn headers(part: &Fragment, l3_len: usize) -> Headers {
     let mut h = Headers([0; V6_HEADERS]);
@@ -348,6 +358,7 @@ fn headers(part: &Fragment, l3_len: usize) -> Headers {
         // RFC 791 section 3.2 tells datagrams apart by protocol, too; DPDK 22.11 does not look at
         // it. It looks at the addresses.
         b[12] ^= part.protocol;
+        fold_scope(&mut b[12..16], part.scope);
     } else {
         let fixed = ipv6::header(
             &part.src,
@@ -357,6 +368,7 @@ fn headers(part: &Fragment, l3_len: usize) -> Headers {
             part.len + 8,
         );
         b[..ipv6::HEADER_LEN].copy_from_slice(&fixed);
+        fold_scope(&mut b[8..12], part.scope);
         b[40] = part.protocol;
         b[42..44].copy_from_slice(&word(part.offset | usize::from(part.more)));
         b[44..48].copy_from_slice(&part.ident.to_be_bytes());

@@ -21,7 +21,7 @@ use replay::{Core, HashBy, Origin, Ownership, Params, Transfer};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use wire::decode::LinkType;
+use wire::decode::{LinkType, MirrorOptions, UdpPorts};
 use wire::defragment::MAX_PARTS;
 use wire::host::{Host, HostConfig, Route};
 use wire::{Addr, Endpoint, Nanos};
@@ -185,8 +185,14 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             job.worker.mirrors.push(queue);
         }
     }
+    let mirror_options = MirrorOptions {
+        verify_checksums: config.mirror.verify_checksums,
+        // As many fit as the configuration accepts.
+        ip_in_udp: UdpPorts::new(&config.mirror.ip_in_udp).unwrap_or_default(),
+        ..MirrorOptions::on(link_type)
+    };
     for job in &mut jobs {
-        job.worker.link_type = link_type;
+        job.worker.mirror_options = mirror_options;
     }
     if let Some(first) = jobs.first_mut() {
         first.player = player;

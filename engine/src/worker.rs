@@ -9,7 +9,9 @@ use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
 use replay::{Core, Counters, Ownership};
 use std::sync::Arc;
-use wire::decode::{Fragment, LinkType, Local, Packet, fragment_on, local, mirrored_on};
+use wire::decode::{
+    Fragment, Local, MirrorOptions, Packet, fragment_with, local_frame, mirrored_frame,
+};
 use wire::defragment::{Defragment, FragmentCounters, Insert, NoDefragment, datagram_hash};
 use wire::host::{FrameBuf, Kind};
 use wire::io::{BURST, Frame, Rx, Tx};
@@ -131,8 +133,8 @@ pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     pub index: u16,
     /// Its mirror queues.
     pub mirrors: Vec<R>,
-    /// How their frames begin.
-    pub link_type: LinkType,
+    /// How their frames are read.
+    pub mirror_options: MirrorOptions,
     /// Its queue of the replay port.
     pub replay: Option<R>,
     /// Its sessions.
@@ -164,7 +166,7 @@ where
         Self {
             index,
             mirrors: Vec::new(),
-            link_type: LinkType::Ethernet,
+            mirror_options: MirrorOptions::default(),
             replay: None,
             core,
             out,
@@ -183,7 +185,7 @@ where
         Worker {
             index: self.index,
             mirrors: self.mirrors,
-            link_type: self.link_type,
+            mirror_options: self.mirror_options,
             replay: self.replay,
             core: self.core,
             out: self.out,
@@ -232,7 +234,7 @@ where
             received += self.mirrors[i].rx_burst(&mut frames);
             // Filled where it is: what is collected would be moved, all of its room.
             let mut packets = ArrayVec::<_, BURST>::new();
-            let decoded = |f: &R::Frame| mirrored_on(self.link_type, f.bytes(), f.frame_len());
+            let decoded = |f: &R::Frame| mirrored_frame(&self.mirror_options, f);
             packets.extend(frames.iter().map(decoded));
             let mut owners = ArrayVec::<_, BURST>::new();
             owners.extend(packets.iter().map(|p| self.owner_of(p)));
@@ -249,7 +251,7 @@ where
     /// or to a counter.
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
-        let packet = mirrored_on(self.link_type, frame.bytes(), frame.frame_len());
+        let packet = mirrored_frame(&self.mirror_options, &frame);
         let owner = self.owner_of(&packet);
         self.decoded(now, &packet, owner, frame);
     }
@@ -278,7 +280,7 @@ where
         match packet {
             Ok(packet) => self.segment(now, packet, owner, frame),
             Err(Skip::Fragment) => {
-                let part = fragment_on(self.link_type, frame.bytes(), frame.frame_len());
+                let part = fragment_with(&self.mirror_options, frame.bytes(), frame.frame_len());
                 self.fragment(now, part, frame);
             }
             Err(skip) => self.counters.skipped[*skip as usize] += 1,
@@ -339,8 +341,8 @@ where
                     return;
                 }
             };
-            let (bytes, len) = (frame.bytes(), frame.frame_len());
-            match mirrored_on(LinkType::RawIp, bytes, len) {
+            let options = self.mirror_options.reassembled(part.scope);
+            match mirrored_frame(&options, &frame) {
                 Ok(packet) => {
                     let owner = self.mirror_owner(&packet.head);
                     return self.segment(now, &packet, owner, frame);
@@ -351,7 +353,8 @@ where
                     return;
                 }
             }
-            let Some(inner) = fragment_on(LinkType::RawIp, bytes, len) else {
+            let inner = fragment_with(&options, frame.bytes(), frame.frame_len());
+            let Some(inner) = inner else {
                 self.counters.skipped[Skip::Fragment as usize] += 1;
                 return;
             };
@@ -414,7 +417,7 @@ where
         let mut frames = std::mem::take(&mut self.frames);
         let received = rx.rx_burst(&mut frames);
         let mut seen = ArrayVec::<_, BURST>::new();
-        seen.extend(frames.iter().map(|f| local(f.bytes(), f.frame_len())));
+        seen.extend(frames.iter().map(local_frame));
         let segments = seen.iter().filter_map(|s| match s {
             Local::Tcp(packet) => Some(&packet.head.flow),
             _ => None,

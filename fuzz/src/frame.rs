@@ -1,11 +1,14 @@
 //! Any frame: decoded as a mirror and as a local port see it, and handed to the host. Offsets must
-//! lie inside, and what was decoded must survive being built and decoded again.
+//! lie inside, what was decoded must survive being built and decoded again, and verifying checksums
+//! must take away and change nothing else.
 use wire::Addr;
 use wire::build::{self, LinkHeader};
-use wire::decode::{self, LinkType, Local, Packet};
+use wire::decode::{self, LinkType, Local, MirrorOptions, Packet, Skip, UdpPorts};
 use wire::head::HeaderBuf;
 use wire::host::{FrameBuf, Host, HostConfig};
 
+/// The port that stands for configured ones.
+const IP_IN_UDP: u16 = 40_001;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 fn check(p: &Packet, bytes: &[u8], frame_len: usize) {
@@ -54,11 +57,23 @@ pub fn run(data: &[u8]) {
         LinkType::LinuxSll2,
     ];
     for link in links {
-        match decode::mirrored_on(link, bytes, frame_len) {
+        let verified = MirrorOptions {
+            ip_in_udp: UdpPorts::new(&[IP_IN_UDP]).unwrap_or_default(),
+            ..MirrorOptions::on(link)
+        };
+        // What the fuzzer changes has a wrong checksum nearly always.
+        let any = MirrorOptions {
+            verify_checksums: false,
+            ..verified
+        };
+        let decoded = decode::mirrored_with(&any, bytes, frame_len);
+        let sound = decode::mirrored_with(&verified, bytes, frame_len);
+        assert!(sound == decoded || sound == Err(Skip::BadChecksum));
+        match decoded {
             Ok(p) => check(&p, bytes, frame_len),
             Err(reason) => {
-                let f = decode::fragment_on(link, bytes, frame_len);
-                assert_eq!(f.is_some(), reason == decode::Skip::Fragment);
+                let f = decode::fragment_with(&any, bytes, frame_len);
+                assert_eq!(f.is_some(), reason == Skip::Fragment);
                 if let Some(f) = f {
                     assert!(f.ip_offset + f.ip_header_len + f.captured <= frame_len);
                 }

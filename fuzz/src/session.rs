@@ -256,6 +256,7 @@ pub fn run(data: &[u8]) {
                     payload_offset: 0,
                     captured,
                     depth: 0,
+                    scope: 0,
                 };
                 let _ = core.mirror(now, &packet, frame, &mut out);
             }
@@ -278,6 +279,7 @@ pub fn run(data: &[u8]) {
                     payload_offset: 0,
                     captured: 0,
                     depth: 0,
+                    scope: 0,
                 };
                 let _ = core.mirror(now, &packet, MemoryFrame::new(&[]), &mut out);
             }

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::Nanos;
 use wire::head::{HeaderBuf, MAX_HEADERS};
-use wire::io::{BURST, Frame, Payload, Rx, Tx, TxError};
+use wire::io::{BURST, Checksum, Frame, Payload, Rx, Tx, TxError};
 
 /// Longest buffer segment in bytes, as in an mbuf: offsets are 16 bits wide.
 pub const MAX_SEGMENT: usize = u16::MAX as usize;
@@ -31,6 +31,7 @@ pub struct MemoryFrame {
     data: Arc<Box<[u8]>>,
     rest: Option<Arc<MemoryFrame>>,
     captured_at: Option<Nanos>,
+    checksum: Checksum,
 }
 
 impl MemoryFrame {
@@ -53,6 +54,7 @@ impl MemoryFrame {
                 data,
                 rest,
                 captured_at: None,
+                checksum: Checksum::Unknown,
             }));
             end = start;
         }
@@ -60,6 +62,7 @@ impl MemoryFrame {
             data: Arc::new(Box::from(&bytes[..end])),
             rest,
             captured_at: None,
+            checksum: Checksum::Unknown,
         }
     }
 
@@ -67,6 +70,13 @@ impl MemoryFrame {
     #[must_use]
     pub fn captured_at(mut self, at: Nanos) -> Self {
         self.captured_at = Some(at);
+        self
+    }
+
+    /// The same frame from a driver that knows this of its checksum.
+    #[must_use]
+    pub fn with_checksum(mut self, known: Checksum) -> Self {
+        self.checksum = known;
         self
     }
 
@@ -123,6 +133,19 @@ impl Frame for MemoryFrame {
 
     fn captured_at(&self) -> Option<Nanos> {
         self.captured_at
+    }
+
+    fn checksum(&self) -> Checksum {
+        self.checksum
+    }
+
+    fn visit_rest(&self, visit: &mut dyn FnMut(&[u8])) -> bool {
+        let mut next = self.rest.as_deref();
+        while let Some(segment) = next {
+            visit(&segment.data);
+            next = segment.rest.as_deref();
+        }
+        true
     }
 
     fn into_payload(self, range: Range<usize>) -> MemoryPayload {

@@ -4,20 +4,27 @@
 //! `captured` bytes of it lie inside the whole frame. Payload is what the IP length says it is,
 //! never the padding behind it; a frame cut short by a snap length is reported as cut.
 //!
-//! Checksums are verified on a port of our own, and on a mirror where that is asked for: a capture
-//! taken on a host shows unfinished ones wherever the sender leaves them to its hardware, and what
-//! was anonymised shows wrong ones. Where they are verified, one that is left at the sum of the
-//! pseudo-header passes, as it does between virtual interfaces. What is not all in the first
-//! buffer, or was cut, cannot be verified.
+//! Checksums are verified on a port of our own and, unless [`MirrorOptions`] say otherwise, on a
+//! mirror: what was damaged on its way to the mirror port must not become a request. A capture taken
+//! on a host shows unfinished checksums wherever the sender leaves them to its hardware; the module
+//! `verify` says which forms of these pass.
 
-use crate::checksum::{Sum, checksum};
+mod ip;
+mod options;
+mod verify;
+
 use crate::ethernet::{self, ethertype};
-use crate::ipv4::{self, protocol};
-use crate::tunnel::{Inner, Tunnel};
-use crate::{Addr, Endpoint, Flags, Flow, Head, ipv6, tcp, vlan};
+use crate::io::{Checksum, Frame};
+use crate::ipv4::protocol;
+use crate::scope::{self, Network};
+use crate::tunnel::{Inner, Opened, Tunnel};
+use crate::{Addr, Endpoint, Flags, Flow, Head, tcp, vlan};
+use ip::{Ip, addresses};
 use std::ops::Range;
+use verify::Unfinished;
 
 pub use crate::skip::Skip;
+pub use options::{LinkType, MirrorOptions, UdpPorts};
 
 /// Encapsulations inside one another that are followed.
 pub const MAX_DEPTH: usize = 8;
@@ -37,6 +44,9 @@ pub struct Packet {
     pub captured: usize,
     /// Encapsulations that were peeled off, VLAN tags not counted.
     pub depth: u8,
+    /// The VLANs and virtual networks around the segment, folded into one number
+    /// ([`crate::scope`]); 0 if there are none.
+    pub scope: u32,
 }
 
 impl Packet {
@@ -78,6 +88,9 @@ pub struct Fragment {
     pub len: usize,
     /// Bytes of this part that the frame holds.
     pub captured: usize,
+    /// The VLANs and virtual networks around it ([`crate::scope`]). For
+    /// [`MirrorOptions::reassembled`], as the datagram itself does not show them.
+    pub scope: u32,
 }
 
 /// What a frame on a port of our own is.
@@ -91,36 +104,6 @@ pub enum Local {
     Skip(Skip),
 }
 
-/// How a frame begins; the link types of capture files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkType {
-    /// Ethernet (LINKTYPE 1).
-    Ethernet,
-    /// IPv4 or IPv6 without a link header (LINKTYPE 101, 228, 229 and DLT_RAW 12 and 14).
-    RawIp,
-    /// BSD loopback: a 4-byte address family in the byte order of the machine that captured
-    /// (LINKTYPE 0 and 108).
-    Null,
-    /// Linux "cooked" capture (LINKTYPE 113).
-    LinuxSll,
-    /// Linux "cooked" capture version 2 (LINKTYPE 276).
-    LinuxSll2,
-}
-
-impl LinkType {
-    /// The link type with this number in a pcap or pcapng file, if it is understood.
-    pub const fn from_pcap(number: u16) -> Option<Self> {
-        match number {
-            1 => Some(Self::Ethernet),
-            0 | 108 => Some(Self::Null),
-            12 | 14 | 101 | 228 | 229 => Some(Self::RawIp),
-            113 => Some(Self::LinuxSll),
-            276 => Some(Self::LinuxSll2),
-            _ => None,
-        }
-    }
-}
-
 /// Which headers a port may show.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Port {
@@ -128,11 +111,36 @@ enum Port {
     Local,
 }
 
-/// What to make of the checksums of IPv4 and TCP.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Checksums {
-    Ignore,
-    Verify,
+/// What the walk over a frame's headers goes by.
+struct Rules {
+    port: Port,
+    /// Which unfinished checksums pass; with `None` none is verified.
+    verify: Option<Unfinished>,
+    /// What the driver knows of the TCP checksum.
+    known: Checksum,
+    ip_in_udp: UdpPorts,
+    scope: u32,
+}
+
+impl Rules {
+    const LOCAL: Self = Self {
+        port: Port::Local,
+        verify: Some(Unfinished::Carried),
+        known: Checksum::Unknown,
+        ip_in_udp: MirrorOptions::on(LinkType::Ethernet).ip_in_udp,
+        scope: 0,
+    };
+
+    #[inline]
+    fn mirror(options: &MirrorOptions, known: Checksum) -> Self {
+        Self {
+            port: Port::Mirror,
+            verify: options.verify_checksums.then_some(Unfinished::Known),
+            known,
+            ip_in_udp: options.ip_in_udp,
+            scope: options.scope,
+        }
+    }
 }
 
 /// Where the walk over the headers ended.
@@ -154,6 +162,10 @@ struct Place {
     end: usize,
     /// Encapsulations around it.
     depth: usize,
+    /// VLANs and virtual networks around it.
+    scope: u32,
+    /// Its checksum is to be verified and goes on behind the first buffer segment.
+    open: bool,
 }
 
 /// The header that comes next.
@@ -165,83 +177,9 @@ enum Layer {
     Link(LinkType),
 }
 
-/// An IP header of either version, but for its addresses: these are read once it is known whose
-/// header it is.
-struct Ip {
-    protocol: u8,
-    header_len: usize,
-    /// Length of header and payload as the header says; `None` if it leaves that to the frame's
-    /// length.
-    total_len: Option<usize>,
-    /// Identification, offset, more.
-    fragment: Option<(u32, usize, bool)>,
-}
-
 /// The tagged frame of minimum size: a zero IP length in a frame up to here would turn padding into
 /// payload.
 const MAX_PADDED_FRAME: usize = ethernet::MIN_FRAME + 2 * vlan::TAG_LEN;
-
-impl Ip {
-    #[inline]
-    fn v4(bytes: &[u8]) -> Result<Self, Skip> {
-        let h = ipv4::Header::new_checked(bytes)?;
-        let fragment = h.is_fragment().then(|| {
-            (
-                u32::from(h.ident()),
-                h.fragment_offset(),
-                h.more_fragments(),
-            )
-        });
-        let mut ip = Self {
-            protocol: h.protocol(),
-            header_len: h.header_len(),
-            total_len: (h.total_len() != 0).then(|| h.total_len()),
-            fragment,
-        };
-        // An authentication header hides nothing; behind it stands what the datagram carries.
-        if ip.protocol == protocol::AH && fragment.is_none() {
-            ip.extend(bytes, ip.header_len)?;
-        }
-        Ok(ip)
-    }
-
-    #[inline]
-    fn v6(bytes: &[u8]) -> Result<Self, Skip> {
-        let h = ipv6::Header::new_checked(bytes)?;
-        let mut ip = Self {
-            protocol: h.next_header(),
-            header_len: ipv6::HEADER_LEN,
-            total_len: (h.payload_len() != 0).then(|| ipv6::HEADER_LEN + h.payload_len()),
-            fragment: None,
-        };
-        if ip.protocol != protocol::TCP {
-            ip.extend(bytes, ipv6::HEADER_LEN)?;
-        }
-        Ok(ip)
-    }
-
-    /// Walks extension headers that begin at `at`.
-    fn extend(&mut self, bytes: &[u8], at: usize) -> Result<(), Skip> {
-        let end = self.total_len.unwrap_or(bytes.len()).min(bytes.len());
-        let e = ipv6::extensions(self.protocol, bytes.get(at..end).unwrap_or(&[]))?;
-        self.protocol = e.protocol;
-        self.header_len = at + e.len;
-        self.fragment = e.fragment.map(|f| (f.ident, f.offset, f.more));
-        Ok(())
-    }
-}
-
-/// Source and destination in an IP header that was checked.
-#[inline]
-fn addresses(header: &[u8]) -> Result<(Addr, Addr), Skip> {
-    if header.first().is_some_and(|b| b >> 4 == 4) {
-        let h = ipv4::Header::new_checked(header)?;
-        Ok((h.src(), h.dst()))
-    } else {
-        let h = ipv6::Header::new_checked(header)?;
-        Ok((h.src(), h.dst()))
-    }
-}
 
 /// The bytes from `at` to the end of what the enclosing headers cover, as far as the first buffer
 /// segment goes.
@@ -252,19 +190,15 @@ fn rest(bytes: &[u8], at: usize, end: usize) -> Result<&[u8], Skip> {
 
 /// Walks from the start of a frame to TCP. Every turn of the loop either ends it or moves on to a
 /// header further inside; `depth` bounds tunnels and the tag loop bounds itself, so it ends.
-fn walk(
-    start: Layer,
-    bytes: &[u8],
-    frame_len: usize,
-    port: Port,
-    checksums: Checksums,
-) -> Result<Stop, Skip> {
+fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<Stop, Skip> {
     let bytes = bytes.get(..frame_len).unwrap_or(bytes);
+    let port = rules.port;
     let mut layer = start;
     let mut at = 0usize;
     // The end of what counts in the frame: each IP and UDP length can only bring it nearer.
     let mut end = frame_len;
     let mut depth = 0usize;
+    let mut scope = rules.scope;
     loop {
         let here = rest(bytes, at, end)?;
         let tunnel = match layer {
@@ -275,7 +209,7 @@ fn walk(
                 continue;
             }
             Layer::Link(link) => {
-                let (len, next) = link_header(link, here)?;
+                let (len, next) = link.header(here)?;
                 at += len;
                 layer = next;
                 continue;
@@ -286,7 +220,9 @@ fn walk(
                     if tags == if port == Port::Mirror { MAX_TAGS } else { 1 } {
                         return Err(Skip::Vlan);
                     }
-                    t = vlan::Tag::new_checked(rest(bytes, at, end)?)?.inner();
+                    let tag = vlan::Tag::new_checked(rest(bytes, at, end)?)?;
+                    scope = scope::fold(scope, Network::Vlan(tag.id()));
+                    t = tag.inner();
                     at += vlan::TAG_LEN;
                     tags += 1;
                 }
@@ -329,6 +265,14 @@ fn walk(
                     None => return Err(Skip::BadLength),
                 };
                 end = end.min(stated);
+                // A tunnel's outer header was verified by whoever sent its packets on to here.
+                let counts = ip.protocol == protocol::TCP || ip.fragment.is_some();
+                if counts
+                    && rules.verify.is_some()
+                    && !verify::header_is_sound(bytes.get(ip_at..at).unwrap_or(&[]))
+                {
+                    return Err(Skip::BadChecksum);
+                }
                 if let Some((ident, offset, more)) = ip.fragment {
                     let (src, dst) = addresses(here)?;
                     return Ok(Stop::Fragment(Fragment {
@@ -342,6 +286,7 @@ fn walk(
                         more,
                         len: stated.saturating_sub(at),
                         captured: end.saturating_sub(at),
+                        scope,
                     }));
                 }
                 match (ip.protocol, port) {
@@ -350,14 +295,29 @@ fn walk(
                         if port == Port::Local && stated > frame_len {
                             return Err(Skip::BadLength);
                         }
-                        if checksums == Checksums::Verify {
+                        let mut open = false;
+                        if let Some(passes) = rules.verify
+                            && !ip.readdressed
+                        {
+                            // Of a tunnel the driver may know the outer checksum alone.
+                            let known = if depth == 0 {
+                                rules.known
+                            } else {
+                                Checksum::Unknown
+                            };
+                            // What was cut has no end to sum up to.
                             let whole = bytes.get(at..stated).filter(|_| end == stated);
-                            let header = bytes.get(ip_at..at).unwrap_or(&[]);
-                            if !header_is_sound(header)
-                                || whole.is_some_and(|segment| !segment_is_sound(here, segment))
-                            {
-                                return Err(Skip::BadChecksum);
-                            }
+                            open = match (known, whole) {
+                                (Checksum::Good, _) => false,
+                                // A driver that finds it wrong may not know unfinished ones.
+                                (_, Some(segment)) => {
+                                    if !verify::segment_is_sound(here, segment, passes) {
+                                        return Err(Skip::BadChecksum);
+                                    }
+                                    false
+                                }
+                                (_, None) => end == stated,
+                            };
                         }
                         return Ok(Stop::Tcp(Place {
                             ip: ip_at,
@@ -365,6 +325,8 @@ fn walk(
                             stated,
                             end,
                             depth,
+                            scope,
+                            open,
                         }));
                     }
                     (protocol::ICMP | protocol::ICMPV6, Port::Local) => return Ok(Stop::Control),
@@ -374,8 +336,12 @@ fn walk(
                         let u = rest(bytes, at, end)?
                             .first_chunk::<8>()
                             .ok_or(Skip::TooShort)?;
-                        let tunnel = Tunnel::by_udp_port(u16::from_be_bytes([u[2], u[3]]))
-                            .ok_or(Skip::NotTcp)?;
+                        let port = u16::from_be_bytes([u[2], u[3]]);
+                        let tunnel = if rules.ip_in_udp.contains(port) {
+                            Tunnel::Ip
+                        } else {
+                            Tunnel::by_udp_port(port).ok_or(Skip::NotTcp)?
+                        };
                         let len = usize::from(u16::from_be_bytes([u[4], u[5]]));
                         if len >= 8 {
                             end = end.min(at + len);
@@ -391,66 +357,20 @@ fn walk(
             return Err(Skip::Depth);
         }
         depth += 1;
-        let (len, inner) = tunnel.open(rest(bytes, at, end)?)?;
+        let Opened {
+            len,
+            inner,
+            network,
+        } = tunnel.open(rest(bytes, at, end)?)?;
         at += len;
+        if let Some(network) = network {
+            scope = scope::fold(scope, network);
+        }
         layer = match inner {
             Inner::Ethernet => Layer::Ethernet,
             Inner::EtherType(t) => Layer::EtherType(t),
             Inner::Ip => Layer::Ip,
         };
-    }
-}
-
-/// The checksum of an IP header is right, or was left to hardware (RFC 1122 section 3.2.1.2). IPv6
-/// has none. An authentication header may follow an IPv4 header.
-#[inline]
-fn header_is_sound(bytes: &[u8]) -> bool {
-    let Ok(h) = ipv4::Header::new_checked(bytes) else {
-        return true;
-    };
-    let own = bytes.get(..h.header_len()).unwrap_or(bytes);
-    own.get(10..12) == Some(&[0, 0]) || checksum(own) == 0
-}
-
-/// The checksum of a whole segment is right (RFC 9293 section 3.1), or was left at the sum of the
-/// pseudo-header for hardware to finish.
-#[inline]
-fn segment_is_sound(ip: &[u8], segment: &[u8]) -> bool {
-    let Ok((src, dst)) = addresses(ip) else {
-        return true;
-    };
-    let len = u32::try_from(segment.len()).unwrap_or(u32::MAX);
-    let pseudo = Sum::new().pseudo_header(&src, &dst, protocol::TCP, len);
-    let found = match segment.get(16..18) {
-        Some(&[high, low]) => u16::from_be_bytes([high, low]),
-        // Too short for a header: said by who reads it.
-        _ => return true,
-    };
-    pseudo.bytes(segment).finish() == 0 || found == !pseudo.finish()
-}
-
-/// Length of a capture file's link header and what follows it.
-fn link_header(link: LinkType, bytes: &[u8]) -> Result<(usize, Layer), Skip> {
-    match link {
-        LinkType::Ethernet => Ok((0, Layer::Ethernet)),
-        LinkType::RawIp => Ok((0, Layer::Ip)),
-        LinkType::Null => {
-            let f = bytes.first_chunk::<4>().ok_or(Skip::TooShort)?;
-            // Families are small numbers, so the byte order shows in where the zeros are.
-            match u32::from_le_bytes(*f).min(u32::from_be_bytes(*f)) {
-                // AF_INET, and AF_INET6 as the BSDs, Linux and macOS number it.
-                2 | 10 | 24 | 28 | 30 => Ok((4, Layer::Ip)),
-                _ => Err(Skip::NotIp),
-            }
-        }
-        LinkType::LinuxSll => {
-            let h = bytes.first_chunk::<16>().ok_or(Skip::TooShort)?;
-            Ok((16, Layer::EtherType(u16::from_be_bytes([h[14], h[15]]))))
-        }
-        LinkType::LinuxSll2 => {
-            let h = bytes.first_chunk::<20>().ok_or(Skip::TooShort)?;
-            Ok((20, Layer::EtherType(u16::from_be_bytes([h[0], h[1]]))))
-        }
     }
 }
 
@@ -490,6 +410,7 @@ fn tcp_segment(bytes: &[u8], frame_len: usize, place: &Place) -> Result<Packet, 
         payload_offset,
         captured: end.saturating_sub(payload_offset).min(payload_len),
         depth: place.depth as u8,
+        scope: place.scope,
     })
 }
 
@@ -504,28 +425,63 @@ pub fn mirrored(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
 /// [`mirrored`] for a frame of another link type, as capture files have them.
 #[inline]
 pub fn mirrored_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
-    on_mirror(link, bytes, frame_len, Checksums::Ignore)
+    mirrored_with(&MirrorOptions::on(link), bytes, frame_len)
 }
 
-/// [`mirrored_on`] that refuses what is corrupt, as a receiver does: [`Skip::BadChecksum`].
+/// [`mirrored`] for a frame that is read as `options` say.
 #[inline]
-pub fn verified_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
-    on_mirror(link, bytes, frame_len, Checksums::Verify)
-}
-
-#[inline]
-fn on_mirror(
-    link: LinkType,
+pub fn mirrored_with(
+    options: &MirrorOptions,
     bytes: &[u8],
     frame_len: usize,
-    checksums: Checksums,
 ) -> Result<Packet, Skip> {
-    match &walk(Layer::Link(link), bytes, frame_len, Port::Mirror, checksums) {
-        Ok(Stop::Tcp(place)) => tcp_segment(bytes, frame_len, place),
-        Ok(Stop::Fragment(_)) => Err(Skip::Fragment),
-        Ok(Stop::Control) => Err(Skip::NotTcp),
-        Err(skip) => Err(*skip),
+    let rules = Rules::mirror(options, Checksum::Unknown);
+    let place = on_mirror(options.link, bytes, frame_len, &rules)?;
+    tcp_segment(bytes, frame_len, &place)
+}
+
+/// [`mirrored_with`] for a whole frame: what its driver knows of the checksum spares summing it up,
+/// and one that goes on behind the first buffer segment is verified, too.
+#[inline]
+pub fn mirrored_frame<F: Frame>(options: &MirrorOptions, frame: &F) -> Result<Packet, Skip> {
+    let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
+    let rules = Rules::mirror(options, frame.checksum());
+    let place = on_mirror(options.link, bytes, frame_len, &rules)?;
+    if place.open && !chain_is_sound(frame, &place) {
+        return Err(Skip::BadChecksum);
     }
+    tcp_segment(bytes, frame_len, &place)
+}
+
+/// [`mirrored_on`] with the checks of a port of our own: of the unfinished checksums only those
+/// pass that virtual interfaces carry.
+#[inline]
+pub fn verified_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
+    let rules = Rules {
+        port: Port::Mirror,
+        ..Rules::LOCAL
+    };
+    let place = on_mirror(link, bytes, frame_len, &rules)?;
+    tcp_segment(bytes, frame_len, &place)
+}
+
+#[inline]
+fn on_mirror(link: LinkType, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<Place, Skip> {
+    match walk(Layer::Link(link), bytes, frame_len, rules)? {
+        Stop::Tcp(place) => Ok(place),
+        Stop::Fragment(_) => Err(Skip::Fragment),
+        Stop::Control => Err(Skip::NotTcp),
+    }
+}
+
+/// Whether the checksum of a segment that goes on behind the first buffer segment is sound.
+#[cold]
+fn chain_is_sound<F: Frame>(frame: &F, place: &Place) -> bool {
+    let first = frame.bytes();
+    let ip = first.get(place.ip..).unwrap_or(&[]);
+    verify::chain_is_sound(ip, first, place.tcp..place.stated, |visit| {
+        frame.visit_rest(visit)
+    })
 }
 
 /// What [`mirrored`] refused as [`Skip::Fragment`]: which part of which datagram it is. `None` for
@@ -536,13 +492,13 @@ pub fn fragment(bytes: &[u8], frame_len: usize) -> Option<Fragment> {
 
 /// [`fragment`] for a frame of another link type.
 pub fn fragment_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Option<Fragment> {
-    match walk(
-        Layer::Link(link),
-        bytes,
-        frame_len,
-        Port::Mirror,
-        Checksums::Ignore,
-    ) {
+    fragment_with(&MirrorOptions::on(link), bytes, frame_len)
+}
+
+/// [`fragment`] for a frame that is read as `options` say.
+pub fn fragment_with(options: &MirrorOptions, bytes: &[u8], frame_len: usize) -> Option<Fragment> {
+    let rules = Rules::mirror(options, Checksum::Unknown);
+    match walk(Layer::Link(options.link), bytes, frame_len, &rules) {
         Ok(Stop::Fragment(f)) => Some(f),
         _ => None,
     }
@@ -552,20 +508,29 @@ pub fn fragment_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Option<Fra
 /// is corrupt is refused as [`Skip::BadChecksum`], so that its sender sends it again.
 #[inline]
 pub fn local(bytes: &[u8], frame_len: usize) -> Local {
-    match &walk(
-        Layer::Ethernet,
-        bytes,
-        frame_len,
-        Port::Local,
-        Checksums::Verify,
-    ) {
-        Ok(Stop::Tcp(place)) => match tcp_segment(bytes, frame_len, place) {
+    on_local(bytes, frame_len, &Rules::LOCAL)
+}
+
+/// [`local`] for a whole frame: what its driver knows of the checksum spares summing it up.
+#[inline]
+pub fn local_frame<F: Frame>(frame: &F) -> Local {
+    let rules = Rules {
+        known: frame.checksum(),
+        ..Rules::LOCAL
+    };
+    on_local(frame.bytes(), frame.frame_len(), &rules)
+}
+
+#[inline]
+fn on_local(bytes: &[u8], frame_len: usize, rules: &Rules) -> Local {
+    match walk(Layer::Ethernet, bytes, frame_len, rules) {
+        Ok(Stop::Tcp(place)) => match tcp_segment(bytes, frame_len, &place) {
             Ok(packet) => Local::Tcp(packet),
             Err(skip) => Local::Skip(skip),
         },
         Ok(Stop::Control) => Local::Control,
         Ok(Stop::Fragment(_)) => Local::Skip(Skip::Fragment),
-        Err(skip) => Local::Skip(*skip),
+        Err(skip) => Local::Skip(skip),
     }
 }
 

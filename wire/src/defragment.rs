@@ -160,8 +160,8 @@ pub fn plausible(part: &Fragment) -> Result<(), FragmentDrop> {
 }
 
 /// A well-mixed hash of what the parts of one datagram have in common: source, destination,
-/// protocol and identification (RFC 791 section 3.2). All parts of a datagram have the same; ports
-/// do not count, as only one part has them.
+/// protocol and identification (RFC 791 section 3.2), and the VLANs and virtual networks around
+/// them. All parts of a datagram have the same; ports do not count, as only one part has them.
 #[inline]
 pub fn datagram_hash(part: &Fragment) -> u32 {
     let fold = |a: &Addr| {
@@ -171,6 +171,7 @@ pub fn datagram_hash(part: &Fragment) -> u32 {
     // One after the other, so that the two directions differ.
     let h = mix(mix(fold(&part.src)) ^ fold(&part.dst));
     let h = mix(h ^ (u64::from(part.ident) << 8 | u64::from(protocol_of(part))));
+    let h = mix(h ^ u64::from(part.scope));
     (h >> 32) as u32
 }
 
@@ -204,6 +205,7 @@ struct Entry {
     src: Addr,
     dst: Addr,
     ident: u32,
+    scope: u32,
     protocol: u8,
     count: u8,
     state: State,
@@ -218,6 +220,7 @@ impl Entry {
         src: Addr::v4([0; 4]),
         dst: Addr::v4([0; 4]),
         ident: 0,
+        scope: 0,
         protocol: 0,
         count: 0,
         state: State::Free,
@@ -229,6 +232,7 @@ impl Entry {
     fn is_of(&self, part: &Fragment) -> bool {
         self.state != State::Free
             && self.ident == part.ident
+            && self.scope == part.scope
             && self.src == part.src
             && self.dst == part.dst
             && self.protocol == protocol_of(part)
@@ -309,6 +313,7 @@ impl Ledger {
             src: part.src,
             dst: part.dst,
             ident: part.ident,
+            scope: part.scope,
             protocol: protocol_of(part),
             state: State::Open,
             since: now,

@@ -32,6 +32,12 @@ pub mod ethertype {
     pub const MPLS_UPSTREAM: u16 = 0x8848;
     /// PPPoE session stage (RFC 2516).
     pub const PPPOE_SESSION: u16 = 0x8864;
+    /// Cisco MetaData, with a security group tag.
+    pub const CISCO_METADATA: u16 = 0x8909;
+    /// VN-Tag of Cisco's fabric extenders, later standardised as the E-tag.
+    pub const VN_TAG: u16 = 0x8926;
+    /// E-tag of port extenders (802.1BR).
+    pub const E_TAG: u16 = 0x893f;
     /// MACsec (802.1AE).
     pub const MACSEC: u16 = 0x88e5;
     /// Transparent Ethernet bridging, inside GRE and GENEVE (RFC 1701, RFC 7637).

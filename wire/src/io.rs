@@ -13,6 +13,18 @@ use std::ops::Range;
 /// Frames moved by one call to a driver.
 pub const BURST: usize = 32;
 
+/// What a driver knows of the TCP checksum of a frame, if it is no tunnel's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// Nothing: it is to be summed up.
+    #[default]
+    Unknown,
+    /// It is right, or was never needed as the segment did not leave the machine.
+    Good,
+    /// It is wrong.
+    Bad,
+}
+
 /// A received frame, owned by its holder. Dropping it gives the buffer back.
 pub trait Frame: Sized {
     /// What remains of the frame when a session keeps part of it.
@@ -31,6 +43,20 @@ pub trait Frame: Sized {
     /// When the frame was captured, if the driver knows (net_pcap: the file's time), in ns since
     /// the epoch.
     fn captured_at(&self) -> Option<Nanos>;
+
+    /// What the driver knows of the checksum of the TCP segment that the frame holds, tunnels
+    /// aside: there it may speak of the outer headers. By default nothing.
+    #[inline]
+    fn checksum(&self) -> Checksum {
+        Checksum::Unknown
+    }
+
+    /// Shows the bytes of each segment of the buffer behind the first, in their order. False if it
+    /// cannot, as by default; then a checksum over a chained frame cannot be verified.
+    fn visit_rest(&self, visit: &mut dyn FnMut(&[u8])) -> bool {
+        let _ = visit;
+        false
+    }
 
     /// Keeps `range` of [`Frame::bytes`] and gives up the rest of the frame. A range that is not
     /// inside is cut to what is.

@@ -31,6 +31,14 @@ pub mod protocol {
     pub const MPLS: u8 = 137;
 }
 
+/// Option types (RFC 791 section 3.1).
+mod option {
+    pub const END: u8 = 0;
+    pub const NOP: u8 = 1;
+    pub const LOOSE_ROUTE: u8 = 131;
+    pub const STRICT_ROUTE: u8 = 137;
+}
+
 /// A header that is complete, options included, and whose lengths do not contradict one another.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
@@ -38,9 +46,9 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Checks version, header length and total length. A total length of zero is let through:
-    /// segmentation offload leaves it so in frames that a host mirrors to itself, and only the
-    /// frame's length tells then.
+    /// Checks version, header length, total length and the lengths of options. A total length of
+    /// zero is let through: segmentation offload leaves it so in frames that a host mirrors to
+    /// itself, and only the frame's length tells then.
     #[inline]
     pub fn new_checked(bytes: &'a [u8]) -> Result<Self, Skip> {
         let fixed = bytes.first_chunk().ok_or(Skip::TooShort)?;
@@ -55,8 +63,9 @@ impl<'a> Header<'a> {
         if h.total_len() != 0 && h.total_len() < len {
             return Err(Skip::BadLength);
         }
-        if bytes.len() < len {
-            return Err(Skip::TooShort);
+        if len > MIN_HEADER_LEN {
+            let options = bytes.get(MIN_HEADER_LEN..len).ok_or(Skip::TooShort)?;
+            walk_options(options, |_| ())?;
         }
         Ok(h)
     }
@@ -130,6 +139,39 @@ impl<'a> Header<'a> {
     }
 }
 
+/// Passes each option of more than one byte (RFC 791 section 3.1) to `each`, type and length
+/// included. No router or host would take a header with an option whose length does not even count
+/// its type and itself, or goes past the header's end: [`Skip::BadHeaderLength`].
+fn walk_options(mut options: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Skip> {
+    loop {
+        options = match *options {
+            [] | [option::END, ..] => return Ok(()),
+            [option::NOP, ref rest @ ..] => rest,
+            [_, len, ..] if len >= 2 => {
+                let (this, rest) = options
+                    .split_at_checked(len.into())
+                    .ok_or(Skip::BadHeaderLength)?;
+                each(this);
+                rest
+            }
+            _ => return Err(Skip::BadHeaderLength),
+        };
+    }
+}
+
+/// Whether a checked header, whose bytes these are, has a source route that is not used up: then
+/// its destination is the next router on the way, and who shall get it stands in the route.
+pub fn is_source_routed(header: &[u8]) -> bool {
+    let mut routed = false;
+    let options = header.get(MIN_HEADER_LEN..).unwrap_or(&[]);
+    let _ = walk_options(options, |o| {
+        if let [option::LOOSE_ROUTE | option::STRICT_ROUTE, len, pointer, ..] = *o {
+            routed |= pointer <= len;
+        }
+    });
+    routed
+}
+
 /// A header without options and with its checksum; "don't fragment" is set. Addresses that are not
 /// IPv4 give their last four bytes.
 #[inline]
@@ -195,6 +237,38 @@ mod tests {
             Header::new_checked(&good[..19]).map(|h| h.total_len()),
             Err(Skip::TooShort)
         );
+    }
+
+    #[test]
+    fn impossible_options_are_refused() {
+        let with = |options: &[u8]| {
+            let mut b = header(&Addr::v4([1; 4]), &Addr::v4([2; 4]), 6, 1, 1, 8).to_vec();
+            b[0] = 0x47;
+            b.extend(options);
+            Header::new_checked(&b).map(|_| is_source_routed(&b))
+        };
+        // Record route, router alert, timestamps, no more than padding, and junk behind the end.
+        for good in [
+            [7, 7, 4, 0, 0, 0, 0, 0],
+            [0x94, 4, 0, 0, 1, 1, 1, 1],
+            [1, 0x44, 7, 5, 0, 0, 0, 0],
+            [1; 8],
+            [0, 7, 0, 0, 0, 0, 0, 0],
+        ] {
+            assert_eq!(with(&good), Ok(false), "{good:?}");
+        }
+        for bad in [
+            [7, 0, 4, 0, 0, 0, 0, 0],
+            [7, 1, 4, 0, 0, 0, 0, 0],
+            [7, 9, 4, 0, 0, 0, 0, 0],
+            [1, 0x94, 8, 0, 0, 0, 0, 0],
+            [1, 1, 1, 1, 1, 1, 1, 7],
+        ] {
+            assert_eq!(with(&bad), Err(Skip::BadHeaderLength), "{bad:?}");
+        }
+        assert_eq!(with(&[131, 7, 4, 9, 9, 9, 9, 0]), Ok(true));
+        assert_eq!(with(&[137, 7, 8, 9, 9, 9, 9, 0]), Ok(false));
+        assert_eq!(with(&[1; 7]), Err(Skip::TooShort));
     }
 
     #[test]

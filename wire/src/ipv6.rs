@@ -111,6 +111,10 @@ pub struct Extensions {
     /// A fragment header that makes this a part of a packet. The walk ends behind it. An atomic
     /// fragment, which is whole (RFC 6946), is not reported.
     pub fragment: Option<FragmentHeader>,
+    /// A routing header that is not used up, or destination options, of which one may name a home
+    /// address (RFC 6275 section 6.3): the pseudo-header of what follows may have another address
+    /// than the fixed header (RFC 8200 section 8.1).
+    pub readdressed: bool,
 }
 
 /// Walks the extension headers in `bytes`, which begin behind the fixed header, whose next header
@@ -118,6 +122,7 @@ pub struct Extensions {
 #[inline]
 pub fn extensions(mut next: u8, bytes: &[u8]) -> Result<Extensions, Skip> {
     let mut at = 0usize;
+    let mut readdressed = false;
     for _ in 0..=MAX_EXTENSIONS {
         let unit = match next {
             extension::FRAGMENT => {
@@ -140,6 +145,7 @@ pub fn extensions(mut next: u8, bytes: &[u8]) -> Result<Extensions, Skip> {
                         protocol: next,
                         len: at,
                         fragment: Some(here),
+                        readdressed,
                     });
                 }
                 continue;
@@ -157,6 +163,7 @@ pub fn extensions(mut next: u8, bytes: &[u8]) -> Result<Extensions, Skip> {
                     protocol: next,
                     len: at,
                     fragment: None,
+                    readdressed,
                 });
             }
         };
@@ -168,6 +175,12 @@ pub fn extensions(mut next: u8, bytes: &[u8]) -> Result<Extensions, Skip> {
             (usize::from(b[1]) + 1) * 8
         } else {
             (usize::from(b[1]) + 2) * 4
+        };
+        readdressed |= match next {
+            // Segments left.
+            extension::ROUTING => bytes.get(at + 3).is_some_and(|left| *left != 0),
+            extension::DESTINATION => true,
+            _ => false,
         };
         next = b[0];
         at += len;
@@ -248,7 +261,8 @@ mod tests {
             Extensions {
                 protocol: 6,
                 len: b.len(),
-                fragment: None
+                fragment: None,
+                readdressed: true,
             }
         );
         for cut in 0..b.len() {
@@ -275,7 +289,8 @@ mod tests {
             Extensions {
                 protocol: 6,
                 len: 8,
-                fragment: Some(want)
+                fragment: Some(want),
+                readdressed: false,
             }
         );
         assert_eq!(

@@ -23,6 +23,7 @@ pub mod ipv6;
 pub mod rss;
 #[cfg(test)]
 mod samples;
+pub mod scope;
 pub mod seq;
 pub mod skip;
 pub mod tcp;

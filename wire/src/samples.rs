@@ -5,6 +5,8 @@ use crate::head::HeaderBuf;
 use crate::{Addr, Endpoint, Flags, Flow, Head, Options, Seq};
 use proptest::prelude::*;
 
+pub mod tunnels;
+
 /// The Ethernet addresses that all samples use.
 pub const LINK: LinkHeader = LinkHeader {
     dst: [2, 0, 0, 0, 0, 2],

@@ -16,7 +16,7 @@ pub enum Skip {
     /// IP, but neither TCP nor an encapsulation that is peeled.
     NotTcp,
     /// A header length field smaller than the header or larger than what the IP length leaves for
-    /// it.
+    /// it, or an IPv4 option whose length cannot be.
     BadHeaderLength,
     /// An IP length field smaller than the IP header, or zero in a frame too small for segmentation
     /// offload to explain it; on a local port also one larger than the frame.
@@ -39,8 +39,8 @@ pub enum Skip {
     MappedAddress,
     /// An IPv6 extension header chain longer than is followed.
     ExtensionHeaders,
-    /// The checksum of the IPv4 header or of the TCP segment is wrong: the frame was damaged on its
-    /// way.
+    /// The checksum of the IPv4 header or of the TCP segment is neither right nor in a form that is
+    /// left to hardware: the frame was damaged on its way.
     BadChecksum,
 }
 

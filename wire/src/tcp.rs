@@ -6,6 +6,8 @@ use crate::{Flags, Options, Seq, Skip};
 pub const MIN_HEADER_LEN: usize = 20;
 /// Most bytes that options can take.
 pub const MAX_OPTIONS_LEN: usize = 40;
+/// Where the checksum stands in the header.
+pub const CHECKSUM: std::ops::Range<usize> = 16..18;
 
 /// Option kinds (IANA).
 mod kind {

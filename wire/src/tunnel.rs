@@ -1,13 +1,14 @@
 //! Encapsulations around mirrored traffic: what a tunnel header looks like, how long it is and what
 //! it carries.
 //!
-//! Nothing here checks a tunnel's checksum or key: a mirror shows every tunnel, and whose it is
-//! does not matter. Headers are recognised by EtherType, IP protocol or the assigned UDP
-//! destination port alone.
+//! Nothing here checks a tunnel's checksum or key: a mirror shows every tunnel. Which network it
+//! belongs to is handed on, for the [scope](crate::scope) of what is inside. Headers are recognised
+//! by EtherType, IP protocol or the assigned UDP destination port alone.
 
 use crate::Skip;
 use crate::ethernet::ethertype;
 use crate::ipv4::protocol;
+use crate::scope::Network;
 
 /// UDP destination ports (IANA) behind which a tunnel is looked for.
 pub mod port {
@@ -23,6 +24,12 @@ pub mod port {
     pub const GRE: u16 = 4754;
     /// MPLS in UDP (RFC 7510).
     pub const MPLS: u16 = 6635;
+    /// GTP-U (3GPP TS 29.281 section 4.4.2).
+    pub const GTP_U: u16 = 2152;
+    /// TZSP, as sniffers and MikroTik's routers send it.
+    pub const TZSP: u16 = 37008;
+    /// HP's encapsulated remote mirroring.
+    pub const HP_ERM: u16 = 7932;
 }
 
 /// An 802.11 frame inside GRE, as Aruba's access points send it; the type counts their heaps from
@@ -30,6 +37,12 @@ pub mod port {
 const ARUBA_WLAN: u16 = 0x8200;
 /// Most labels of one MPLS stack that are followed.
 const MAX_LABELS: usize = 16;
+/// Most extension headers of GTP-U that are followed in one packet.
+const MAX_GTP_EXTENSIONS: usize = 8;
+/// Most tags of TZSP that are followed in one packet; about a dozen are defined.
+const MAX_TZSP_TAGS: usize = 32;
+/// Length of the header of HP's remote mirroring, of which only the length is known.
+const HP_ERM_HEADER_LEN: usize = 12;
 
 /// A kind of tunnel header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +65,46 @@ pub enum Tunnel {
     Pppoe,
     /// Ethernet in IP (RFC 3378).
     EtherIp,
+    /// VN-Tag, between a switch and its fabric extenders (Cisco).
+    VnTag,
+    /// E-tag, between a controlling bridge and its port extenders (802.1BR).
+    ETag,
+    /// Cisco MetaData: a security group tag in front of the type.
+    CiscoMetadata,
+    /// The user plane of GTP (3GPP TS 29.281).
+    GtpU,
+    /// TZSP, a sniffer's header with a list of tags.
+    Tzsp,
+    /// HP's encapsulated remote mirroring.
+    HpErm,
+}
+
+/// A tunnel header that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Length of the header, in bytes.
+    pub len: usize,
+    /// What follows it.
+    pub inner: Inner,
+    /// The network that it names, if it names one.
+    pub network: Option<Network>,
+}
+
+impl Opened {
+    #[inline]
+    const fn new(len: usize, inner: Inner) -> Self {
+        Self {
+            len,
+            inner,
+            network: None,
+        }
+    }
+
+    #[inline]
+    const fn of(mut self, network: Network) -> Self {
+        self.network = Some(network);
+        self
+    }
 }
 
 /// What a tunnel header is followed by.
@@ -73,6 +126,9 @@ impl Tunnel {
             ethertype::MPLS | ethertype::MPLS_UPSTREAM => Some(Self::Mpls),
             ethertype::PBB => Some(Self::Pbb),
             ethertype::PPPOE_SESSION => Some(Self::Pppoe),
+            ethertype::VN_TAG => Some(Self::VnTag),
+            ethertype::E_TAG => Some(Self::ETag),
+            ethertype::CISCO_METADATA => Some(Self::CiscoMetadata),
             _ => None,
         }
     }
@@ -98,15 +154,17 @@ impl Tunnel {
             port::GENEVE => Some(Self::Geneve),
             port::GRE => Some(Self::Gre),
             port::MPLS => Some(Self::Mpls),
+            port::GTP_U => Some(Self::GtpU),
+            port::TZSP => Some(Self::Tzsp),
+            port::HP_ERM => Some(Self::HpErm),
             _ => None,
         }
     }
 
-    /// Length of the header that `bytes` begin with, and what follows it. The length never exceeds
-    /// that of `bytes`.
-    pub fn open(self, bytes: &[u8]) -> Result<(usize, Inner), Skip> {
-        let (len, inner) = match self {
-            Self::Ip => (0, Inner::Ip),
+    /// Reads the header that `bytes` begin with. Its length never exceeds that of `bytes`.
+    pub fn open(self, bytes: &[u8]) -> Result<Opened, Skip> {
+        let opened = match self {
+            Self::Ip => Opened::new(0, Inner::Ip),
             Self::Gre => gre(bytes)?,
             Self::Vxlan => {
                 let h = bytes.first_chunk::<8>().ok_or(Skip::TooShort)?;
@@ -114,28 +172,138 @@ impl Tunnel {
                 if h[0] & 0x08 == 0 {
                     return Err(Skip::BadEncapsulation);
                 }
-                (8, Inner::Ethernet)
+                Opened::new(8, Inner::Ethernet).of(virtual_network(h[4], h[5], h[6]))
             }
             Self::VxlanGpe => vxlan_gpe(bytes)?,
             Self::Geneve => geneve(bytes)?,
-            Self::Mpls => mpls(bytes)?,
-            Self::Pbb => (4, Inner::Ethernet),
+            Self::Mpls => {
+                let (len, inner) = mpls(bytes)?;
+                Opened::new(len, inner)
+            }
+            Self::Pbb => {
+                let h = bytes.first_chunk::<4>().ok_or(Skip::TooShort)?;
+                Opened::new(4, Inner::Ethernet).of(virtual_network(h[1], h[2], h[3]))
+            }
             Self::Pppoe => pppoe(bytes)?,
             Self::EtherIp => match bytes.first() {
-                Some(v) if v >> 4 == 3 => (2, Inner::Ethernet),
+                Some(v) if v >> 4 == 3 => Opened::new(2, Inner::Ethernet),
                 Some(_) => return Err(Skip::BadEncapsulation),
                 None => return Err(Skip::TooShort),
             },
+            Self::VnTag => typed(bytes, 4)?,
+            Self::ETag => typed(bytes, 6)?,
+            Self::CiscoMetadata => cisco_metadata(bytes)?,
+            Self::GtpU => gtp_u(bytes)?,
+            Self::Tzsp => tzsp(bytes)?,
+            Self::HpErm => Opened::new(HP_ERM_HEADER_LEN, Inner::Ethernet),
         };
-        if len > bytes.len() {
+        if opened.len > bytes.len() {
             Err(Skip::TooShort)
         } else {
-            Ok((len, inner))
+            Ok(opened)
         }
     }
 }
 
-fn gre(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
+/// The network that a 24-bit identifier names.
+#[inline]
+const fn virtual_network(high: u8, middle: u8, low: u8) -> Network {
+    Network::Virtual(u32::from_be_bytes([0, high, middle, low]))
+}
+
+/// A tag of `len` bytes and the type that follows it.
+#[inline]
+fn typed(bytes: &[u8], len: usize) -> Result<Opened, Skip> {
+    let t = bytes.get(len..).and_then(<[u8]>::first_chunk::<2>);
+    let t = u16::from_be_bytes(*t.ok_or(Skip::TooShort)?);
+    Ok(Opened::new(len + 2, Inner::EtherType(t)))
+}
+
+/// Version, length of the options in units of four bytes, options (the security group tag is one),
+/// type.
+fn cisco_metadata(bytes: &[u8]) -> Result<Opened, Skip> {
+    let [version, units, ..] = *bytes else {
+        return Err(Skip::TooShort);
+    };
+    match (version, units) {
+        (1, 1..) => typed(bytes, 2 + usize::from(units) * 4),
+        (1, 0) => Err(Skip::BadEncapsulation),
+        _ => Err(Skip::UnknownEncapsulation),
+    }
+}
+
+/// 3GPP TS 29.281 section 5.1. The tunnel endpoint identifier differs by direction, so it names no
+/// network.
+fn gtp_u(bytes: &[u8]) -> Result<Opened, Skip> {
+    let h = bytes.first_chunk::<8>().ok_or(Skip::TooShort)?;
+    // Version 1, and GTP rather than GTP'.
+    if h[0] & 0xf0 != 0x30 {
+        return Err(Skip::UnknownEncapsulation);
+    }
+    // All but G-PDUs are messages between the nodes themselves.
+    if h[1] != 255 {
+        return Err(Skip::NotTcp);
+    }
+    if h[0] & 0x07 == 0 {
+        return Ok(Opened::new(8, Inner::Ip));
+    }
+    // Sequence number, N-PDU number and next extension header are there if one of them is used.
+    let optional = bytes.get(8..).and_then(<[u8]>::first_chunk::<4>);
+    let mut next = optional.ok_or(Skip::TooShort)?[3];
+    if h[0] & 0x04 == 0 {
+        next = 0;
+    }
+    let mut len = 12;
+    for _ in 0..MAX_GTP_EXTENSIONS {
+        if next == 0 {
+            return Ok(Opened::new(len, Inner::Ip));
+        }
+        // Section 5.2.1: a length in units of four bytes, which counts itself and the next type.
+        let units = usize::from(*bytes.get(len).ok_or(Skip::TooShort)?);
+        if units == 0 {
+            return Err(Skip::BadEncapsulation);
+        }
+        len += units * 4;
+        next = *bytes.get(len - 1).ok_or(Skip::TooShort)?;
+    }
+    Err(Skip::Depth)
+}
+
+/// Version, type, encapsulated protocol, and tags up to the one that ends them.
+fn tzsp(bytes: &[u8]) -> Result<Opened, Skip> {
+    let h = bytes.first_chunk::<4>().ok_or(Skip::TooShort)?;
+    match (h[0], h[1]) {
+        // A received packet, and one to be sent.
+        (1, 0 | 1) => {}
+        // Configuration, keep-alive and the like: no packet.
+        (1, _) => return Err(Skip::NotTcp),
+        _ => return Err(Skip::UnknownEncapsulation),
+    }
+    let mut len = 4;
+    for _ in 0..MAX_TZSP_TAGS {
+        match *bytes.get(len..).unwrap_or(&[]) {
+            // Padding.
+            [0, ..] => len += 1,
+            // The end.
+            [1, ref frame @ ..] => {
+                len += 1;
+                return match u16::from_be_bytes([h[2], h[3]]) {
+                    1 => Ok(Opened::new(len, Inner::Ethernet)),
+                    18 => wlan(frame).map(|inner| Opened {
+                        len: len + inner.len,
+                        ..inner
+                    }),
+                    _ => Err(Skip::UnknownEncapsulation),
+                };
+            }
+            [_, tag, ..] => len += 2 + usize::from(tag),
+            [_] | [] => return Err(Skip::TooShort),
+        }
+    }
+    Err(Skip::Depth)
+}
+
+fn gre(bytes: &[u8]) -> Result<Opened, Skip> {
     let h = bytes.first_chunk::<4>().ok_or(Skip::TooShort)?;
     let (flags, version) = (h[0], h[1] & 0x07);
     // Version 1 carries PPP (RFC 2637); the routing field of RFC 1701 is deprecated and of open
@@ -144,69 +312,74 @@ fn gre(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
         return Err(Skip::UnknownEncapsulation);
     }
     let with = |bit: u8| if flags & bit != 0 { 4 } else { 0 };
-    let len = 4 + with(0x80) + with(0x20) + with(0x10);
+    let key_at = 4 + with(0x80);
+    let len = key_at + with(0x20) + with(0x10);
     let rest = bytes.get(len..).ok_or(Skip::TooShort)?;
     let proto = u16::from_be_bytes([h[2], h[3]]);
-    match proto {
-        ethertype::ETHERNET => Ok((len, Inner::Ethernet)),
+    let opened = match proto {
+        ethertype::ETHERNET => Opened::new(0, Inner::Ethernet),
         // Type I has neither sequence number nor header of its own; type II has both.
-        ethertype::ERSPAN_II if flags & 0x10 == 0 => Ok((len, Inner::Ethernet)),
+        ethertype::ERSPAN_II if flags & 0x10 == 0 => Opened::new(0, Inner::Ethernet),
         ethertype::ERSPAN_II => match rest.first().ok_or(Skip::TooShort)? >> 4 {
-            1 => Ok((len + 8, Inner::Ethernet)),
-            _ => Err(Skip::UnknownEncapsulation),
+            1 => Opened::new(8, Inner::Ethernet),
+            _ => return Err(Skip::UnknownEncapsulation),
         },
-        ethertype::ERSPAN_III => {
-            let (more, inner) = erspan_iii(rest)?;
-            Ok((len + more, inner))
-        }
-        ARUBA_WLAN..=0x820f => {
-            let (more, inner) = wlan(rest)?;
-            Ok((len + more, inner))
-        }
-        t if t >= ethertype::MIN => Ok((len, Inner::EtherType(t))),
-        _ => Err(Skip::UnknownEncapsulation),
-    }
+        ethertype::ERSPAN_III => erspan_iii(rest)?,
+        ARUBA_WLAN..=0x820f => wlan(rest)?,
+        t if t >= ethertype::MIN => Opened::new(0, Inner::EtherType(t)),
+        _ => return Err(Skip::UnknownEncapsulation),
+    };
+    let key = bytes.get(key_at..).and_then(<[u8]>::first_chunk::<4>);
+    Ok(Opened {
+        len: len + opened.len,
+        network: key
+            .filter(|_| flags & 0x20 != 0)
+            .map(|key| Network::Key(u32::from_be_bytes(*key))),
+        ..opened
+    })
 }
 
 /// ERSPAN type III: twelve bytes, eight more if the O flag is set.
-fn erspan_iii(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
+fn erspan_iii(bytes: &[u8]) -> Result<Opened, Skip> {
     let h = bytes.first_chunk::<12>().ok_or(Skip::TooShort)?;
     if h[0] >> 4 != 2 {
         return Err(Skip::UnknownEncapsulation);
     }
     let len = if h[11] & 1 != 0 { 20 } else { 12 };
     match h[10] >> 2 & 0x1f {
-        0 => Ok((len, Inner::Ethernet)),
-        2 => Ok((len, Inner::Ip)),
+        0 => Ok(Opened::new(len, Inner::Ethernet)),
+        2 => Ok(Opened::new(len, Inner::Ip)),
         _ => Err(Skip::UnknownEncapsulation),
     }
 }
 
-fn vxlan_gpe(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
+fn vxlan_gpe(bytes: &[u8]) -> Result<Opened, Skip> {
     let h = bytes.first_chunk::<8>().ok_or(Skip::TooShort)?;
     if h[0] & 0x30 != 0 {
         return Err(Skip::UnknownEncapsulation);
     }
     // Without the P flag it is plain VXLAN.
     let next = if h[0] & 0x04 != 0 { h[3] } else { 3 };
-    match next {
-        1 | 2 => Ok((8, Inner::Ip)),
-        3 => Ok((8, Inner::Ethernet)),
-        _ => Err(Skip::UnknownEncapsulation),
-    }
+    let inner = match next {
+        1 | 2 => Inner::Ip,
+        3 => Inner::Ethernet,
+        _ => return Err(Skip::UnknownEncapsulation),
+    };
+    Ok(Opened::new(8, inner).of(virtual_network(h[4], h[5], h[6])))
 }
 
-fn geneve(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
+fn geneve(bytes: &[u8]) -> Result<Opened, Skip> {
     let h = bytes.first_chunk::<8>().ok_or(Skip::TooShort)?;
     if h[0] >> 6 != 0 {
         return Err(Skip::UnknownEncapsulation);
     }
     let len = 8 + usize::from(h[0] & 0x3f) * 4;
-    match u16::from_be_bytes([h[2], h[3]]) {
-        ethertype::ETHERNET => Ok((len, Inner::Ethernet)),
-        t if t >= ethertype::MIN => Ok((len, Inner::EtherType(t))),
-        _ => Err(Skip::UnknownEncapsulation),
-    }
+    let inner = match u16::from_be_bytes([h[2], h[3]]) {
+        ethertype::ETHERNET => Inner::Ethernet,
+        t if t >= ethertype::MIN => Inner::EtherType(t),
+        _ => return Err(Skip::UnknownEncapsulation),
+    };
+    Ok(Opened::new(len, inner).of(virtual_network(h[4], h[5], h[6])))
 }
 
 fn mpls(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
@@ -249,21 +422,21 @@ fn looks_like_control_word(bytes: &[u8]) -> bool {
     known(4 + 12) || !known(12)
 }
 
-fn pppoe(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
+fn pppoe(bytes: &[u8]) -> Result<Opened, Skip> {
     let h = bytes.first_chunk::<8>().ok_or(Skip::TooShort)?;
     if h[0] != 0x11 || h[1] != 0 {
         return Err(Skip::BadEncapsulation);
     }
     match u16::from_be_bytes([h[6], h[7]]) {
-        0x0021 => Ok((8, Inner::EtherType(ethertype::IPV4))),
-        0x0057 => Ok((8, Inner::EtherType(ethertype::IPV6))),
+        0x0021 => Ok(Opened::new(8, Inner::EtherType(ethertype::IPV4))),
+        0x0057 => Ok(Opened::new(8, Inner::EtherType(ethertype::IPV6))),
         _ => Err(Skip::NotIp),
     }
 }
 
 /// An 802.11 data frame with its LLC/SNAP header (IEEE 802.11 section 9.2.4.1). Its fields are
 /// little-endian.
-fn wlan(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
+fn wlan(bytes: &[u8]) -> Result<Opened, Skip> {
     let [control, flags, ..] = *bytes else {
         return Err(Skip::TooShort);
     };
@@ -282,7 +455,7 @@ fn wlan(bytes: &[u8]) -> Result<(usize, Inner), Skip> {
         len += if flags & 0x80 != 0 { 6 } else { 2 };
     }
     let t = crate::ethernet::snap_type(bytes.get(len..).ok_or(Skip::TooShort)?)?;
-    Ok((len + 8, Inner::EtherType(t)))
+    Ok(Opened::new(len + 8, Inner::EtherType(t)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,17 @@ use crate::value::{self, Device, duration, size};
 use crate::{Error, replay::Origin};
 
 pub(super) const SCHEMA: Schema = &[
-    ("mirror", &["ports", "file", "speed", "loops"]),
+    (
+        "mirror",
+        &[
+            "ports",
+            "file",
+            "speed",
+            "loops",
+            "ip_in_udp",
+            "verify_checksums",
+        ],
+    ),
     ("replay", &["port", "address", "gateway", "next_hop_mac"]),
     ("transfer", &["from", "to"]),
     ("clients", &["pool"]),
@@ -53,7 +63,15 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     doc.check_tables(root)?;
     let mut warnings = Vec::new();
 
-    let (source, mirrors) = mirror(path, &doc.section(root, "mirror")?)?;
+    let section = doc.section(root, "mirror")?;
+    let (source, mirrors) = mirror(path, &section)?;
+    let mirror = Mirror {
+        source,
+        ip_in_udp: udp_ports(&section)?,
+        verify_checksums: section
+            .get("verify_checksums")
+            .map_or(Ok(true), |item| item.bool())?,
+    };
     let section = doc.section(root, "replay")?;
     let item = section.need("port", format_args!("give {}", value::DEVICE))?;
     let device = Found {
@@ -108,7 +126,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
 
     let intercept = intercept(path, &doc.section(root, "intercept")?, keys, &mut warnings)?;
     Ok(Replay {
-        mirror: Mirror { source },
+        mirror,
         replay: ReplayPort {
             port: device.value.text,
             addresses: values(addresses),
@@ -175,6 +193,26 @@ fn mirror<'a>(
             Ok((Source::File { path: beside(path, file), speed, loops }, Vec::new()))
         }
     }
+}
+
+/// `mirror.ip_in_udp`.
+fn udp_ports(section: &Section<'_>) -> Result<Vec<u16>, Error> {
+    let Some(item) = section.get("ip_in_udp") else {
+        return Ok(Vec::new());
+    };
+    let mut ports = Vec::new();
+    for one in item.items("give a list of UDP ports, such as [9999]")? {
+        let port = one.integer(1..=u16::MAX)?;
+        if ports.contains(&port) {
+            return Err(one.fail("is in the list already; give each port once"));
+        }
+        ports.push(port);
+    }
+    if ports.len() > Mirror::MAX_UDP_PORTS {
+        let most = Mirror::MAX_UDP_PORTS;
+        return Err(item.fail(format_args!("has too many ports; give at most {most}")));
+    }
+    Ok(ports)
 }
 
 fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {

@@ -72,6 +72,7 @@ fn defaults_are_the_documented_ones() {
         replay.mirror.source,
         Source::Ports(vec!["net_af_packet0,iface=span0".into()])
     );
+    assert!(replay.mirror.ip_in_udp.is_empty() && replay.mirror.verify_checksums);
     assert_eq!(replay.transfers[0].from.to_string(), "10.10.0.2:80");
     assert!(replay.clients.pool.is_empty() && replay.warnings.is_empty());
     let traffic = Traffic {
@@ -110,6 +111,8 @@ fn every_key_arrives() {
 file = "caps/online.pcap"
 speed = "max"
 loops = 3
+ip_in_udp = [9999, 40_001]
+verify_checksums = false
 [replay]
 port = "01:00.0"
 address = ["10.20.0.9/24", "2001:db8::9/64"]
@@ -155,6 +158,8 @@ idle = "sleep"
         loops: 3,
     };
     assert_eq!(replay.mirror.source, source);
+    assert_eq!(replay.mirror.ip_in_udp, [9999, 40_001]);
+    assert!(!replay.mirror.verify_checksums);
     assert_eq!(replay.replay.port, "01:00.0");
     assert_eq!(replay.replay.addresses[1].to_string(), "2001:db8::9/64");
     assert_eq!(replay.replay.gateways[1].to_string(), "fe80::1");

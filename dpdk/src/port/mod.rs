@@ -302,6 +302,7 @@ impl Inner {
             mtu: wanted,
             max_rx_queues: raw.max_rx_queues,
             max_tx_queues: raw.max_tx_queues,
+            rx_checksum: !software && raw.rx_offload_capa & sys::SHIM_RX_OFFLOAD_TCP_CKSUM != 0,
             tx_offloads: raw.tx_offload_capa,
             rss_types: raw.flow_type_rss_offloads,
             rss: false,

@@ -57,6 +57,8 @@ pub struct PortInfo {
     pub max_rx_queues: u16,
     /// Transmit queues the device has.
     pub max_tx_queues: u16,
+    /// True if the NIC verifies TCP checksums of what it receives, which spares the decoder that.
+    pub rx_checksum: bool,
     /// Transmit offloads the device has (`RTE_ETH_TX_OFFLOAD_*`, rte_ethdev.h).
     pub tx_offloads: u64,
     /// Flow types the device can hash (`RTE_ETH_RSS_*`, rte_ethdev.h).

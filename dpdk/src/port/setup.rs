@@ -36,6 +36,8 @@ impl Setup<'_> {
         let mut conf: sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
         conf.txmode.offloads = self.raw.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS;
         if !self.software {
+            // A software driver would sum up in its turn what the decoder sums up anyway.
+            conf.rxmode.offloads |= self.raw.rx_offload_capa & sys::SHIM_RX_OFFLOAD_TCP_CKSUM;
             conf.rxmode.mtu = self.mtu.into();
             let room = u32::from(self.rx_pool.data_room().saturating_sub(HEADROOM));
             if u32::from(self.mtu) + LINK_HEADERS > room {

@@ -9,9 +9,9 @@ mod rig;
 use arrayvec::ArrayVec;
 use common::{Loop, Pool, eal, flatten, pattern, pcap, unique};
 use dpdk::{HEADROOM, Mbuf, MirrorPort, PortOptions, Reassembly};
-use rig::{Rig, SECOND, Style, TIMEOUT, insert_frame, payload, segment};
+use rig::{Rig, SECOND, Style, TIMEOUT, insert_frame, payload, segment, sound_segment};
 use wire::Nanos;
-use wire::decode::{LinkType, fragment, mirrored_on};
+use wire::decode::{LinkType, MirrorOptions, Skip, fragment, mirrored_frame, mirrored_on};
 use wire::defragment::{FragmentDrop, MAX_PARTS};
 use wire::io::BURST;
 
@@ -422,6 +422,55 @@ fn parts_from_a_port_become_payloads_that_can_be_sent() {
         sent.extend(flatten(l.receive().remove(0)).split_off(54));
     }
     assert_eq!(sent, s[20..]);
+}
+
+/// Damage to a part shows in the checksum of the whole, which goes on from buffer to buffer.
+#[test]
+fn a_datagram_is_verified_when_it_is_whole() {
+    let mut rig = Rig::new(16);
+    let options = MirrorOptions::on(LinkType::RawIp);
+    for v6 in [false, true] {
+        let style = Style::new(v6);
+        let s = sound_segment(v6, 4_001);
+        for damaged in [None, Some(0), Some(1), Some(2)] {
+            let mut parts = style.parts(&s, 1_480);
+            if let Some(last) = damaged.and_then(|i: usize| parts[i].last_mut()) {
+                *last ^= 1;
+            }
+            let now = SECOND * (1 + damaged.map_or(0, |i| 10 * (i as u64 + 1)));
+            rig.feed(now, &parts[1..]);
+            let whole = rig.insert(now, &parts[0]).unwrap();
+            assert!(whole.segments() > 1);
+            let got = mirrored_frame(&options, &whole).map(|p| p.head.payload_len);
+            let want = match damaged {
+                None => Ok(4_001),
+                Some(_) => Err(Skip::BadChecksum),
+            };
+            assert_eq!(got, want, "v6 {v6}, part {damaged:?}");
+        }
+    }
+    rig.check(0);
+}
+
+/// Two tenants, the same addresses and the same identification at the same time.
+#[test]
+fn parts_from_two_vlans_make_no_datagram_together() {
+    for v6 in [false, true] {
+        let mut rig = Rig::new(16);
+        let styles = [1, 2].map(|vlan| {
+            let mut style = Style::new(v6);
+            style.link.splice(12..12, [0x81, 0, 0, vlan]);
+            style
+        });
+        let segments = [segment(2_000), sound_segment(v6, 2_000)];
+        let parts = [0, 1].map(|i| styles[i].parts(&segments[i], 1_200));
+        rig.feed(SECOND, [&parts[0][0], &parts[1][0]]);
+        for i in [1, 0] {
+            let whole = rig.insert(SECOND, &parts[i][1]).unwrap();
+            assert_eq!(payload(whole), segments[i][20..]);
+        }
+        rig.check(0);
+    }
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use crate::common::{Pool, eal, flatten, frame, pattern};
 use dpdk::{DATA_ROOM, Mbuf, Mempool, Reassembly};
-use wire::Nanos;
+use wire::checksum::Sum;
 use wire::decode::{Fragment, LinkType, fragment, mirrored_on};
 use wire::defragment::{FragmentDrop, Insert};
+use wire::{Addr, Nanos};
 
 pub const SECOND: Nanos = 1_000_000_000;
 pub const TIMEOUT: Nanos = 2 * SECOND;
@@ -137,6 +138,20 @@ pub fn segment(len: usize) -> Vec<u8> {
         0x0f, 0xa0, 0, 80, 0, 0, 1, 0, 0, 0, 2, 0, 0x50, 0x18, 1, 0, 0, 0, 0, 0,
     ];
     s.extend(pattern(len, 3));
+    s
+}
+
+/// [`segment`] with the checksum that it has between the addresses of [`Style`].
+pub fn sound_segment(v6: bool, len: usize) -> Vec<u8> {
+    let mut s = segment(len);
+    let (src, dst) = if v6 {
+        (Addr::v6([0x20; 16]), Addr::v6([0x21; 16]))
+    } else {
+        (Addr::v4([10, 0, 0, 1]), Addr::v4([10, 0, 0, 2]))
+    };
+    let sum = Sum::new().pseudo_header(&src, &dst, 6, s.len() as u32);
+    let sum = sum.bytes(&s).finish();
+    s[16..18].copy_from_slice(&sum.to_be_bytes());
     s
 }
 

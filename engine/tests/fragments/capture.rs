@@ -86,6 +86,9 @@ fn v4(frame: &[u8], size: usize, ident: u16) -> Vec<Vec<u8>> {
         b[16..18].copy_from_slice(&((header + data.len()) as u16).to_be_bytes());
         b[18..20].copy_from_slice(&ident.to_be_bytes());
         b[20..22].copy_from_slice(&field.to_be_bytes());
+        b[24..26].fill(0);
+        let sum = wire::checksum::checksum(&b[14..]);
+        b[24..26].copy_from_slice(&sum.to_be_bytes());
         b.extend(data);
         b
     };

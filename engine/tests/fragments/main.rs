@@ -335,6 +335,26 @@ fn fragments_are_replayed_as_what_they_were() {
     }
 }
 
+/// Damage that a mirror port let through, with the frame that came after it.
+#[test]
+fn damaged_frames_are_counted_and_what_is_sent_again_is_used() {
+    for v6 in [false, true] {
+        let sound = session(v6);
+        let mut frames = vec![];
+        for f in &sound {
+            let mut damaged = f.clone();
+            *damaged.last_mut().unwrap() ^= 0x40;
+            frames.extend([damaged, f.clone()]);
+        }
+        let got = replay(&frames, 80, 1, v6);
+        assert_same(&got, &replay(&sound, 80, 1, v6), "");
+        assert_eq!(
+            got.number("mirror.dropped.bad_checksum"),
+            sound.len() as u64
+        );
+    }
+}
+
 #[test]
 fn first_parts_without_a_whole_header_do_not_matter() {
     let frames = session(false);
@@ -351,6 +371,8 @@ fn first_parts_without_a_whole_header_do_not_matter() {
                 b[18..20].copy_from_slice(&(i as u16).to_be_bytes());
                 b[20..22]
                     .copy_from_slice(&((at / 8) as u16 | u16::from(at < 40) << 13).to_be_bytes());
+                // Left to hardware.
+                b[24..26].fill(0);
                 b.extend(&f[34 + at..34 + end]);
                 b
             })

@@ -41,6 +41,8 @@ pub struct Play {
     pub wait_for_responses: bool,
     /// `traffic.gate_timeout`.
     pub gate_timeout: String,
+    /// `mirror.verify_checksums`.
+    pub verify_checksums: bool,
 }
 
 impl Play {
@@ -54,6 +56,7 @@ impl Play {
             loops: 1,
             wait_for_responses: false,
             gate_timeout: "50ms".to_owned(),
+            verify_checksums: true,
         }
     }
 
@@ -72,11 +75,12 @@ impl Play {
             );
         }
         let mut text = format!(
-            "[mirror]\nfile = {:?}\nspeed = {}\nloops = {}\n\n\
+            "[mirror]\nfile = {:?}\nspeed = {}\nloops = {}\nverify_checksums = {}\n\n\
              [replay]\nport = \"net_af_packet0,iface=replay0,framecnt=4096\"\naddress = [\"{}/24\"]\n",
             self.file,
             self.speed,
             self.loops,
+            self.verify_checksums,
             Family::V4.appliance(),
         );
         for port in &self.ports {

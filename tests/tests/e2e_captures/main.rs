@@ -115,12 +115,20 @@ fn judge(c: &Capture, play: &Play, r: &Replayed) -> Vec<String> {
     wrong
 }
 
+/// Captures with a stream of which every frame has a wrong checksum: one was made so on purpose, the
+/// other has had its addresses changed.
+const CORRUPT: [&str; 2] = [
+    "conn-size.pcap",
+    "tunnels__vxlan-inner-tcp-bad-checksum.pcap",
+];
+
 /// Replays captures, and fails with everything that was wrong with any.
 fn replay_all(rig: &mut Offline, all: &[Capture], change: impl Fn(&mut Play)) {
     let mut wrong = Vec::new();
     let mut streams = 0;
     for c in all {
         let mut play = Play::new(&c.path, &c.ports);
+        play.verify_checksums = !CORRUPT.contains(&c.name.as_str());
         change(&mut play);
         match rig.replay(&play) {
             Ok(r) => {

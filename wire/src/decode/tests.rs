@@ -4,6 +4,15 @@ use crate::{Options, Seq};
 use etherparse::{PacketBuilder, TcpOptionElement, VlanId};
 use proptest::prelude::*;
 
+/// As a mirror whose checksums do not count.
+fn unverified(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
+    let options = MirrorOptions {
+        verify_checksums: false,
+        ..MirrorOptions::default()
+    };
+    mirrored_with(&options, bytes, frame_len)
+}
+
 /// Reads a frame as a mirror and as a local port, checks what must hold for any bytes, and returns
 /// the mirror's view.
 fn checked(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
@@ -30,6 +39,11 @@ fn checked(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
         LinkType::LinuxSll2,
     ] {
         mirrored_on(link, bytes, frame_len).iter().for_each(inside);
+    }
+    // Whoever does not verify reads the same, and the corrupt besides.
+    match (m, unverified(bytes, frame_len)) {
+        (Err(Skip::BadChecksum), u) => u.iter().for_each(inside),
+        (m, u) => assert_eq!(m, u),
     }
     let f = fragment(bytes, frame_len);
     assert_eq!(f.is_some(), m == Err(Skip::Fragment));
@@ -150,6 +164,7 @@ fn a_chained_frame_has_payload_beyond_its_first_segment() {
 fn a_zero_ip_length_means_the_frame_says_it() {
     let (head, mut f) = samples::plain(&[7; 3000]);
     f[16..18].fill(0);
+    f[24..26].fill(0);
     assert_eq!(checked(&f, f.len()).unwrap().head, head);
     let (head, mut f) = samples::plain6(&[7; 3000]);
     f[18..20].fill(0);
@@ -163,9 +178,9 @@ fn a_zero_ip_length_means_the_frame_says_it() {
 fn headers_that_the_ip_length_cuts_off_are_refused() {
     let (_, mut f) = samples::plain(b"abcdefgh");
     f[17] = 20 + 31;
-    assert_eq!(checked(&f, f.len()), Err(Skip::BadHeaderLength));
+    assert_eq!(unverified(&f, f.len()), Err(Skip::BadHeaderLength));
     f[17] = 20 + 32;
-    assert_eq!(checked(&f, f.len()).unwrap().head.payload_len, 0);
+    assert_eq!(unverified(&f, f.len()).unwrap().head.payload_len, 0);
 }
 
 #[test]
@@ -174,6 +189,9 @@ fn fragments_are_named_with_what_reassembly_needs() {
     f[18..20].copy_from_slice(&[0x12, 0x34]);
     f[20] = 0x20;
     f[21] = 5;
+    assert_eq!(checked(&f, f.len()), Err(Skip::BadChecksum));
+    assert_eq!(fragment(&f, f.len()), None);
+    f[24..26].fill(0);
     assert_eq!(checked(&f, f.len()), Err(Skip::Fragment));
     let got = fragment(&f, f.len()).unwrap();
     let want = Fragment {
@@ -187,6 +205,7 @@ fn fragments_are_named_with_what_reassembly_needs() {
         more: true,
         len: 112,
         captured: 112,
+        scope: 0,
     };
     assert_eq!(got, want);
     assert_eq!(local(&f, f.len()), Local::Skip(Skip::Fragment));
@@ -222,7 +241,10 @@ fn what_is_no_tcp_has_a_reason() {
     assert_eq!(with(23, &[17]), Err(Skip::NotTcp));
     assert_eq!(with(23, &[1]), Err(Skip::NotTcp));
     assert_eq!(with(23, &[50]), Err(Skip::Encrypted));
-    assert_eq!(with(46, &[0x40]), Err(Skip::BadHeaderLength));
+    assert_eq!(with(46, &[0x40]), Err(Skip::BadChecksum));
+    let mut short = f.clone();
+    short[46] = 0x40;
+    assert_eq!(unverified(&short, short.len()), Err(Skip::BadHeaderLength));
     let (_, mut mapped) = samples::plain6(b"x");
     mapped[22..38].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4]);
     assert_eq!(checked(&mapped, mapped.len()), Err(Skip::MappedAddress));
@@ -246,92 +268,14 @@ fn a_local_port_hands_control_to_the_host_and_opens_no_tunnel() {
     assert_eq!(local(&icmp6, icmp6.len()), Local::Control);
 }
 
-/// The checksum of a frame without tags and IP options is what a sender leaves to its hardware, or
-/// that of a segment as short as a damaged length says. One in 65,536 is so by chance.
-fn sums_up_by_chance(frame: &[u8]) -> bool {
-    let v6 = frame[12] == 0x86;
-    let (addresses, tcp) = if v6 { (22..54, 54) } else { (26..34, 34) };
-    let whole = frame.len() - tcp;
-    let stated = if v6 {
-        whole.min(usize::from(u16::from_be_bytes([frame[18], frame[19]])))
-    } else {
-        whole
-    };
-    let len = (stated as u16).to_be_bytes();
-    let pseudo = [&frame[addresses], &6u16.to_be_bytes(), &len].concat();
-    let segment = &frame[tcp..tcp + stated];
-    let unfinished = frame[tcp + 16..tcp + 18] == (!checksum(&pseudo)).to_be_bytes();
-    unfinished || (stated < whole && checksum(&[&pseudo, segment].concat()) == 0)
-}
-
-proptest! {
-    #[test]
-    fn a_damaged_segment_is_refused(
-        (head, payload) in samples::segment(),
-        at in any::<proptest::sample::Index>(),
-        flip in 1u8..=255,
-    ) {
-        let sound = samples::frame(&head, &payload);
-        prop_assert!(matches!(local(&sound, sound.len()), Local::Tcp(_)));
-        prop_assert!(verified_on(LinkType::Ethernet, &sound, sound.len()).is_ok());
-        let mut damaged = sound.clone();
-        let v6 = sound[12] == 0x86;
-        // Not covered: what stands before IPv6's addresses, but for the length. An IPv4 checksum of
-        // zero would mean that there is none.
-        let places: Vec<usize> = (14..sound.len())
-            .filter(|at| if v6 { (18..20).contains(at) || *at >= 22 } else { !(24..26).contains(at) })
-            .collect();
-        let at = places[at.index(places.len())];
-        damaged[at] ^= flip;
-        prop_assume!(!sums_up_by_chance(&sound) && !sums_up_by_chance(&damaged));
-        // An IPv6 length of zero says that it is left to the hardware: the frame's own is taken.
-        prop_assume!(!v6 || damaged[18..20] != [0, 0]);
-        prop_assert!(!matches!(local(&damaged, damaged.len()), Local::Tcp(_)), "byte {} of {}", at, sound.len());
-        // A mirror takes a frame that is shorter than it says for one that was cut.
-        let mirrored = verified_on(LinkType::Ethernet, &damaged, damaged.len());
-        prop_assert!(mirrored.is_err() || mirrored.is_ok_and(|p| p.is_truncated()));
-    }
-}
-
-#[test]
-fn a_checksum_that_hardware_was_to_finish_is_none() {
-    for (head, mut frame) in [samples::plain(b"abc"), samples::plain6(b"abc")] {
-        let tcp = if head.flow.src.addr.is_v4() { 34 } else { 54 };
-        let len = (frame.len() - tcp) as u32;
-        let pseudo = Sum::new().pseudo_header(&head.flow.src.addr, &head.flow.dst.addr, 6, len);
-        frame[tcp + 16..tcp + 18].copy_from_slice(&(!pseudo.finish()).to_be_bytes());
-        assert!(matches!(local(&frame, frame.len()), Local::Tcp(_)));
-        frame[tcp + 17] ^= 1;
-        assert_eq!(local(&frame, frame.len()), Local::Skip(Skip::BadChecksum));
-        assert_eq!(mirrored(&frame, frame.len()).unwrap().head, head);
-    }
-}
-
-#[test]
-fn what_is_not_all_there_cannot_be_verified() {
-    let (head, mut frame) = samples::plain(&[7; 40]);
-    let len = frame.len();
-    frame[70] ^= 1;
-    assert_eq!(local(&frame, len), Local::Skip(Skip::BadChecksum));
-    for first in [len, len - 10] {
-        frame.truncate(first);
-        let whole = if first == len { len + 4 } else { len };
-        let got = verified_on(LinkType::Ethernet, &frame, whole).map(|p| p.head);
-        let want = if first == len {
-            Err(Skip::BadChecksum)
-        } else {
-            Ok(head)
-        };
-        assert_eq!(got, want);
-    }
-}
-
 #[test]
 fn tags_are_counted() {
     let (head, f) = samples::plain(b"x");
     let tagged = |n: usize| [&f[..12], &[0x81, 0, 0, 5].repeat(n), &f[12..]].concat();
     for n in 0..=4 {
-        assert_eq!(checked(&tagged(n), tagged(n).len()).unwrap().head, head);
+        let p = checked(&tagged(n), tagged(n).len()).unwrap();
+        let scope = (0..n).fold(0, |scope, _| scope::fold(scope, Network::Vlan(5)));
+        assert_eq!((p.head, p.scope), (head, scope));
     }
     assert_eq!(checked(&tagged(5), tagged(5).len()), Err(Skip::Vlan));
     assert!(matches!(local(&tagged(1), tagged(1).len()), Local::Tcp(p) if p.head == head));
@@ -364,3 +308,37 @@ fn link_types_of_capture_files() {
     );
     assert_eq!(LinkType::from_pcap(147), None);
 }
+
+#[test]
+fn a_scope_is_that_of_the_networks_around_a_segment() {
+    let (_, f) = samples::plain(b"x");
+    let scope = |tags: &[[u8; 4]]| {
+        let f = [&f[..12], &tags.concat()[..], &f[12..]].concat();
+        let p = checked(&f, f.len()).unwrap();
+        if tags.len() < 2 {
+            assert_eq!(local(&f, f.len()), Local::Tcp(p));
+        }
+        p.scope
+    };
+    let tag =
+        |kind: u8, control: u8, id: u8| [kind, if kind == 0x81 { 0 } else { 0xa8 }, control, id];
+    assert_eq!(scope(&[]), 0);
+    // A priority names no network, with an identifier or without.
+    assert_eq!(scope(&[tag(0x81, 0xe0, 0)]), 0);
+    assert_eq!(scope(&[tag(0x81, 0xe0, 5)]), scope(&[tag(0x81, 0, 5)]));
+    assert_ne!(scope(&[tag(0x81, 0, 5)]), scope(&[tag(0x81, 1, 5)]));
+    let double = [tag(0x88, 0, 5), tag(0x81, 0, 6)];
+    assert_ne!(scope(&double), scope(&[double[1], double[0]]));
+
+    // Parts of a datagram are in it, and what was reassembled from them stays in it.
+    let mut part = [&f[..12], &tag(0x81, 0, 5), &f[12..]].concat();
+    part[24] = 0x20;
+    part[28..30].fill(0);
+    let named = fragment(&part, part.len()).unwrap();
+    assert_eq!(named.scope, scope(&[tag(0x81, 0, 5)]));
+    let options = MirrorOptions::default().reassembled(named.scope);
+    let p = mirrored_with(&options, &f[14..], f.len() - 14).unwrap();
+    assert_eq!(p.scope, named.scope);
+}
+
+mod checksums;

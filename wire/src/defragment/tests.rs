@@ -15,6 +15,7 @@ fn part(ident: u32, offset: usize, len: usize, more: bool) -> Fragment {
         more,
         len,
         captured: len,
+        scope: 0,
     }
 }
 
@@ -63,9 +64,13 @@ fn the_parts_of_a_datagram_share_a_hash_that_others_do_not() {
         ..a
     };
     let udp = Fragment { protocol: 17, ..a };
-    for other in [part(8, 0, 1480, true), back, udp] {
+    let vlan = Fragment { scope: 5, ..a };
+    for other in [part(8, 0, 1480, true), back, udp, vlan] {
         assert_ne!(datagram_hash(&a), datagram_hash(&other));
     }
+    let mut l = Ledger::new(1, TIMEOUT);
+    assert_eq!(l.check(0, &a), Verdict::New);
+    assert_eq!(l.check(1, &vlan), Verdict::New);
     // In IPv6 the later parts need not agree in their next header.
     let v6 = |protocol| Fragment {
         src: Addr::v6([0x20; 16]),

@@ -1,52 +1,23 @@
-use crate::decode::{MAX_DEPTH, Packet, mirrored};
-use crate::samples;
-use crate::{Addr, Head, Skip, ipv4, ipv6};
+use crate::decode::{MAX_DEPTH, MirrorOptions, Packet, UdpPorts, mirrored, mirrored_with};
+use crate::samples::tunnels::{IP_IN_UDP, Sample, around, eth, gre, ip4, udp};
+use crate::{Head, Skip, samples};
+use proptest::prelude::*;
 
-const ETH: [u8; 12] = [2; 12];
-
-fn eth(t: u16, inner: &[u8]) -> Vec<u8> {
-    [&ETH[..], &t.to_be_bytes(), inner].concat()
-}
-
-fn ip4(protocol: u8, inner: &[u8]) -> Vec<u8> {
-    let h = ipv4::header(
-        &Addr::v4([172, 16, 0, 1]),
-        &Addr::v4([172, 16, 0, 2]),
-        protocol,
-        64,
-        1,
-        inner.len(),
-    );
-    [&h[..], inner].concat()
-}
-
-fn ip6(next: u8, inner: &[u8]) -> Vec<u8> {
-    let a = Addr::v6([0xfd; 16]);
-    [&ipv6::header(&a, &a, next, 64, inner.len())[..], inner].concat()
-}
-
-fn udp(port: u16, inner: &[u8]) -> Vec<u8> {
-    let len = (inner.len() as u16 + 8).to_be_bytes();
-    let [hi, lo] = port.to_be_bytes();
-    ip4(
-        17,
-        &[&[0x9c, 0x40, hi, lo, len[0], len[1], 0, 0][..], inner].concat(),
-    )
-}
-
-fn gre(head: &[u8], inner: &[u8]) -> Vec<u8> {
-    ip4(47, &[head, inner].concat())
-}
-
+/// As a mirror with a configured port for IP in UDP reads it.
 fn decode(frame: &[u8]) -> Result<Packet, Skip> {
-    mirrored(frame, frame.len())
+    let options = MirrorOptions {
+        ip_in_udp: UdpPorts::new(&[9, IP_IN_UDP]).unwrap(),
+        ..MirrorOptions::default()
+    };
+    mirrored_with(&options, frame, frame.len())
 }
 
 /// The frame decodes to this segment, also with padding behind it, and cut anywhere it neither
 /// fails oddly nor invents a byte.
-fn carries(name: &str, frame: Vec<u8>, head: &Head) {
-    let p = decode(&frame).unwrap_or_else(|s| panic!("{name}: {s}"));
-    assert_eq!(p.head, *head, "{name}");
+fn carries(sample: &Sample, head: &Head) {
+    let Sample { name, frame, scope } = sample;
+    let p = decode(frame).unwrap_or_else(|s| panic!("{name}: {s}"));
+    assert_eq!((p.head, p.scope), (*head, *scope), "{name}");
     assert_eq!(&frame[p.payload_range(frame.len())], b"hello", "{name}");
     let padded = [&frame[..], &[0; 30]].concat();
     assert_eq!(decode(&padded), Ok(p), "{name} padded");
@@ -69,144 +40,73 @@ fn carries(name: &str, frame: Vec<u8>, head: &Head) {
 #[cfg_attr(miri, ignore = "it takes Miri minutes")]
 fn every_tunnel_is_opened() {
     for (head, inner) in [samples::plain(b"hello"), samples::plain6(b"hello")] {
-        let ip = &inner[14..];
-        let t = u16::from_be_bytes([inner[12], inner[13]]);
-        let [t0, t1] = t.to_be_bytes();
-        let proto = if head.flow.src.addr.is_v4() { 4 } else { 41 };
-        let cat = |a: &[u8], b: &[u8]| [a, b].concat();
-
-        carries("IP in IPv4", eth(0x0800, &ip4(proto, ip)), &head);
-        carries("IP in IPv6", eth(0x86dd, &ip6(proto, ip)), &head);
-        carries("GRE", eth(0x0800, &gre(&[0, 0, t0, t1], ip)), &head);
-        carries(
-            "GRE in IPv6",
-            eth(0x86dd, &ip6(47, &cat(&[0, 0, t0, t1], ip))),
-            &head,
-        );
-        let all = [0xb0, 0, t0, t1, 9, 9, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1];
-        carries(
-            "GRE with checksum, key and sequence",
-            eth(0x0800, &gre(&all, ip)),
-            &head,
-        );
-        carries(
-            "NVGRE",
-            eth(0x0800, &gre(&[0x20, 0, 0x65, 0x58, 0, 0, 1, 0], &inner)),
-            &head,
-        );
-        carries(
-            "ERSPAN I",
-            eth(0x0800, &gre(&[0, 0, 0x88, 0xbe], &inner)),
-            &head,
-        );
-        let two = [0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 1, 0, 1, 0, 0, 0, 0];
-        carries("ERSPAN II", eth(0x0800, &gre(&two, &inner)), &head);
-        let three = [
-            0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
-        carries("ERSPAN III", eth(0x0800, &gre(&three, &inner)), &head);
-        let mut sub = [0; 28];
-        sub[..20].copy_from_slice(&three);
-        sub[19] = 1;
-        carries(
-            "ERSPAN III with subheader",
-            eth(0x0800, &gre(&sub, &inner)),
-            &head,
-        );
-        let mut ip_only = three;
-        ip_only[18] = 2 << 2;
-        carries(
-            "ERSPAN III with an IP packet",
-            eth(0x0800, &gre(&ip_only, ip)),
-            &head,
-        );
-        carries(
-            "VXLAN",
-            eth(0x0800, &udp(4789, &cat(&[8, 0, 0, 0, 0, 0, 1, 0], &inner))),
-            &head,
-        );
-        let next = if proto == 4 { 1 } else { 2 };
-        carries(
-            "VXLAN-GPE",
-            eth(
-                0x0800,
-                &udp(4790, &cat(&[0x0c, 0, 0, next, 0, 0, 1, 0], ip)),
-            ),
-            &head,
-        );
-        carries(
-            "GENEVE",
-            eth(
-                0x0800,
-                &udp(6081, &cat(&[0, 0, 0x65, 0x58, 0, 0, 1, 0], &inner)),
-            ),
-            &head,
-        );
-        let options = [2, 0, t0, t1, 0, 0, 1, 0, 0, 0, 0, 1, 5, 5, 5, 5];
-        carries(
-            "GENEVE with options",
-            eth(0x0800, &udp(6081, &cat(&options, ip))),
-            &head,
-        );
-        carries(
-            "GRE in UDP",
-            eth(0x0800, &udp(4754, &cat(&[0, 0, t0, t1], ip))),
-            &head,
-        );
-        carries(
-            "MPLS in UDP",
-            eth(0x0800, &udp(6635, &cat(&[0, 1, 1, 64], ip))),
-            &head,
-        );
-        carries(
-            "MPLS",
-            eth(0x8847, &cat(&[0, 1, 0, 64, 0, 2, 1, 64], ip)),
-            &head,
-        );
-        carries(
-            "MPLS in IP",
-            eth(0x0800, &ip4(137, &cat(&[0, 1, 1, 64], ip))),
-            &head,
-        );
-        carries(
-            "EtherIP",
-            eth(0x0800, &ip4(97, &cat(&[0x30, 0], &inner))),
-            &head,
-        );
-        carries(
-            "PBB",
-            eth(0x88a8, &cat(&[0, 5, 0x88, 0xe7, 0, 0, 1, 1], &inner)),
-            &head,
-        );
-        let ppp = if proto == 4 { 0x21 } else { 0x57 };
-        carries(
-            "PPPoE",
-            eth(0x8864, &cat(&[0x11, 0, 0, 1, 0, 99, 0, ppp], ip)),
-            &head,
-        );
-        carries(
-            "LLC/SNAP",
-            eth(60, &cat(&[0xaa, 0xaa, 3, 0, 0, 0, t0, t1], ip)),
-            &head,
-        );
-        carries("AH in front of TCP", ah(&inner, &head), &head);
+        for sample in around(&head, &inner) {
+            carries(&sample, &head);
+        }
     }
 }
 
-/// The frame with an authentication header between IP and TCP.
-fn ah(frame: &[u8], head: &Head) -> Vec<u8> {
-    let (ip_len, proto_at, len_at) = if head.flow.src.addr.is_v4() {
-        (20, 23, 17)
-    } else {
-        (40, 20, 19)
+#[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
+fn damage_is_noticed_in_every_tunnel() {
+    for (head, inner) in [samples::plain(b"hello"), samples::plain6(b"hello")] {
+        for Sample { name, frame, .. } in around(&head, &inner) {
+            let at = decode(&frame).unwrap().payload_offset;
+            for at in [at - 30, at - 15, at, at + 4] {
+                let mut damaged = frame.clone();
+                damaged[at] ^= 0x10;
+                let got = decode(&damaged).map(|p| p.head);
+                assert_eq!(got, Err(Skip::BadChecksum), "{name}, byte {at}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    #[cfg_attr(miri, ignore = "it takes Miri minutes")]
+    fn damaged_tunnels_are_read_without_harm(
+        (head, payload) in samples::segment(),
+        damage in proptest::collection::vec((0usize..160, any::<u8>()), 1..6), cut in 0usize..900,
+    ) {
+        let frame = samples::frame(&head, &payload);
+        for sample in around(&head, &frame) {
+            let mut f = sample.frame;
+            let p = decode(&f);
+            prop_assert_eq!(p.map(|p| (p.head, p.scope)), Ok((head, sample.scope)), "{}", sample.name);
+            let len = f.len();
+            for (at, v) in &damage {
+                f[at % len] = *v;
+            }
+            for end in [len, cut.min(len)] {
+                if let Ok(p) = decode(&f[..end]) {
+                    prop_assert!(p.payload_offset + p.captured <= end, "{}", sample.name);
+                    prop_assert!(p.captured <= p.head.payload_len as usize, "{}", sample.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_configured_port_is_for_ip_in_udp_and_no_other_is() {
+    let (head, inner) = samples::plain(b"hello");
+    let f = eth(0x0800, &udp(4789, &inner[14..]));
+    assert_eq!(mirrored(&f, f.len()), Err(Skip::BadEncapsulation));
+    let mut options = MirrorOptions {
+        ip_in_udp: UdpPorts::new(&[4789]).unwrap(),
+        ..MirrorOptions::default()
     };
-    let ah = [
-        6, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ];
-    let mut f = [&frame[..14 + ip_len], &ah, &frame[14 + ip_len..]].concat();
-    f[proto_at] = 51;
-    f[len_at] += 24;
-    f
+    let p = mirrored_with(&options, &f, f.len()).unwrap();
+    assert_eq!((p.head, p.depth), (head, 1));
+    options.ip_in_udp = UdpPorts::new(&[53]).unwrap();
+    assert_eq!(
+        mirrored_with(&options, &f, f.len()),
+        Err(Skip::BadEncapsulation)
+    );
+    let unasked = eth(0x0800, &udp(0, &inner[14..]));
+    assert_eq!(decode(&unasked), Err(Skip::NotTcp));
+    assert_eq!(UdpPorts::new(&[1; UdpPorts::MAX + 1]), None);
 }
 
 #[test]
@@ -295,4 +195,91 @@ fn what_cannot_be_opened_has_a_reason() {
         case(eth(0x0800, &ip4(4, &[0x55; 40]))),
         Err(Skip::BadVersion)
     );
+    let inside =
+        |port, head: &[u8], frame: &[u8]| case(eth(0x0800, &udp(port, &[head, frame].concat())));
+    let unknown = Err(Skip::UnknownEncapsulation);
+    let bad = Err(Skip::BadEncapsulation);
+    let cases: [(&str, _, _); 14] = [
+        (
+            "GTP echo",
+            inside(2152, &[0x32, 1, 0, 4, 0, 0, 0, 0, 0, 1, 0, 0], &[]),
+            Err(Skip::NotTcp),
+        ),
+        (
+            "GTP'",
+            inside(2152, &[0x20, 255, 0, 40, 0, 0, 0, 0], ip),
+            unknown,
+        ),
+        (
+            "GTP version 2",
+            inside(2152, &[0x50, 255, 0, 40, 0, 0, 0, 0], ip),
+            unknown,
+        ),
+        (
+            "an empty extension of GTP",
+            inside(
+                2152,
+                &[0x34, 255, 0, 48, 0, 0, 0, 0, 0, 0, 0, 0x85, 0, 0, 0, 0],
+                ip,
+            ),
+            bad,
+        ),
+        (
+            "endless extensions of GTP",
+            inside(
+                2152,
+                &[&[0x34, 255, 0, 48, 0, 0, 0, 0, 0, 0, 0, 1][..], &[1; 400]].concat(),
+                ip,
+            ),
+            Err(Skip::Depth),
+        ),
+        (
+            "TZSP keep-alive",
+            inside(37008, &[1, 4, 0, 1], &[]),
+            Err(Skip::NotTcp),
+        ),
+        (
+            "TZSP version 2",
+            inside(37008, &[2, 0, 0, 1, 1], &inner),
+            unknown,
+        ),
+        (
+            "TZSP with Prism headers",
+            inside(37008, &[1, 0, 0, 119, 1], &inner),
+            unknown,
+        ),
+        (
+            "TZSP without an end",
+            inside(37008, &[&[1, 0, 0, 1][..], &[0; 64]].concat(), &inner),
+            Err(Skip::Depth),
+        ),
+        (
+            "TZSP that ends in a tag",
+            inside(37008, &[1, 0, 0, 1, 10], &[]),
+            Err(Skip::TooShort),
+        ),
+        (
+            "HP ERM of another kind",
+            inside(7932, &[0; 40], &[]),
+            Err(Skip::NotIp),
+        ),
+        (
+            "Cisco MetaData version 2",
+            case(eth(0x8909, &[&[2, 1, 0, 1, 0, 9, 8, 0], ip].concat())),
+            unknown,
+        ),
+        (
+            "Cisco MetaData without options",
+            case(eth(0x8909, &[&[1, 0, 8, 0], ip].concat())),
+            bad,
+        ),
+        (
+            "E-tag in front of nothing known",
+            case(eth(0x893f, &[&[0; 6][..], &[0x12, 0x34], ip].concat())),
+            Err(Skip::NotIp),
+        ),
+    ];
+    for (name, got, want) in cases {
+        assert_eq!(got, want, "{name}");
+    }
 }

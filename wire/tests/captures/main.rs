@@ -12,8 +12,18 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use wire::decode::{Skip, fragment_on, mirrored_on};
+use wire::decode::{MirrorOptions, Skip, fragment_with, mirrored_on, mirrored_with};
 use wire::{Endpoint, Flags, Flow};
+
+/// Connections of which every frame has a wrong checksum: one that was made so on purpose, and one
+/// whose addresses were changed. Each is a SYN that nobody answers.
+const CORRUPT: [(&str, &str); 2] = [
+    ("conn-size.pcap", "141.42.64.125:56729"),
+    (
+        "tunnels__vxlan-inner-tcp-bad-checksum.pcap",
+        "10.0.0.1:12345",
+    ),
+];
 
 fn folder() -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/captures");
@@ -62,16 +72,22 @@ struct Streams {
     used: usize,
     /// Who opened connections: flows with a SYN that acknowledges nothing.
     opened: HashSet<Flow>,
+    /// The scope of each flow.
+    scopes: HashMap<Flow, u32>,
 }
 
-fn streams(data: &[u8]) -> Streams {
+fn streams(data: &[u8], verify_checksums: bool) -> Streams {
     let mut s = Streams::default();
     for (link, frame, original_len) in pcap::frames(data) {
-        let p = match mirrored_on(link, frame, frame.len()) {
+        let options = MirrorOptions {
+            verify_checksums,
+            ..MirrorOptions::on(link)
+        };
+        let p = match mirrored_with(&options, frame, frame.len()) {
             Ok(p) => p,
             Err(reason) => {
                 assert_eq!(
-                    fragment_on(link, frame, frame.len()).is_some(),
+                    fragment_with(&options, frame, frame.len()).is_some(),
                     reason == Skip::Fragment
                 );
                 *s.skipped.entry(reason.name()).or_default() += 1;
@@ -80,6 +96,8 @@ fn streams(data: &[u8]) -> Streams {
         };
         assert!(p.captured <= p.head.payload_len as usize && p.captured <= original_len);
         s.used += 1;
+        let scope = *s.scopes.entry(p.head.flow).or_insert(p.scope);
+        assert_eq!(p.scope, scope, "{} changes its network", p.head.flow);
         let list = s.connections.entry(p.head.flow).or_default();
         if p.head.flags.has(Flags::SYN) {
             if !p.head.flags.has(Flags::ACK) {
@@ -114,11 +132,26 @@ fn clients_said_what_the_manifest_says() {
     let Some(folder) = folder() else { return };
     let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-    let (mut good, mut swapped, mut bad) = (0, 0, Vec::new());
+    let (mut good, mut swapped, mut corrupted, mut bad) = (0, 0, 0, Vec::new());
+    let mut scoped = 0;
     for file in manifest.as_array().unwrap() {
         let name = file["file"].as_str().unwrap();
-        let mut s = streams(&std::fs::read(folder.join(name)).unwrap());
+        let data = std::fs::read(folder.join(name)).unwrap();
+        let mut s = streams(&data, true);
+        let mut unverified = streams(&data, false);
         println!("{name}: {} segments, skipped {:?}", s.used, s.skipped);
+        let tagged = file["encapsulation"].as_array().unwrap().iter();
+        let tagged = |names: [&str; 4]| {
+            let mut all = tagged.clone().filter_map(|e| e.as_str());
+            all.any(|e| names.iter().any(|n| e.contains(n)))
+        };
+        if s.scopes.values().any(|scope| *scope != 0) {
+            assert!(
+                tagged(["vlan", "vxlan", "geneve", "gre"]),
+                "{name} has no network"
+            );
+            scoped += 1;
+        }
         let wanted = file["streams"].as_array().unwrap().iter();
         for w in wanted.filter(|w| w["syn"] == true && w["complete"] == true) {
             let end =
@@ -126,6 +159,15 @@ fn clients_said_what_the_manifest_says() {
             let flow = Flow {
                 src: end("client"),
                 dst: end("server"),
+            };
+            let corrupt = |f: &Flow| CORRUPT.contains(&(name, &f.src.to_string()));
+            let s = if corrupt(&flow) || corrupt(&flow.reversed()) {
+                assert!(!s.connections.contains_key(&flow), "{name} {flow}");
+                assert!(s.skipped.contains_key(Skip::BadChecksum.name()));
+                corrupted += 1;
+                &mut unverified
+            } else {
+                &mut s
             };
             let said = |bytes: &[u8]| {
                 let hash: String = Sha256::digest(bytes)
@@ -186,6 +228,8 @@ fn clients_said_what_the_manifest_says() {
         bad.join("\n")
     );
     assert!(good > 0, "the manifest names no complete stream");
+    assert_eq!(corrupted, CORRUPT.len());
+    assert!(scoped > 0, "no capture has VLANs");
 }
 
 /// Every way of damaging real frames that is cheap to try: cut at each length, and each byte of the

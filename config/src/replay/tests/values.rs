@@ -4,7 +4,43 @@ use super::*;
 
 #[test]
 fn bad_values_are_refused_with_key_value_and_what_is_accepted() {
+    let mirror = |more: &str| with(PORTS, &format!("{PORTS}\n{more}"));
     let cases: &[(String, &str, &[&str])] = &[
+        (
+            mirror("ip_in_udp = 9999"),
+            "mirror.ip_in_udp",
+            &["= 9999", "give a list", "[9999]"],
+        ),
+        (
+            mirror("ip_in_udp = [9999, 0]"),
+            "mirror.ip_in_udp[1]",
+            &["= 0", "1 to 65535"],
+        ),
+        (
+            mirror("ip_in_udp = [65536]"),
+            "mirror.ip_in_udp[0]",
+            &["65536", "1 to 65535"],
+        ),
+        (
+            mirror("ip_in_udp = [\"9999\"]"),
+            "mirror.ip_in_udp[0]",
+            &["\"9999\"", "whole number"],
+        ),
+        (
+            mirror("ip_in_udp = [7, 8, 7]"),
+            "mirror.ip_in_udp[2]",
+            &["= 7", "each port once"],
+        ),
+        (
+            mirror("ip_in_udp = [1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+            "mirror.ip_in_udp",
+            &["at most 8"],
+        ),
+        (
+            mirror("verify_checksums = \"no\""),
+            "mirror.verify_checksums",
+            &["\"no\"", "true or false"],
+        ),
         (
             and("[traffic]\npercent = 0"),
             "traffic.percent",
