@@ -105,9 +105,16 @@ impl<P: Payload> Core<P> {
         capture.mirror(now, packet, frame, &mut door)
     }
 
-    /// Takes the header of one segment that the target sent to one of our connections.
-    pub fn response(&mut self, now: Nanos, head: &Head, tx: &mut impl Egress<P>) {
-        self.replicas.response(now, head, tx);
+    /// Takes the header of one segment that the target sent to one of our connections, and that was
+    /// received at `received_at`, which is `now` or earlier.
+    pub fn response(
+        &mut self,
+        now: Nanos,
+        received_at: Nanos,
+        head: &Head,
+        tx: &mut impl Egress<P>,
+    ) {
+        self.replicas.response(now, received_at, head, tx);
     }
 
     /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu`
@@ -120,33 +127,44 @@ impl<P: Payload> Core<P> {
     /// Fires the timers that are due. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
         let fired = self.replicas.poll(now, BUDGET, tx);
-        let (capture, mut door) = self.halves(now, tx);
-        fired + capture.poll(now, BUDGET - fired, &mut door)
+        fired + self.poll_capture(now, BUDGET - fired, tx)
     }
 
-    /// The engine is stopping: no new sessions, and an end to those there are.
-    pub fn drain(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
+    fn poll_capture(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {
         let (capture, mut door) = self.halves(now, tx);
-        capture.drain(now, &mut door);
+        capture.poll(now, budget, &mut door)
+    }
+
+    /// The engine is stopping: no new sessions, and an end to those there are. Like the two below it
+    /// begins that; [`Core::poll`] goes on with it, some sessions at a time.
+    pub fn drain(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
+        self.capture.drain();
+        self.poll_capture(now, BUDGET, tx);
     }
 
     /// Nothing more will be captured of the sessions there are: what was is still replayed, then
     /// every connection is closed in good order. Unless the core is draining, what comes next is
     /// another recording: a SYN in it that these sessions began with begins others.
     pub fn end_all(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
-        let (capture, mut door) = self.halves(now, tx);
-        capture.end_all(now, &mut door);
+        self.capture.end_all();
+        self.poll_capture(now, BUDGET, tx);
     }
 
     /// Gives up whatever is left, counted as [`crate::Loss::Stopped`].
     pub fn abandon(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
-        let (capture, mut door) = self.halves(now, tx);
-        capture.abandon(now, &mut door);
+        self.capture.abandon();
+        self.poll_capture(now, BUDGET, tx);
+    }
+
+    /// Sessions are still being ended, as [`Core::drain`], [`Core::end_all`] or [`Core::abandon`] have
+    /// begun: no frame is to be handed in before that is done.
+    pub fn is_ending(&self) -> bool {
+        self.capture.is_ending()
     }
 
     /// True when no replica has anything left to do.
     pub fn is_drained(&self) -> bool {
-        self.replicas.active == 0
+        !self.is_ending() && self.replicas.active == 0
     }
 
     /// What it has counted, all targets together.
@@ -167,6 +185,11 @@ impl<P: Payload> Core<P> {
     /// Sessions it holds now.
     pub fn session_count(&self) -> usize {
         self.capture.sessions.len()
+    }
+
+    /// Handshakes of production under way.
+    pub fn half_open_count(&self) -> usize {
+        self.capture.half_open_count()
     }
 
     /// Captured segments it holds now.

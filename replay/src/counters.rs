@@ -71,7 +71,10 @@ named! {
         TargetReset = "target_reset",
         /// The target did not acknowledge in spite of all retransmissions.
         RetransmitTimeout = "retransmit_timeout",
-        /// The session showed nothing for `session_timeout` or `keepalive_timeout`.
+        /// Its session was shed: no room in the table, no buffers, or no intercept.
+        Shed = "shed",
+        /// The target did nothing for `session_timeout`, or the session showed nothing for
+        /// `keepalive_timeout`.
         SessionTimeout = "session_timeout",
         /// The engine was stopped.
         Stopped = "stopped",
@@ -167,6 +170,14 @@ counters! {
         used,
         /// Sessions shed: no room in the table, no buffers, no intercept.
         sessions_shed,
+        /// Idle sessions that had to go because the table was full.
+        sessions_evicted,
+        /// Handshakes that production refused, or the client gave up, with RST.
+        handshakes_refused,
+        /// Handshakes that were not finished in time.
+        handshakes_unfinished,
+        /// Handshakes that had to go because their table was full.
+        handshakes_evicted,
         /// Sessions that are over, replicas included.
         sessions_ended,
         /// Captured segments that came out of order.
@@ -216,6 +227,11 @@ counters! {
         connect_failures,
         /// Connections the target reset.
         target_resets,
+        /// Connections the target reset after all was said and acknowledged, as one does that keeps no
+        /// TIME-WAIT.
+        resets_at_end,
+        /// Turns sent at production's own pace, as the target does not answer where production did.
+        paced_turns,
         /// Connections the target closed while the client went on.
         target_closed_early,
         /// Responses: turns the target answered with at least one byte.

@@ -31,6 +31,47 @@ pub struct Transfer {
     pub from: Origin,
     /// The target.
     pub to: Endpoint,
+    /// Hold a turn until the target has answered the one before.
+    pub wait_for_responses: bool,
+    /// How long a turn waits for the target's answer at most.
+    pub gate_timeout: Nanos,
+    /// The clients' round-trip time; `None`: as measured on the mirror.
+    pub rtt: Option<Nanos>,
+}
+
+impl Transfer {
+    /// From production to a target, as the configuration has it where it says nothing more.
+    pub const fn new(from: Origin, to: Endpoint) -> Self {
+        Self {
+            from,
+            to,
+            wait_for_responses: true,
+            gate_timeout: 5 * SECOND,
+            rtt: None,
+        }
+    }
+}
+
+/// At what pace frames of the mirror come.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Pace {
+    /// As production makes them.
+    Live,
+    /// From a recording, at this multiple of the pace it was captured at.
+    Recorded(f64),
+    /// From a recording, as fast as the targets answer.
+    Unpaced,
+}
+
+impl Pace {
+    /// How long our own clock runs while production's runs `time`.
+    pub fn ours(self, time: Nanos) -> Nanos {
+        match self {
+            Self::Live => time,
+            Self::Recorded(speed) => (time as f64 / speed) as Nanos,
+            Self::Unpaced => 0,
+        }
+    }
 }
 
 /// Everything one core needs to know. Times in nanoseconds.
@@ -46,12 +87,6 @@ pub struct Params {
     pub ramp: Nanos,
     /// Leave out sessions that were running before the start.
     pub full_sessions_only: bool,
-    /// Hold a turn until the target has answered the one before.
-    pub wait_for_responses: bool,
-    /// The clients' round-trip time; `None`: as measured on the mirror.
-    pub rtt: Option<Nanos>,
-    /// How long a turn waits for the target's answer at most.
-    pub gate_timeout: Nanos,
     /// A session with data outstanding is given up when nothing happens for this long.
     pub session_timeout: Nanos,
     /// An idle session is forgotten after this long.
@@ -70,6 +105,8 @@ pub struct Params {
     pub ownership: Ownership,
     /// Makes hashes and starting points unpredictable.
     pub seed: u64,
+    /// At what pace frames of the mirror come.
+    pub pace: Pace,
     /// When the engine started.
     pub start: Nanos,
 }
@@ -85,11 +122,8 @@ impl Params {
             percent: 100.0,
             ramp: 0,
             full_sessions_only: false,
-            wait_for_responses: true,
-            rtt: None,
-            gate_timeout: 5 * SECOND,
             session_timeout: 600 * SECOND,
-            keepalive_timeout: 720 * SECOND,
+            keepalive_timeout: 7_200 * SECOND,
             max_sessions,
             max_segments,
             session_bytes: 4 << 20,
@@ -97,6 +131,7 @@ impl Params {
             pool: Vec::new(),
             ownership: Ownership::ALONE,
             seed: 0,
+            pace: Pace::Live,
             start: 0,
         }
     }

@@ -95,6 +95,26 @@ impl FlowTable {
         None
     }
 
+    /// The first id kept for `flow` for which `is` holds: more than one may be.
+    pub fn find(
+        &self,
+        flow: &Flow,
+        key: impl Fn(u32) -> Flow,
+        is: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let hash = hash(&self.hasher, flow);
+        let mut at = self.home(hash);
+        while self.slots[at] != 0 {
+            let found = self.slots[at];
+            let id = id_of(found);
+            if hash_of(found) == hash && key(id) == *flow && is(id) {
+                return Some(id);
+            }
+            at = self.after(at);
+        }
+        None
+    }
+
     /// What [`Self::slot`] and [`Self::likely`] find a flow by.
     #[inline]
     pub fn hash(&self, flow: &Flow) -> u32 {
@@ -114,7 +134,7 @@ impl FlowTable {
         (found != 0 && hash_of(found) == hash).then(|| id_of(found))
     }
 
-    /// Keeps `id` for its flow, which must not be in the table. A table that is full, which the
+    /// Keeps `id` for its flow, beside others that may be kept for it. A table that is full, which the
     /// slab of its ids rules out, takes no more.
     #[inline]
     pub fn insert(&mut self, id: u32, key: impl Fn(u32) -> Flow) {

@@ -5,10 +5,10 @@
 //! gone, never invented. The turn it lies in is lost, and the session joins again at the next turn
 //! boundary. The first capture of a byte is the one that counts.
 
-use super::segment::PLAUSIBLE;
 use super::session::{List, Phase, Waiting};
 use super::{Capture, Sink};
 use crate::counters::Loss;
+use crate::due::Due;
 use crate::ledger::Amount;
 use crate::piece::Piece;
 use crate::pos::StreamPos;
@@ -22,6 +22,10 @@ const ACKED_GAP: Nanos = 50_000_000;
 /// A gap that only the client's direction shows may still be filled by the client's retransmission:
 /// not after this.
 const SILENT_GAP: Nanos = 3_000_000_000;
+/// A gap that the server's direction shows not to be acknowledged is one in production too, which
+/// the client will fill: it stays one until nobody has been heard of for this long, the longest that
+/// a retransmission timeout gets (RFC 6298 section 2.5).
+const OPEN_GAP: Nanos = 60_000_000_000;
 
 impl<P: Payload> Capture<P> {
     /// Keeps a piece that lies beyond a gap, in order, without what is there already. True if any
@@ -167,7 +171,7 @@ impl<P: Payload> Capture<P> {
     }
 
     /// Moves what has come into order from beyond the gap to the stream.
-    pub(super) fn drain_beyond(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn drain_beyond(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         loop {
             let s = &self.sessions[sid];
             if s.phase != Phase::Synced
@@ -187,15 +191,15 @@ impl<P: Payload> Capture<P> {
         }
         let s = &mut self.sessions[sid];
         if s.waiting.is_empty() && !s.shows_more() && s.fin.is_none_or(|fin| fin <= s.rcv_nxt) {
-            s.gap_since = 0;
+            s.gap_since = Due::NONE;
         }
-        self.check_fin(now, sid, out);
+        self.check_fin(time, sid, out);
     }
 
     /// Nothing more is to come that could fill the session's gaps: they are holes.
-    pub(super) fn settle_gaps(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn settle_gaps(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         while self.gap_is_open(sid) && self.sessions[sid].phase != Phase::Ended {
-            self.hole(now, sid, out);
+            self.hole(time, sid, out);
         }
     }
 
@@ -217,9 +221,9 @@ impl<P: Payload> Capture<P> {
     }
 
     /// Ends the session whose FIN the mirror did not show.
-    fn end_unseen(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    fn end_unseen(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         let s = &mut self.sessions[sid];
-        s.gap_since = 0;
+        s.gap_since = Due::NONE;
         s.fin = Some(s.rcv_nxt);
         if s.server_closed == Some(true)
             && let Some(end) = s.server_nxt
@@ -227,7 +231,7 @@ impl<P: Payload> Capture<P> {
             // A client that closes second has read what there was to read.
             s.acked = s.acked.max(end);
         }
-        self.check_fin(now, sid, out);
+        self.check_fin(time, sid, out);
         out.push(sid);
     }
 
@@ -236,66 +240,68 @@ impl<P: Payload> Capture<P> {
     /// further than was known.
     pub(super) fn note_extent(
         &mut self,
-        now: Nanos,
+        time: Nanos,
         sid: u32,
         end: StreamPos,
         certain: bool,
     ) -> bool {
         let s = &mut self.sessions[sid];
         let missing = end.since(s.rcv_nxt);
-        let known = match s.phase {
-            Phase::Syn | Phase::Synced => s.fin.is_none_or(|fin| end <= fin),
-            _ => false,
-        };
-        if !known || missing <= u64::from(!certain) || missing > PLAUSIBLE {
+        let known = s.phase == Phase::Synced && s.fin.is_none_or(|fin| end <= fin);
+        if !known || missing <= u64::from(!certain) || end > s.limit() {
             return false;
         }
-        let news = end > s.shown;
-        if news || end == s.shown && certain {
+        let shown = s.shown();
+        let news = end > shown;
+        if news || end == shown && certain {
             s.shown_by_payload = certain;
         }
-        s.shown = s.shown.max(end);
-        self.watch_gap(now, sid);
+        s.show(end);
+        self.watch_gap(time, sid);
         news
     }
 
     /// A gap is open: see to it that somebody looks at it again.
-    pub(super) fn watch_gap(&mut self, now: Nanos, sid: u32) {
+    pub(super) fn watch_gap(&mut self, time: Nanos, sid: u32) {
         if !self.gap_is_open(sid) && !self.fin_is_unseen(sid) {
             return;
         }
         let s = &mut self.sessions[sid];
-        if s.gap_since == 0 {
-            s.gap_since = now.max(1);
+        if !s.gap_since.is_set() {
+            s.gap_since = Due::at(time);
         }
-        let due = self.gap_due(sid);
+        let due = self.gap_due(time, sid);
         self.arm(sid, due);
     }
 
-    /// When the open gap counts as a hole.
-    pub(super) fn gap_due(&self, sid: u32) -> Nanos {
+    /// When the open gap counts as a hole, as far as is known at `time`.
+    pub(super) fn gap_due(&self, time: Nanos, sid: u32) -> Nanos {
         let s = &self.sessions[sid];
-        let acked = s.server_acked.is_some_and(|a| a > s.rcv_nxt);
-        s.gap_since + if acked { ACKED_GAP } else { SILENT_GAP }
+        let since = s.gap_since.nanos(time).unwrap_or(time);
+        match s.server_acked {
+            Some(acked) if acked > s.rcv_nxt => since + ACKED_GAP,
+            Some(_) => s.last_seen.nanos(time).unwrap_or(since).max(since) + OPEN_GAP,
+            None => since + SILENT_GAP,
+        }
     }
 
     /// The gap is a hole: the bytes are gone. What lies beyond it is looked at again for a turn
     /// boundary.
-    pub(super) fn hole(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn hole(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         if self.fin_is_unseen(sid) {
-            self.end_unseen(now, sid, out);
+            self.end_unseen(time, sid, out);
             return;
         }
         let s = &self.sessions[sid];
         let head = if s.early { NIL } else { s.waiting.head };
         let end = if head == NIL {
-            s.fin.map_or(s.shown, |fin| fin.max(s.shown))
+            s.fin.map_or(s.shown(), |fin| fin.max(s.shown()))
         } else {
             self.waiting[head].pos
         };
         let missing = end.since(s.rcv_nxt);
         if head == NIL && missing == 0 {
-            self.sessions[sid].gap_since = 0;
+            self.sessions[sid].gap_since = Due::NONE;
             return;
         }
         let behind = (head != NIL).then(|| (self.waiting[head].ack, self.waiting[head].pos));
@@ -307,32 +313,32 @@ impl<P: Payload> Capture<P> {
             self.lose(sid, Amount::new(1, 0), Loss::Hole, out);
         }
         let s = &mut self.sessions[sid];
-        s.gap_since = 0;
+        s.gap_since = Due::NONE;
         if let Some((ack, pos)) = behind {
             s.acked_at_data = s.acked_at_data.max(ack);
-            s.rcv_nxt = s.rcv_nxt.max(pos);
+            s.advance_to(s.rcv_nxt.max(pos));
         }
-        self.look_beyond_again(now, sid, out);
-        self.check_fin(now, sid, out);
+        self.look_beyond_again(time, sid, out);
+        self.check_fin(time, sid, out);
         if self.sessions[sid].phase != Phase::Ended {
-            self.watch_gap(now, sid);
+            self.watch_gap(time, sid);
         }
         out.push(sid);
     }
 
     /// The session is out of step at `rcv_nxt`: what waits beyond a gap is lost with it, up to where
     /// the session can join again.
-    pub(super) fn look_beyond_again(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn look_beyond_again(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         // What joins may be cut again, with part of the rest beyond another gap: each round takes
         // the first away for good.
         while self.sessions[sid].phase == Phase::Joining && !self.sessions[sid].waiting.is_empty() {
             let waiting = std::mem::take(&mut self.sessions[sid].waiting);
-            self.reconsider(now, sid, waiting, out);
+            self.reconsider(time, sid, waiting, out);
         }
     }
 
     /// Feeds segments from beyond a hole into the stream again.
-    fn reconsider(&mut self, now: Nanos, sid: u32, mut waiting: List, out: &mut impl Sink<P>) {
+    fn reconsider(&mut self, time: Nanos, sid: u32, mut waiting: List, out: &mut impl Sink<P>) {
         while waiting.head != NIL {
             let (piece, next) = self.take_waiting(sid, waiting.head, out);
             waiting.head = next;
@@ -344,7 +350,7 @@ impl<P: Payload> Capture<P> {
                 }
                 self.join(sid, piece.pos, out);
             }
-            self.ingest(now, sid, piece, out);
+            self.ingest(time, sid, piece, out);
         }
     }
 
@@ -355,7 +361,7 @@ impl<P: Payload> Capture<P> {
         let joining = s.phase == Phase::Joining;
         s.phase = Phase::Joining;
         s.join_loss = reason;
-        s.rcv_nxt += missing;
+        s.advance_to(s.rcv_nxt + missing);
         let open = out.turn_is_open(sid);
         // The turn that the missing bytes belong to was never begun; one that is being lost already
         // is not lost again.

@@ -9,6 +9,7 @@
 use super::session::Phase;
 use super::{Capture, Sink};
 use crate::counters::Loss;
+use crate::due::Moment;
 use crate::ledger::Amount;
 use crate::piece::{Piece, offset_after};
 use crate::slab::NIL;
@@ -26,13 +27,13 @@ const REACH: u64 = 1 << 16;
 impl<P: Payload> Capture<P> {
     /// Payload without a SYN, `new` bytes of which nobody had seen, may be kept: it was the
     /// session's first, or follows it soon and acknowledges no more than that.
-    fn is_early(&self, now: Nanos, sid: u32, head: &Head, new: u32, out: &impl Sink<P>) -> bool {
+    fn is_early(&self, time: Nanos, sid: u32, head: &Head, new: u32, out: &impl Sink<P>) -> bool {
         let s = &self.sessions[sid];
         let fresh = s.join_loss == Loss::Midstream && !out.has_begun(sid);
         let soon = if s.waiting.is_empty() {
             new > 0 && head.seq == s.isn + 1
         } else {
-            now <= s.handshake_at + WAIT
+            s.timed_at.elapsed(time) <= WAIT
         };
         fresh && soon && head.ack == s.acked_at_data.seq()
     }
@@ -40,7 +41,7 @@ impl<P: Payload> Capture<P> {
     /// Keeps payload that was counted as lost, with `new` of its bytes, in case the SYN comes yet.
     pub(super) fn keep_early<F: Frame<Payload = P>>(
         &mut self,
-        now: Nanos,
+        time: Nanos,
         sid: u32,
         packet: &Packet,
         mut frame: F,
@@ -51,7 +52,7 @@ impl<P: Payload> Capture<P> {
         let len = packet.captured.min(head.payload_len as usize);
         let range = packet.payload_offset..packet.payload_offset + len;
         let whole = frame.split_rest().is_none() && frame.bytes().len() >= range.end;
-        let early = len > 0 && whole && self.is_early(now, sid, head, new, out);
+        let early = len > 0 && whole && self.is_early(time, sid, head, new, out);
         let s = &mut self.sessions[sid];
         let (first, tail) = (s.waiting.is_empty(), s.waiting.tail);
         let piece = early.then(|| Piece {
@@ -67,22 +68,25 @@ impl<P: Payload> Capture<P> {
         } else if first {
             let s = &mut self.sessions[sid];
             s.early = true;
-            s.handshake_at = now;
-            self.arm(sid, now + WAIT);
+            s.timed_at = Moment::at(time);
+            self.arm(sid, time + WAIT);
         }
     }
 
     /// The session was running already, or it is over: what was kept is lost, as it was counted.
     pub(super) fn forget_early(&mut self, sid: u32, out: &mut impl Sink<P>) {
-        if std::mem::take(&mut self.sessions[sid].early) {
+        let s = &mut self.sessions[sid];
+        if std::mem::take(&mut s.early) {
+            s.timed_at = Moment::NONE;
             while self.pop_waiting(sid, out).is_some() {}
         }
     }
 
     /// When to see whether early payload is to be forgotten.
-    pub(super) fn early_due(&self, sid: u32) -> Option<Nanos> {
+    pub(super) fn early_due(&self, time: Nanos, sid: u32) -> Option<Nanos> {
         let s = &self.sessions[sid];
-        s.early.then_some(s.handshake_at + WAIT)
+        let left = WAIT.saturating_sub(s.timed_at.elapsed(time));
+        s.early.then_some(time + left)
     }
 
     /// The SYN `head` is that of a session whose first payload was shown before it.
@@ -110,19 +114,27 @@ impl<P: Payload> Capture<P> {
     }
 
     /// The session begins after all, with its SYN and what was shown before it.
-    pub(super) fn begin_late(&mut self, now: Nanos, sid: u32, head: &Head, out: &mut impl Sink<P>) {
+    pub(super) fn begin_late(
+        &mut self,
+        time: Nanos,
+        sid: u32,
+        head: &Head,
+        out: &mut impl Sink<P>,
+    ) {
         let bytes = self.counted_early(sid);
         let s = &mut self.sessions[sid];
         s.phase = Phase::Synced;
         s.isn = head.seq;
         s.rcv_nxt = s.rcv_nxt.near(head.seq + 1);
-        s.shown = s.rcv_nxt - 1;
-        s.mss = head.options.mss.unwrap_or(s.mss).max(64).min(s.mss);
+        s.ahead = 0;
         s.early = false;
-        let (transfer, mss, at) = (s.transfer, s.mss, s.rcv_nxt);
+        s.timed_at = Moment::NONE;
+        let (transfer, at) = (s.transfer, s.rcv_nxt);
         let counted = Amount::new(1, bytes);
         out.ledger().taken_back(transfer, counted, Loss::Midstream);
-        out.segment_size(sid, mss);
+        if let Some(mss) = head.options.mss {
+            out.segment_size(sid, mss);
+        }
         out.begun(sid, &head.flow, at);
         out.connected(sid);
         let mut waiting = std::mem::take(&mut self.sessions[sid].waiting);
@@ -130,7 +142,7 @@ impl<P: Payload> Capture<P> {
             let (piece, next) = self.take_waiting(sid, waiting.head, out);
             waiting.head = next;
             if let Some(piece) = piece {
-                self.ingest(now, sid, piece, out);
+                self.ingest(time, sid, piece, out);
             }
         }
     }

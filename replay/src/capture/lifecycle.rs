@@ -1,111 +1,185 @@
 //! How sessions begin, are looked at, and end.
 
-use super::session::{End, List, Phase, Session};
+use super::session::{End, List, Phase, Session, UNKNOWN_SHIFT};
 use super::sink::Opening;
 use super::{Capture, Sink, beginning};
 use crate::counters::{Loss, Unused};
+use crate::due::{Due, Moment};
 use crate::ledger::Amount;
 use crate::pos::StreamPos;
 use crate::tcp::connect::mss_for;
 use wire::io::Payload;
-use wire::{Flow, Head, Nanos};
+use wire::{Flow, Nanos, Seq};
 
 /// A session that is over stays in the table for this long, so that late frames of it do not look
 /// like a new one.
 const LINGER: Nanos = 2_000_000_000;
+/// Sessions that are looked at for the one that is idle longest, when the table is full.
+const LOOKED_AT: u32 = 64;
+/// A session that was heard of within this time is not idle.
+const LEAST_IDLE: Nanos = 1_000_000_000;
+/// Sessions ended in one round at most, when all are to be.
+const ENDED_AT_ONCE: usize = 256;
+
+/// What is known of a session when it begins.
+pub(super) struct Beginning {
+    /// Client to server, in production.
+    pub flow: Flow,
+    pub scope: u32,
+    pub server_scope: u32,
+    pub transfer: u16,
+    /// The number of the client's SYN.
+    pub isn: Seq,
+    /// What the client has acknowledged.
+    pub acked: StreamPos,
+    /// Where the server's stream begins, if its SYN was shown, and its window scale shift.
+    pub server_nxt: Option<StreamPos>,
+    pub server_shift: Option<u8>,
+    /// What the client's SYN says of segments it can receive.
+    pub mss: Option<u16>,
+    /// It was running already.
+    pub midstream: bool,
+}
+
+/// What all sessions are to come to, one round after the other.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// Nothing more is captured of them.
+    End,
+    /// What is left of them is lost.
+    Abandon,
+}
 
 impl<P: Payload> Capture<P> {
-    /// A session begins: with the client's SYN, or in the middle.
+    /// A session begins: accepted by production, or in the middle.
     pub(super) fn open(
         &mut self,
-        now: Nanos,
-        transfer: u16,
-        head: &Head,
-        phase: Phase,
+        time: Nanos,
+        begin: &Beginning,
         out: &mut impl Sink<P>,
     ) -> Result<u32, Unused> {
-        if !self.selected(now, &head.flow) {
+        let flow = begin.flow;
+        if !self.selected(&flow) {
             return Err(Unused::NotSelected);
         }
-        let midstream = phase == Phase::Joining;
-        if midstream && self.params.full_sessions_only {
+        if begin.midstream && self.params.full_sessions_only {
             return Err(Unused::NotFull);
         }
-        if self.draining || !out.accepts_sessions() {
-            out.ledger().common.sessions_shed += u64::from(!midstream);
+        let full = self.sessions.len() == self.sessions.capacity();
+        if self.draining || !out.accepts_sessions() || (full && !self.make_room(time, out)) {
+            out.ledger().common.sessions_shed += u64::from(!begin.midstream);
             return Err(Unused::Shed);
         }
-        let limit = mss_for(self.params.mtu, head.flow.src.addr.is_v4());
-        let isn = if midstream { head.seq - 1 } else { head.seq };
-        let ack = StreamPos::first(head.ack);
+        let limit = mss_for(self.params.mtu, flow.src.addr.is_v4());
         let session = Session {
-            flow: head.flow,
-            transfer,
-            phase,
+            flow,
+            scope: begin.scope,
+            server_scope: begin.server_scope,
+            transfer: begin.transfer,
+            phase: if begin.midstream {
+                Phase::Joining
+            } else {
+                Phase::Synced
+            },
             listed: true,
-            fin: None,
-            ack_known: midstream,
             server_closed: None,
             join_loss: Loss::Midstream,
-            isn,
-            rcv_nxt: beginning(isn),
-            shown: beginning(isn) - 1,
             shown_by_payload: false,
-            acked: ack,
-            acked_at_data: ack,
-            server_acked: None,
-            server_nxt: None,
-            mss: head.options.mss.unwrap_or(limit).max(64).min(limit),
-            waiting: List::default(),
             early: false,
-            handshake_at: self.seen,
-            gap_since: 0,
-            last_seen: now,
-        };
-        let opening = Opening {
-            transfer,
-            mss: session.mss,
+            reopening: false,
+            doubted: false,
+            server_shift: begin.server_shift.unwrap_or(UNKNOWN_SHIFT),
+            isn: begin.isn,
+            doubt: Seq(0),
+            window: 0,
+            ahead: 0,
+            fin: None,
+            rcv_nxt: beginning(begin.isn),
+            acked: begin.acked,
+            acked_at_data: begin.acked,
+            server_acked: None,
+            server_nxt: begin.server_nxt,
+            waiting: List::default(),
+            timed_at: Moment::NONE,
+            timed_end: Seq(0),
+            gap_since: Due::NONE,
+            last_seen: Due::at(time),
         };
         let at = session.rcv_nxt;
+        let opening = Opening {
+            transfer: begin.transfer,
+            mss: begin.mss.unwrap_or(limit).max(64).min(limit),
+        };
         let Ok(sid) = self.sessions.alloc(session) else {
-            out.ledger().common.sessions_shed += u64::from(!midstream);
             return Err(Unused::Shed);
         };
         let sessions = &self.sessions;
         self.flows.insert(sid, |id| sessions[id].flow);
         out.opened(sid, &opening);
-        let due = now + self.params.session_timeout;
-        self.arm(sid, due.min(self.idle_check(now)));
-        if midstream {
+        self.arm(sid, time + self.params.keepalive_timeout);
+        if begin.midstream {
             self.lose(sid, Amount::new(1, 0), Loss::Midstream, out);
         } else {
-            out.begun(sid, &head.flow, at);
+            out.begun(sid, &flow, at);
             out.connected(sid);
         }
         Ok(sid)
     }
 
+    /// The table is full: of some sessions the one that is idle longest goes, those that are over
+    /// before the others. False if all of them are busy.
+    fn make_room(&mut self, time: Nanos, out: &mut impl Sink<P>) -> bool {
+        let ids = self.sessions.ids().end;
+        let mut best: Option<(bool, Nanos, u32)> = None;
+        for _ in 0..LOOKED_AT.min(ids) {
+            self.hand = if self.hand + 1 < ids {
+                self.hand + 1
+            } else {
+                0
+            };
+            let (sid, s) = (self.hand, &self.sessions[self.hand]);
+            let seen = s.last_seen.nanos(time).unwrap_or(0);
+            let over = s.phase == Phase::Ended;
+            let idle = s.waiting.is_empty() && out.is_idle(sid) && (!over || out.is_done(sid));
+            let long = over || seen + LEAST_IDLE <= time;
+            // Those that are over first, then those that were not heard of for longest.
+            let rank = (!over, seen, sid);
+            if s.phase != Phase::Free && idle && long && best.is_none_or(|b| rank < b) {
+                best = Some(rank);
+            }
+        }
+        let Some((alive, _, sid)) = best else {
+            return false;
+        };
+        if alive {
+            out.ledger().common.sessions_evicted += 1;
+            self.give_up(time, sid, Loss::Shed, out);
+        }
+        self.remove(sid, out);
+        true
+    }
+
     /// True if the session is among those to be replayed; the answer for one client address and
     /// port never changes, but for the ramp.
-    pub(super) fn selected(&self, now: Nanos, flow: &Flow) -> bool {
+    pub(super) fn selected(&self, flow: &Flow) -> bool {
         let p = &self.params;
         let mut share = p.percent / 100.0;
         if p.ramp > 0 {
-            share *= (now.saturating_sub(p.start) as f64 / p.ramp as f64).min(1.0);
+            share *= (self.now.saturating_sub(p.start) as f64 / p.ramp as f64).min(1.0);
         }
         share >= 1.0 || f64::from(wire::rss::client_hash(&flow.src)) < share * f64::from(u32::MAX)
     }
 
     /// A new connection from the same address and port: what the old one said is still replayed,
     /// then it is closed.
-    pub(super) fn replace(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn replace(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         self.unlist(sid);
         if self.sessions[sid].phase != Phase::Ended {
-            self.settle_gaps(now, sid, out);
-            self.end_session(now, sid, End::Reset, out);
+            self.settle_gaps(time, sid, out);
+            self.end_session(time, sid, End::Reset, out);
         }
         out.push(sid);
-        self.arm(sid, now + LINGER);
+        self.arm(sid, time + LINGER);
     }
 
     fn unlist(&mut self, sid: u32) {
@@ -123,7 +197,7 @@ impl<P: Payload> Capture<P> {
         let s = &mut self.sessions[sid];
         let missing = pos.since(s.rcv_nxt);
         s.phase = Phase::Synced;
-        s.rcv_nxt = pos;
+        s.advance_to(pos);
         let (flow, reason) = (s.flow, s.join_loss);
         self.lose(sid, Amount::bytes(missing), reason, out);
         if !out.has_begun(sid) {
@@ -133,7 +207,7 @@ impl<P: Payload> Capture<P> {
     }
 
     /// The client has ended its connection, or production has.
-    pub(super) fn end_session(&mut self, now: Nanos, sid: u32, end: End, out: &mut impl Sink<P>) {
+    pub(super) fn end_session(&mut self, time: Nanos, sid: u32, end: End, out: &mut impl Sink<P>) {
         out.close_turn(sid);
         self.forget_early(sid, out);
         let s = &mut self.sessions[sid];
@@ -147,65 +221,52 @@ impl<P: Payload> Capture<P> {
         };
         out.ended(sid, end, s.answered());
         self.clear_beyond(sid, reason, out);
-        self.arm(sid, now + LINGER);
+        self.arm(sid, time + LINGER);
     }
 
-    /// The session's timer: remove it if it is over, give it up if nothing has happened for too
+    /// The session's timer: remove it if it is over, give it up if nothing was heard of it for too
     /// long, look at its gap.
-    pub(super) fn on_timer(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn on_timer(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         let s = &self.sessions[sid];
         if s.phase == Phase::Free {
             return;
         }
-        if s.gap_since != 0 && s.phase != Phase::Ended && now >= self.gap_due(sid) {
-            self.hole(now, sid, out);
+        if s.gap_since.is_set() && s.phase != Phase::Ended && time >= self.gap_due(time, sid) {
+            self.hole(time, sid, out);
         }
-        if self.early_due(sid).is_some_and(|due| now >= due) {
+        if self.early_due(time, sid).is_some_and(|due| time >= due) {
             self.forget_early(sid, out);
         }
         let s = &self.sessions[sid];
-        let done = out.is_done(sid);
-        let due = if s.phase == Phase::Ended && done {
-            s.last_seen + LINGER
-        } else if out.is_idle(sid) && (s.early || s.waiting.is_empty()) {
-            s.last_seen + self.params.keepalive_timeout
-        } else {
-            s.last_seen + self.params.session_timeout
-        };
-        if now >= due {
-            // One without replicas has nothing to do, and may hold a turn all the same.
-            if !done || s.phase != Phase::Ended {
-                self.give_up(now, sid, Loss::SessionTimeout, out);
+        let seen = s.last_seen.nanos(time).unwrap_or(time);
+        if s.phase == Phase::Ended {
+            if out.is_done(sid) && time >= seen + LINGER {
+                self.remove(sid, out);
+            } else {
+                // It is looked at now and then until its replicas are done.
+                self.arm(sid, (seen + LINGER).max(time + LINGER / 8));
             }
+            return;
+        }
+        let mut due = seen + self.params.keepalive_timeout;
+        if time >= due {
+            self.give_up(time, sid, Loss::SessionTimeout, out);
             self.remove(sid, out);
             return;
         }
-        let s = &self.sessions[sid];
-        let due = if s.gap_since != 0 && s.phase != Phase::Ended {
-            due.min(self.gap_due(sid))
-        } else {
-            due
-        };
-        // An ended session is looked at now and then until its replicas are done; any other may
-        // have become idle since it was last heard of.
-        let due = if s.phase == Phase::Ended {
-            due.min(now + LINGER)
-        } else {
-            due.min(self.idle_check(now))
-        };
-        let due = self.early_due(sid).map_or(due, |early| due.min(early));
+        if s.gap_since.is_set() {
+            due = due.min(self.gap_due(time, sid));
+        }
+        if let Some(early) = self.early_due(time, sid) {
+            due = due.min(early);
+        }
         self.arm(sid, due);
     }
 
-    /// When to see whether a session that has something to do now is idle by then.
-    fn idle_check(&self, now: Nanos) -> Nanos {
-        now + self.params.keepalive_timeout.max(LINGER)
-    }
-
     /// Gives up what a session still has, for `reason`, and tells its targets.
-    fn give_up(&mut self, now: Nanos, sid: u32, reason: Loss, out: &mut impl Sink<P>) {
+    fn give_up(&mut self, time: Nanos, sid: u32, reason: Loss, out: &mut impl Sink<P>) {
         if self.sessions[sid].phase != Phase::Ended {
-            self.end_session(now, sid, End::Reset, out);
+            self.end_session(time, sid, End::Reset, out);
         }
         out.give_up(sid, reason);
     }
@@ -221,31 +282,58 @@ impl<P: Payload> Capture<P> {
     }
 
     /// The engine is stopping: no new sessions, and an end to those there are.
-    pub fn drain(&mut self, now: Nanos, out: &mut impl Sink<P>) {
+    pub fn drain(&mut self) {
         self.draining = true;
-        self.end_all(now, out);
+        self.begin_ending(Ending::End);
     }
 
     /// See [`crate::Core::end_all`].
-    pub fn end_all(&mut self, now: Nanos, out: &mut impl Sink<P>) {
-        for sid in self.sessions.ids() {
-            if !matches!(self.sessions[sid].phase, Phase::Free | Phase::Ended) {
-                self.settle_gaps(now, sid, out);
-                self.end_session(now, sid, End::Fin, out);
-                out.push(sid);
-            }
-            if !self.draining && self.sessions[sid].phase != Phase::Free {
-                self.unlist(sid);
-            }
-        }
+    pub fn end_all(&mut self) {
+        self.clock.restart(self.now);
+        self.begin_ending(Ending::End);
     }
 
     /// Gives up whatever is left, counted as [`Loss::Stopped`].
-    pub fn abandon(&mut self, now: Nanos, out: &mut impl Sink<P>) {
-        for sid in self.sessions.ids() {
-            if self.sessions[sid].phase != Phase::Free {
-                self.give_up(now, sid, Loss::Stopped, out);
+    pub fn abandon(&mut self) {
+        self.begin_ending(Ending::Abandon);
+    }
+
+    fn begin_ending(&mut self, ending: Ending) {
+        self.ending = Some((ending, 0));
+    }
+
+    /// All sessions are being ended, which is not done yet.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Ends some more sessions, if all are to be. Returns how many.
+    pub(super) fn go_on_ending(&mut self, time: Nanos, out: &mut impl Sink<P>) -> usize {
+        let Some((ending, from)) = self.ending else {
+            return 0;
+        };
+        let ids = self.sessions.ids().end;
+        let to = ids.min(from + ENDED_AT_ONCE as u32);
+        for sid in from..to {
+            let phase = self.sessions[sid].phase;
+            if phase == Phase::Free {
+                continue;
+            }
+            match ending {
+                Ending::Abandon => self.give_up(time, sid, Loss::Stopped, out),
+                Ending::End => {
+                    if phase != Phase::Ended {
+                        self.settle_gaps(time, sid, out);
+                        self.end_session(time, sid, End::Fin, out);
+                        out.push(sid);
+                    }
+                    if !self.draining {
+                        self.unlist(sid);
+                    }
+                }
             }
         }
+        self.ending = (to < ids).then_some((ending, to));
+        (to - from) as usize
     }
 }

@@ -2,36 +2,48 @@
 //!
 //! Frames of the mirror come in, a session's events go out through [`Sink`]: begun, bytes at a
 //! place in the stream, turn begun and closed, hole, answer seen, ended. This half knows
-//! no target, no replica and no transmit queue.
+//! no target, no replica and no transmit queue, and lives on the capture's own clock.
 //!
-//! `segment` reads what client and server say, `stream` puts the client's bytes in order and cuts
-//! turns, `gap` waits for what is missing or finds that it is lost, `late_syn` keeps payload that
-//! was shown before its SYN, `lifecycle` begins and ends sessions.
+//! `handshake` waits until production has accepted a connection, `segment` reads what a client
+//! says and `server` what its server does, `stream` puts the client's bytes in order and cuts turns,
+//! `gap` waits for what is missing or finds that it is lost, `late_syn` keeps payload that was shown
+//! before its SYN, `lifecycle` begins and ends sessions, `shed` counts what is lost with those that
+//! are turned away.
 //!
 //! What always holds: a byte is told once, in order, as it was first captured; bytes that
-//! production is known to have had and that were not captured are lost in the ledger; somebody
-//! looks again at whatever waits.
+//! production is known to have had and that were not captured are lost in the ledger; a number is
+//! believed only as far as it can be true; somebody looks again at whatever waits.
 
+mod clock;
 mod gap;
+mod half_open;
+mod handshake;
 mod late_syn;
 mod lifecycle;
 mod segment;
+mod server;
 pub(crate) mod session;
+mod shed;
 pub(crate) mod sink;
 mod stream;
 
-use crate::counters::Unused;
+use crate::counters::{Loss, Unused};
+use crate::ledger::Amount;
 use crate::params::Params;
 use crate::pos::StreamPos;
 use crate::slab::Slab;
 use crate::table::FlowTable;
 use crate::wheel::Wheel;
+use clock::CaptureClock;
+use half_open::HalfOpenTable;
+use lifecycle::Ending;
 use session::{Session, Waiting};
+use shed::ShedSessions;
 use sink::Sink;
 use std::sync::Arc;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
-use wire::{Flow, Nanos};
+use wire::{Flow, Nanos, Seq};
 
 /// See the module's documentation.
 pub(crate) struct Capture<P> {
@@ -39,12 +51,20 @@ pub(crate) struct Capture<P> {
     pub sessions: Slab<Session>,
     /// Segments that wait to join a stream.
     pub waiting: Slab<Waiting<P>>,
-    /// Production flow, client to server, to session.
+    /// Production flow, client to server, to session; several where scopes differ.
     pub flows: FlowTable,
+    half_open: HalfOpenTable<P>,
+    shed: ShedSessions,
     pub timers: Wheel,
-    /// When the frame of the mirror that is being looked at was captured: production's clock,
-    /// which in an offline replay is the file's.
+    clock: CaptureClock,
+    /// Our own time.
+    now: Nanos,
+    /// When the frame of the mirror that is being looked at was captured.
     seen: Nanos,
+    /// Where the search for an idle session goes on.
+    hand: u32,
+    /// All sessions are being ended, from this one on.
+    ending: Option<(Ending, u32)>,
     /// No new sessions, and nothing waits for more capture: the engine is stopping.
     draining: bool,
 }
@@ -56,8 +76,14 @@ impl<P: Payload> Capture<P> {
             sessions: Slab::new(params.max_sessions),
             waiting: Slab::new(params.max_segments),
             flows: FlowTable::new(params.max_sessions, params.seed),
+            half_open: HalfOpenTable::new(params.max_sessions, params.seed.rotate_left(16)),
+            shed: ShedSessions::new(),
             timers: Wheel::new(params.max_sessions, now),
+            clock: CaptureClock::new(params.pace, now),
+            now,
             seen: now,
+            hand: 0,
+            ending: None,
             draining: false,
         }
     }
@@ -72,10 +98,12 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
         out.ledger().common.frames += 1;
-        self.seen = frame.captured_at().unwrap_or(now);
+        self.now = now;
+        self.seen = self.clock.frame(now, frame.captured_at());
+        let time = self.clock.time(now);
         let result = match self.params.transfer_of(&packet.head.flow) {
-            Some((transfer, true)) => self.client_segment(now, transfer, packet, frame, out),
-            Some((_, false)) => self.server_segment(now, &packet.head, out),
+            Some((transfer, true)) => self.client_segment(time, transfer, packet, frame, out),
+            Some((transfer, false)) => self.server_segment(time, transfer, packet, out),
             None => Err(Unused::NoTransfer),
         };
         match result {
@@ -87,14 +115,22 @@ impl<P: Payload> Capture<P> {
 
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, out: &mut impl Sink<P>) -> usize {
-        let mut fired = 0;
+        self.now = now;
+        let time = self.clock.time(now);
+        let mut fired = self.go_on_ending(time, out);
+        fired += self.expire_handshakes(time, budget, out);
         while fired < budget
-            && let Some(sid) = self.timers.pop(now)
+            && let Some(sid) = self.timers.pop(time)
         {
             fired += 1;
-            self.on_timer(now, sid, out);
+            self.on_timer(time, sid, out);
         }
         fired
+    }
+
+    /// Handshakes under way.
+    pub fn half_open_count(&self) -> usize {
+        self.half_open.len()
     }
 
     /// Makes the session's timer fire at `due` or before.
@@ -104,25 +140,22 @@ impl<P: Payload> Capture<P> {
         }
     }
 
-    pub fn by_flow(&self, flow: &Flow) -> Option<u32> {
+    /// The session of this flow for which `is` holds: as a rule there is one at most.
+    #[inline]
+    pub fn by_flow(&self, flow: &Flow, is: impl Fn(&Session) -> bool) -> Option<u32> {
         let sessions = &self.sessions;
-        self.flows.get(flow, |id| sessions[id].flow)
+        self.flows
+            .find(flow, |id| sessions[id].flow, |id| is(&sessions[id]))
     }
 
     /// Counts turns and bytes of the session that production had and nobody will get to see.
-    fn lose(
-        &self,
-        sid: u32,
-        amount: crate::ledger::Amount,
-        why: crate::Loss,
-        out: &mut impl Sink<P>,
-    ) {
-        out.ledger()
-            .uncaptured(self.sessions[sid].transfer, amount, why);
+    fn lose(&self, sid: u32, amount: Amount, why: Loss, out: &mut impl Sink<P>) {
+        let transfer = self.sessions[sid].transfer;
+        out.ledger().uncaptured(transfer, amount, why);
     }
 }
 
 /// The place a stream begins at whose SYN has this number.
-fn beginning(isn: wire::Seq) -> StreamPos {
+fn beginning(isn: Seq) -> StreamPos {
     StreamPos::first(isn) + 1_u32
 }

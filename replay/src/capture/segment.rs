@@ -5,9 +5,11 @@
 //! payload did begins a turn: the client had read an answer before it spoke. The bytes themselves
 //! go to `stream`, what is out of order to `gap`.
 
-use super::session::{End, Phase};
+use super::lifecycle::Beginning;
+use super::session::{End, Phase, REACH};
 use super::{Capture, Sink, beginning};
 use crate::counters::{Loss, Unused};
+use crate::due::{Due, Moment};
 use crate::ledger::Amount;
 use crate::piece::{Piece, offset_after};
 use crate::pos::StreamPos;
@@ -15,63 +17,33 @@ use wire::decode::Packet;
 use wire::io::{Frame, Payload};
 use wire::{Flags, Flow, Head, Nanos};
 
-/// Segments further than this from what is expected are not of this connection.
-pub(super) const PLAUSIBLE: u64 = 1 << 30;
+/// A number further than this from what is expected is no number of this connection.
+pub(super) const TRUSTED: u64 = 1 << 30;
 /// What is closer than this to the stream of a session that is over may still be of it: the largest
 /// window without scaling.
 const NEAR: u32 = 1 << 16;
 
-/// `pos` may belong to a stream whose next byte is `expected`.
-fn plausible(expected: StreamPos, pos: StreamPos) -> bool {
-    expected.since(pos).max(pos.since(expected)) <= PLAUSIBLE
-}
-
 impl<P: Payload> Capture<P> {
     pub(super) fn client_segment<F: Frame<Payload = P>>(
         &mut self,
-        now: Nanos,
+        time: Nanos,
         transfer: u16,
         packet: &Packet,
         frame: F,
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
         let head = &packet.head;
-        let syn = head.flags.has(Flags::SYN) && !head.flags.has(Flags::ACK);
-        let sid = match self.by_flow(&head.flow) {
-            Some(sid) if syn && self.was_early(sid, head, out) => {
-                self.begin_late(now, sid, head, out);
-                sid
-            }
-            Some(sid) if syn => {
-                if self.sessions[sid].isn == head.seq {
-                    // The client's SYN again: the round trip is measured from this one.
-                    self.sessions[sid].handshake_at = self.seen;
-                    return Err(Unused::Duplicate);
-                }
-                self.replace(now, sid, out);
-                self.open(now, transfer, head, Phase::Syn, out)?
-            }
-            Some(sid) if self.is_another(sid, head) => {
-                self.replace(now, sid, out);
-                self.open(now, transfer, head, Phase::Joining, out)?
-            }
-            Some(sid) => sid,
-            None if syn => self.open(now, transfer, head, Phase::Syn, out)?,
-            None if head.payload_len > 0
-                && !head.flags.has(Flags::RST)
-                && !head.flags.has(Flags::SYN) =>
-            {
-                self.open(now, transfer, head, Phase::Joining, out)?
-            }
-            None => return Err(self.stranger(now, &head.flow)),
+        if head.flags.has(Flags::SYN) && !head.flags.has(Flags::ACK) {
+            return self.client_syn(time, transfer, packet, frame, out);
+        }
+        let sid = match self.client_session(time, transfer, packet, out) {
+            Ok(sid) => sid,
+            Err(all) => return all,
         };
-        self.sessions[sid].last_seen = now;
         if head.flags.has(Flags::RST) {
-            return self.client_reset(now, sid, head, out);
+            return self.client_reset(time, sid, head, out);
         }
-        if syn && head.payload_len == 0 {
-            return Ok(());
-        }
+        self.sessions[sid].last_seen = Due::at(time);
         if self.is_keep_alive(sid, head) {
             out.keep_alive(sid);
             return if head.payload_len == 0 {
@@ -81,11 +53,11 @@ impl<P: Payload> Capture<P> {
             };
         }
         let advanced = self.client_ack(sid, head, out);
-        let news = self.client_payload(now, sid, packet, frame, out);
-        let ended = head.flags.has(Flags::FIN) && self.client_fin(now, sid, head, out);
+        let news = self.client_payload(time, sid, packet, frame, out);
+        let ended = head.flags.has(Flags::FIN) && self.client_fin(time, sid, head, out);
         let end = head.end() - u32::from(head.flags.has(Flags::FIN));
         let end = self.sessions[sid].rcv_nxt.near(end);
-        let told = self.note_extent(now, sid, end, head.payload_len > 0);
+        let told = self.note_extent(time, sid, end, head.payload_len > 0);
         match news {
             Ok(false) if !ended && !advanced && !told && head.payload_len > 0 => {
                 Err(Unused::Duplicate)
@@ -96,26 +68,87 @@ impl<P: Payload> Capture<P> {
         }
     }
 
+    /// The session that a segment of the client's belongs to, which may begin with it.
+    fn client_session(
+        &mut self,
+        time: Nanos,
+        transfer: u16,
+        packet: &Packet,
+        out: &mut impl Sink<P>,
+    ) -> Result<u32, Result<(), Unused>> {
+        let (head, scope) = (&packet.head, packet.scope);
+        let found = self
+            .by_flow(&head.flow, |s| s.scope == scope)
+            .or_else(|| self.elsewhere(head));
+        if found.is_none_or(|sid| self.sessions[sid].reopening) {
+            if let Some(sid) = self.client_accepts(time, packet, out)? {
+                return Ok(sid);
+            }
+        }
+        let payload = head.payload_len > 0 && !head.flags.has(Flags::RST);
+        match found {
+            Some(sid) if payload && self.is_another(sid, head) => {
+                self.replace(time, sid, out);
+            }
+            Some(sid) => return Ok(sid),
+            None if payload && !head.flags.has(Flags::SYN) => {}
+            None => return Err(Err(self.stranger(&head.flow))),
+        }
+        let beginning = Beginning {
+            flow: head.flow,
+            scope,
+            server_scope: scope,
+            transfer,
+            isn: head.seq - 1,
+            acked: StreamPos::first(head.ack),
+            server_nxt: None,
+            server_shift: None,
+            mss: None,
+            midstream: true,
+        };
+        let opened = self.open(time, &beginning, out);
+        if opened == Err(Unused::Shed) {
+            self.shed
+                .payload(transfer, head, self.flows.hash(&head.flow), out.ledger());
+        }
+        opened.map_err(Err)
+    }
+
+    /// A session of the same flow in another scope, to which the segment belongs by its numbers: a
+    /// mirror may show a routed segment in two networks.
+    fn elsewhere(&self, head: &Head) -> Option<u32> {
+        self.by_flow(&head.flow, |s| {
+            let pos = s.rcv_nxt.near(head.seq);
+            s.rcv_nxt.since(pos) <= REACH && pos <= s.limit() && s.ack_fits(head.ack)
+        })
+    }
+
     /// Why a frame that belongs to no session is of no use.
-    fn stranger(&self, now: Nanos, flow: &Flow) -> Unused {
-        if self.selected(now, flow) {
+    pub(super) fn stranger(&self, flow: &Flow) -> Unused {
+        if self.selected(flow) {
             Unused::NoSession
         } else {
             Unused::NotSelected
         }
     }
 
-    /// Payload far from all that a session which is over has said: of another connection with the
-    /// same ports, whose SYN was not shown.
-    fn is_another(&self, sid: u32, head: &Head) -> bool {
-        let s = &self.sessions[sid];
-        let payload = head.payload_len > 0 && !head.flags.has(Flags::RST);
-        if s.phase != Phase::Ended || !payload || self.params.full_sessions_only {
+    /// Payload of another connection with the same addresses and ports, whose handshake was not
+    /// shown: it is far from all that this session can have said, and so is what it acknowledges.
+    /// Of a session that is not over, a second frame has to confirm that.
+    fn is_another(&mut self, sid: u32, head: &Head) -> bool {
+        let ended = self.sessions[sid].phase == Phase::Ended;
+        if self.params.full_sessions_only {
             return false;
         }
-        let end = s.fin.unwrap_or(s.rcv_nxt).max(s.rcv_nxt);
-        let pos = end.near(head.seq);
-        pos > end + NEAR || pos + NEAR < beginning(s.isn)
+        let s = &mut self.sessions[sid];
+        if ended {
+            let end = s.fin.unwrap_or(s.rcv_nxt).max(s.rcv_nxt);
+            let pos = end.near(head.seq);
+            return pos > end + NEAR || pos + NEAR < beginning(s.isn);
+        }
+        let pos = s.rcv_nxt.near(head.seq);
+        let near = pos <= s.limit() && s.rcv_nxt.since(pos) <= REACH;
+        !near && !s.ack_fits(head.ack) && s.confirms(pos)
     }
 
     /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section
@@ -136,22 +169,23 @@ impl<P: Payload> Capture<P> {
             return false;
         }
         let s = &mut self.sessions[sid];
-        if s.phase == Phase::Syn {
-            s.phase = Phase::Synced;
-            out.round_trip(sid, self.seen.saturating_sub(s.handshake_at));
-        }
-        if !s.ack_known {
-            // The server's direction is not mirrored (or its SYN|ACK was lost): the client's first
-            // ACK tells where the server's stream begins.
-            s.ack_known = true;
-            s.acked = StreamPos::first(head.ack);
-            s.acked_at_data = s.acked;
-            return true;
-        }
         let ack = s.acked.near(head.ack);
-        if ack <= s.acked || ack.since(s.acked) > PLAUSIBLE {
+        // A segment that begins where one is expected is of this connection, whatever else it says.
+        let trusted = if head.seq == s.rcv_nxt.seq() {
+            TRUSTED
+        } else {
+            REACH
+        };
+        let seen = s.server_nxt.is_some_and(|nxt| ack <= nxt);
+        if ack <= s.acked || (!seen && ack.since(s.acked) > trusted) {
             return false;
         }
+        if s.timed_at.is_set() && ack >= ack.near(s.timed_end) {
+            let rtt = s.timed_at.elapsed(self.seen);
+            s.timed_at = Moment::NONE;
+            out.round_trip(sid, rtt);
+        }
+        let s = &mut self.sessions[sid];
         s.acked = ack;
         let in_step =
             s.phase == Phase::Synced && head.seq == s.rcv_nxt.seq() && s.waiting.is_empty();
@@ -163,7 +197,7 @@ impl<P: Payload> Capture<P> {
     }
 
     /// The answer to the open turn has begun.
-    fn note_production_answer(&mut self, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn note_production_answer(&mut self, sid: u32, out: &mut impl Sink<P>) {
         if self.sessions[sid].phase == Phase::Synced {
             out.answer_seen(sid, self.seen);
         }
@@ -172,7 +206,7 @@ impl<P: Payload> Capture<P> {
     /// Feeds the segment's payload into the stream, buffer by buffer. True if any of it was new.
     fn client_payload<F: Frame<Payload = P>>(
         &mut self,
-        now: Nanos,
+        time: Nanos,
         sid: u32,
         packet: &Packet,
         mut frame: F,
@@ -186,6 +220,9 @@ impl<P: Payload> Capture<P> {
         let (phase, fin, expected) = (s.phase, s.fin, s.rcv_nxt);
         let first = expected.near(head.seq + u32::from(head.flags.has(Flags::SYN)));
         let ack = s.acked.near(head.ack);
+        if !self.is_plausible(sid, first) {
+            return Err(Unused::OutOfWindow);
+        }
         match phase {
             Phase::Ended | Phase::Free => {
                 let end = expected.near(head.end());
@@ -198,14 +235,11 @@ impl<P: Payload> Capture<P> {
             }
             Phase::Joining if !self.is_boundary(sid, first, ack, out) => {
                 let (reason, new) = self.before_join(sid, head, out);
-                self.keep_early(now, sid, packet, frame, new, out);
+                self.keep_early(time, sid, packet, frame, new, out);
                 return Err(reason);
             }
             Phase::Joining => self.join(sid, first, out),
-            Phase::Syn | Phase::Synced => {}
-        }
-        if !plausible(self.sessions[sid].rcv_nxt, first) {
-            return Err(Unused::OutOfWindow);
+            Phase::Synced => {}
         }
         // What the snap length cut off is not there: it stays a gap, to be filled by a
         // retransmission or found to be a hole.
@@ -225,12 +259,12 @@ impl<P: Payload> Capture<P> {
                     push: left == 0 && !packet.is_truncated() && head.flags.has(Flags::PSH),
                     urgent: offset_after(head.urgent, pos.seq().since(head.seq)),
                 };
-                news |= self.ingest(now, sid, piece, out);
+                news |= self.ingest(time, sid, piece, out);
                 pos += n as u32;
                 if self.sessions[sid].phase == Phase::Joining {
                     // Cut in the middle of a frame: its rest is no turn.
                     self.lose_before_join(sid, pos, left as u32, out);
-                    self.look_beyond_again(now, sid, out);
+                    self.look_beyond_again(time, sid, out);
                     break;
                 }
             }
@@ -239,6 +273,17 @@ impl<P: Payload> Capture<P> {
             frame = rest;
         }
         Ok(news)
+    }
+
+    /// A segment with payload at `pos` is of this connection: near what is known of it, or further
+    /// away but confirmed by another, as after an outage of the mirror.
+    fn is_plausible(&mut self, sid: u32, pos: StreamPos) -> bool {
+        let s = &mut self.sessions[sid];
+        if pos <= s.limit() {
+            // What is old does no harm.
+            return s.rcv_nxt.since(pos) <= TRUSTED;
+        }
+        pos.since(s.rcv_nxt) <= TRUSTED && s.confirms(pos)
     }
 
     /// Payload at `pos` that acknowledges `ack` begins a turn that a session out of step can join
@@ -262,7 +307,7 @@ impl<P: Payload> Capture<P> {
         // Bytes before it were not captured. They may be the beginning of this very turn, so it is
         // lost as well.
         s.acked_at_data = ack;
-        s.rcv_nxt = pos;
+        s.advance_to(pos);
         s.join_loss = Loss::Hole;
         self.lose(sid, Amount::new(1, missing), Loss::Hole, out);
         false
@@ -290,49 +335,49 @@ impl<P: Payload> Capture<P> {
         let s = &mut self.sessions[sid];
         let end = pos + len;
         let n = end.since(s.rcv_nxt.max(pos));
-        s.rcv_nxt = s.rcv_nxt.max(end);
+        s.advance_to(s.rcv_nxt.max(end));
         let reason = s.join_loss;
         self.lose(sid, Amount::bytes(n), reason, out);
         n as u32
     }
 
     /// The client's FIN. True if it was news.
-    fn client_fin(&mut self, now: Nanos, sid: u32, head: &Head, out: &mut impl Sink<P>) -> bool {
+    fn client_fin(&mut self, time: Nanos, sid: u32, head: &Head, out: &mut impl Sink<P>) -> bool {
         let s = &mut self.sessions[sid];
         let end = s.rcv_nxt.near(head.end() - 1);
-        if s.phase == Phase::Ended || s.fin.is_some() || !plausible(s.rcv_nxt, end) {
+        if s.phase == Phase::Ended || s.fin.is_some() || end < s.rcv_nxt || end > s.limit() {
             return false;
         }
         s.fin = Some(end);
         // A number without payload may have counted the FIN in.
-        s.shown = s.shown.min(end);
+        s.ahead = s.ahead.min(end.since(s.rcv_nxt) as u32);
         if s.phase == Phase::Joining {
-            s.rcv_nxt = s.rcv_nxt.max(end);
+            s.advance_to(end);
         }
-        self.check_fin(now, sid, out);
+        self.check_fin(time, sid, out);
         out.push(sid);
         let s = &mut self.sessions[sid];
-        if s.phase != Phase::Ended && s.gap_since == 0 {
+        if s.phase != Phase::Ended && !s.gap_since.is_set() {
             // The FIN itself lies beyond a gap.
-            s.gap_since = now.max(1);
-            let due = self.gap_due(sid);
+            s.gap_since = Due::at(time);
+            let due = self.gap_due(time, sid);
             self.arm(sid, due);
         }
         true
     }
 
     /// The stream has reached the client's FIN: the session's end.
-    pub(super) fn check_fin(&mut self, now: Nanos, sid: u32, out: &mut impl Sink<P>) {
+    pub(super) fn check_fin(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         let s = &self.sessions[sid];
         if s.phase != Phase::Ended && s.has_all() {
-            self.end_session(now, sid, End::Fin, out);
+            self.end_session(time, sid, End::Fin, out);
         }
     }
 
     /// The client's RST: what it said before is still replayed.
     fn client_reset(
         &mut self,
-        now: Nanos,
+        time: Nanos,
         sid: u32,
         head: &Head,
         out: &mut impl Sink<P>,
@@ -342,84 +387,22 @@ impl<P: Payload> Capture<P> {
             return Err(Unused::Duplicate);
         }
         let pos = s.rcv_nxt.near(head.seq);
-        if !plausible(s.rcv_nxt, pos) {
+        let known = s.shown().max(s.server_acked.unwrap_or(s.rcv_nxt));
+        // Up to where the client is known to have spoken, or a little behind: it answers what the
+        // server sent earlier. Any other number needs an acknowledgment that is of this connection:
+        // without one it answers a segment of another (RFC 5961 section 3.2).
+        let certain = pos <= known && s.rcv_nxt.since(pos) <= u64::from(NEAR);
+        let acknowledges = head.flags.has(Flags::ACK) && s.ack_fits(head.ack);
+        if !certain && !(acknowledges && pos > known && pos <= s.limit()) {
             return Err(Unused::OutOfWindow);
         }
-        self.note_extent(now, sid, pos, false);
+        self.sessions[sid].last_seen = Due::at(time);
+        self.note_extent(time, sid, pos, false);
         // It may tell what the client had read; the reset waits for as much.
         self.client_ack(sid, head, out);
-        self.settle_gaps(now, sid, out);
-        self.end_session(now, sid, End::Reset, out);
+        self.settle_gaps(time, sid, out);
+        self.end_session(time, sid, End::Reset, out);
         out.push(sid);
         Ok(())
-    }
-
-    /// A frame of production's server: it tells where its stream begins, when it answered, what it
-    /// has of the client's stream.
-    pub(super) fn server_segment(
-        &mut self,
-        now: Nanos,
-        head: &Head,
-        out: &mut impl Sink<P>,
-    ) -> Result<(), Unused> {
-        let Some(sid) = self.by_flow(&head.flow.reversed()) else {
-            return Err(self.stranger(now, &head.flow.reversed()));
-        };
-        let s = &mut self.sessions[sid];
-        s.last_seen = now;
-        if head.flags.has(Flags::RST) {
-            if s.phase == Phase::Ended {
-                return Err(Unused::Duplicate);
-            }
-            // The server gave up on the client. The client says nothing more; the target's side is
-            // closed in good order.
-            self.settle_gaps(now, sid, out);
-            self.end_session(now, sid, End::Fin, out);
-            out.push(sid);
-            return Ok(());
-        }
-        if head.flags.has(Flags::SYN) {
-            if s.phase == Phase::Syn && head.flags.has(Flags::ACK) {
-                let first = beginning(head.seq);
-                s.ack_known = true;
-                s.acked = first;
-                s.acked_at_data = first;
-                s.server_nxt = Some(first);
-                s.handshake_at = self.seen;
-                return Ok(());
-            }
-            return Err(Unused::Duplicate);
-        }
-        let end = s.server_nxt.unwrap_or(s.acked).near(head.seq) + head.payload_len;
-        let mut news = false;
-        if s.server_nxt.is_none_or(|nxt| end > nxt) {
-            s.server_nxt = Some(end);
-            news = true;
-            if head.payload_len > 0 {
-                self.note_production_answer(sid, out);
-            }
-        }
-        let s = &mut self.sessions[sid];
-        let ack = s.rcv_nxt.near(head.ack);
-        if head.flags.has(Flags::FIN) && s.server_closed.is_none() {
-            s.server_closed = Some(ack <= s.rcv_nxt);
-        }
-        if head.flags.has(Flags::ACK) && s.server_acked.is_none_or(|acked| ack > acked) {
-            s.server_acked = Some(ack);
-            news = true;
-            if s.gap_since != 0 {
-                let due = self.gap_due(sid);
-                self.arm(sid, due);
-            }
-            self.note_extent(now, sid, ack, false);
-        }
-        if self.fin_is_unseen(sid) {
-            self.watch_gap(now, sid);
-        }
-        if news || head.payload_len == 0 {
-            Ok(())
-        } else {
-            Err(Unused::Duplicate)
-        }
     }
 }

@@ -1,16 +1,15 @@
 //! What the capture half keeps of a session: plain data; the rules are in the modules beside it.
 
+use crate::due::{Due, Moment};
 use crate::pos::StreamPos;
 use crate::slab::NIL;
-use wire::{Flow, Nanos, Seq};
+use wire::{Flow, Seq};
 
 /// How far the capture of a session has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
     /// The slab's entry is free.
     Free,
-    /// The client's SYN was seen; its first acknowledgment was not.
-    Syn,
     /// In step with the client's stream.
     Synced,
     /// Not in step: waits for the next turn boundary.
@@ -28,37 +27,56 @@ pub(crate) enum End {
     Reset,
 }
 
+/// The window scale shift of a server whose SYN was not shown.
+pub(crate) const UNKNOWN_SHIFT: u8 = u8::MAX;
+/// How far beyond what is known a number may lie where no window was advertised: more than clients
+/// on long and fast paths have on the way.
+pub(crate) const REACH: u64 = 1 << 26;
+/// What is allowed beyond the windows that were advertised: frames of both directions may be shown
+/// in another order than they were sent.
+const SLACK: u64 = 1 << 16;
+
 /// One client session as production saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     /// Client to server, in production.
     pub flow: Flow,
+    /// The VLANs or virtual networks in which the client's frames are shown, and the server's.
+    pub scope: u32,
+    pub server_scope: u32,
     pub transfer: u16,
     pub phase: Phase,
     /// Still in the flow table.
     pub listed: bool,
-    /// `acked` and `acked_at_data` hold a value.
-    pub ack_known: bool,
     /// The server has closed its side; true: before the client had.
     pub server_closed: Option<bool>,
     /// Why bytes before the next turn boundary are lost.
     pub join_loss: crate::Loss,
-    /// A frame with payload told of `shown`; else the last number of it may as well be the
+    /// A frame with payload told of what lies ahead; else the last number of it may as well be the
     /// client's FIN.
     pub shown_by_payload: bool,
     /// What waits was shown before any SYN, in case that comes yet, in the order it came.
     pub early: bool,
-    /// Largest segment the client can receive.
-    pub mss: u16,
+    /// A handshake with the same addresses and ports is under way.
+    pub reopening: bool,
+    /// `doubt` holds a number.
+    pub doubted: bool,
+    /// The server's window scale shift, or [`UNKNOWN_SHIFT`].
+    pub server_shift: u8,
     /// The first sequence number of the client: that of its SYN.
     pub isn: Seq,
+    /// A number of the client's stream that is further than it can be, unless another frame
+    /// confirms it.
+    pub doubt: Seq,
+    /// The largest window that the server has advertised, in bytes; 0: none is known.
+    pub window: u32,
+    /// How far beyond `rcv_nxt` the client's stream goes, as far as any frame tells of it: what lies
+    /// between was not captured.
+    pub ahead: u32,
     /// The client's FIN was seen, at this place of its stream.
     pub fin: Option<StreamPos>,
     /// Next byte of the client expected.
     pub rcv_nxt: StreamPos,
-    /// End of the client's stream as far as any frame tells of it: what lies between `rcv_nxt` and
-    /// this was not captured.
-    pub shown: StreamPos,
     /// What the client had acknowledged in its latest segment, a place in the server's stream.
     pub acked: StreamPos,
     /// What it had acknowledged with its latest payload: a higher one begins a turn.
@@ -69,19 +87,38 @@ pub(crate) struct Session {
     pub server_nxt: Option<StreamPos>,
     /// Segments that wait to join the stream: beyond a gap, in order; or `early`.
     pub waiting: List,
-    /// When the handshake's last segment before the client's first acknowledgment was seen. Where
-    /// payload came before its SYN: when the first of it came.
-    pub handshake_at: Nanos,
-    /// When the open gap was first seen; 0: there is none.
-    pub gap_since: Nanos,
-    pub last_seen: Nanos,
+    /// When payload of the server was shown that ends at `timed_end`: the client's acknowledgment
+    /// gives a round-trip time. Of `early` payload: when the first of it was shown.
+    pub timed_at: Moment,
+    pub timed_end: Seq,
+    /// When the open gap was first seen, if there is one.
+    pub gap_since: Due,
+    pub last_seen: Due,
 }
 
 impl Session {
+    /// End of the client's stream as far as any frame tells of it.
+    pub fn shown(&self) -> StreamPos {
+        self.rcv_nxt + self.ahead
+    }
+
+    /// A frame tells that the client's stream goes to `end`.
+    pub fn show(&mut self, end: StreamPos) {
+        let ahead = end.since(self.rcv_nxt).min(u64::from(u32::MAX)) as u32;
+        self.ahead = self.ahead.max(ahead);
+    }
+
+    /// The stream is expected to go on at `pos`.
+    pub fn advance_to(&mut self, pos: StreamPos) {
+        let n = pos.since(self.rcv_nxt).min(u64::from(u32::MAX)) as u32;
+        self.ahead = self.ahead.saturating_sub(n);
+        self.rcv_nxt = pos;
+    }
+
     /// Bytes that the session does not have were told of: one at the end of the stream that no
     /// payload showed may as well be the client's FIN.
     pub fn shows_more(&self) -> bool {
-        self.shown > self.rcv_nxt + u32::from(!self.shown_by_payload)
+        self.ahead > u32::from(!self.shown_by_payload)
     }
 
     /// The client's stream was captured to its FIN.
@@ -91,11 +128,35 @@ impl Session {
 
     /// Bytes of production's answer that the client has acknowledged since it last spoke.
     pub fn answered(&self) -> u64 {
-        if self.ack_known {
-            self.acked.since(self.acked_at_data)
-        } else {
-            0
-        }
+        self.acked.since(self.acked_at_data)
+    }
+
+    /// Where the client's stream can have come to at most: two windows beyond what the server has
+    /// acknowledged or anybody has shown.
+    pub fn limit(&self) -> StreamPos {
+        let known = self.shown().max(self.server_acked.unwrap_or(self.rcv_nxt));
+        let reach = match self.window {
+            0 => REACH,
+            window => 2 * u64::from(window) + SLACK,
+        };
+        known + reach
+    }
+
+    /// A number of the client's stream further than it can be: true if another frame has shown one
+    /// that leads there.
+    pub fn confirms(&mut self, pos: StreamPos) -> bool {
+        let from = pos.near(self.doubt);
+        let confirmed = self.doubted && pos > from && pos.since(from) <= REACH;
+        self.doubt = pos.seq();
+        self.doubted = !confirmed;
+        confirmed
+    }
+
+    /// An acknowledgment number of the client's is near what it had acknowledged.
+    pub fn ack_fits(&self, ack: Seq) -> bool {
+        let ack = self.acked.near(ack);
+        let known = self.acked.max(self.server_nxt.unwrap_or(self.acked));
+        ack <= known + REACH && self.acked.since(ack) <= REACH
     }
 }
 

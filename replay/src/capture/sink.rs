@@ -45,7 +45,7 @@ pub(crate) trait Sink<P> {
     /// The session was out of step: what the client was answered meanwhile, nobody else was.
     fn rejoined(&mut self, sid: u32);
 
-    /// The client's round-trip time.
+    /// A measure of the client's round-trip time: it is no longer than that.
     fn round_trip(&mut self, sid: u32, rtt: Nanos);
 
     /// The next bytes of the stream, captured at `at`. They begin a turn, and say how many bytes of

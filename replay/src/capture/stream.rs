@@ -11,7 +11,7 @@ impl<P: Payload> Capture<P> {
     /// if any of it was new.
     pub(super) fn ingest(
         &mut self,
-        now: Nanos,
+        time: Nanos,
         sid: u32,
         mut piece: Piece<P>,
         out: &mut impl Sink<P>,
@@ -31,11 +31,11 @@ impl<P: Payload> Capture<P> {
         }
         if piece.pos != expected {
             let news = self.keep_beyond(sid, piece, out);
-            self.watch_gap(now, sid);
+            self.watch_gap(time, sid);
             return news;
         }
         if self.append(sid, piece, out) {
-            self.drain_beyond(now, sid, out);
+            self.drain_beyond(time, sid, out);
         }
         out.push(sid);
         true
@@ -47,11 +47,7 @@ impl<P: Payload> Capture<P> {
         let (len, end) = (piece.len(), piece.end());
         let s = &mut self.sessions[sid];
         let begins = !out.turn_is_open(sid) || piece.ack > s.acked_at_data;
-        let after = if s.ack_known {
-            piece.ack.since(s.acked_at_data)
-        } else {
-            0
-        };
+        let after = piece.ack.since(s.acked_at_data);
         s.acked_at_data = s.acked_at_data.max(piece.ack);
         if begins {
             // If there is no room for this turn, the one before is none the worse for it.
@@ -59,7 +55,7 @@ impl<P: Payload> Capture<P> {
         }
         match out.append(sid, piece, begins.then_some(after), self.seen) {
             Ok(()) => {
-                self.sessions[sid].rcv_nxt = end;
+                self.sessions[sid].advance_to(end);
                 true
             }
             Err(reason) => {

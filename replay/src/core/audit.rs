@@ -95,9 +95,10 @@ impl<P: Payload> Core<P> {
         sums.sessions += 1;
         if s.listed {
             sums.listed += 1;
-            ensure(self.capture.by_flow(&s.flow) == Some(sid), || {
-                "its flow leads elsewhere".into()
-            })?;
+            ensure(
+                self.capture.by_flow(&s.flow, |o| std::ptr::eq(o, s)) == Some(sid),
+                || "its flow leads elsewhere".into(),
+            )?;
         }
         ensure(self.capture.timers.deadline(sid).is_some(), || {
             "no timer looks at it".into()
@@ -210,7 +211,7 @@ impl<P: Payload> Core<P> {
         let beyond = !s.early && !waiting.is_empty();
         let open = s.phase == Phase::Synced && s.shows_more();
         ensure(
-            (!beyond && !open) || s.gap_since != 0 || s.phase == Phase::Ended,
+            (!beyond && !open) || s.gap_since.is_set() || s.phase == Phase::Ended,
             || "nobody looks at its gap".into(),
         )
     }

@@ -79,7 +79,7 @@ impl<P: Payload> Core<P> {
         R::prefetch(&r.session);
         R::prefetch(&r.tcb);
         R::prefetch(&r.una);
-        R::prefetch(&r.retry_at);
+        R::prefetch(&r.blocked_since);
         if let Some(timer) = self.replicas.timers.place(rid) {
             R::prefetch(timer);
         }

@@ -4,7 +4,7 @@ use super::Replicas;
 use super::data::Replica;
 use super::gate::Answer;
 use crate::core::Egress;
-use crate::due::Due;
+use crate::due::{Due, Moment};
 use crate::pos::StreamPos;
 use crate::slab::NIL;
 use crate::tcp::Tcb;
@@ -44,7 +44,7 @@ impl<P: Payload> Replicas<P> {
                 gate_free: false,
                 answered: true,
                 ack_refused: false,
-                unreachable: 0,
+                timeouts: 0,
                 end_released: false,
                 tcb: Tcb::default(),
                 board: NIL,
@@ -55,10 +55,11 @@ impl<P: Payload> Replicas<P> {
                 settled: at,
                 answer: Answer::default(),
                 waiting_since: Due::NONE,
-                sent_at: 0,
+                sent_at: Moment::NONE,
+                progress_at: Due::at(now),
                 rto_at: Due::NONE,
                 gate_at: Due::NONE,
-                retry_at: Due::NONE,
+                blocked_since: Due::NONE,
             };
             let Ok(rid) = self.replicas.alloc(replica) else {
                 self.free_address(now, transfer, &local, tx);

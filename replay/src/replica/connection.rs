@@ -2,21 +2,17 @@
 
 use super::Replicas;
 use super::data::on_wire;
-use super::send::RETRY;
-use crate::core::{Egress, Refused};
+use crate::core::Egress;
 use crate::counters::Loss;
 use crate::due::Due;
 use crate::slab::NIL;
-use crate::tcp::Tcb;
+use crate::tcp::{State, Tcb};
 use wire::io::Payload;
 use wire::{Flags, Nanos};
 
-/// Each retry for want of a next hop comes after twice the time, to this many doublings: about a
-/// second.
-const SLOWEST: u8 = 10;
-/// So many such retries in a row are about a minute, as long as a SYN goes unanswered before the
-/// target counts as unreachable.
-pub(super) const UNREACHABLE: u8 = SLOWEST + 60;
+/// Connections of a session that was joined in the middle that the target may refuse or reset in a
+/// row before the session is given up.
+const TRIES: u8 = 4;
 
 impl<P: Payload> Replicas<P> {
     /// Opens a connection for the replica, so that the next thing it sends has the sequence number
@@ -45,28 +41,39 @@ impl<P: Payload> Replicas<P> {
             .min(self.mss_limit(transfer));
         let head = r.tcb.syn(now, r.flow(self.target(transfer)), mss);
         let sent = tx.send(transfer, &head, None);
-        self.count_sent(sent);
         let r = &mut self.replicas[rid];
         if sent.is_ok() {
             if r.tcb.rto.backoff == 0 {
                 r.tcb.time(r.tcb.snd_nxt, now);
             }
-            r.retry_at = Due::NONE;
-            r.unreachable = 0;
+            r.waiting_since = Due::NONE;
             r.rto_at = Due::at(now + r.tcb.rto.timeout());
-        } else if sent == Err(Refused::Unreachable) {
-            // The answer to ARP or ND is a matter of a millisecond, or it does not come for long.
-            r.retry_at = Due::at(now + (RETRY << r.unreachable.min(SLOWEST)));
-            r.unreachable = r.unreachable.saturating_add(1);
-        } else {
-            r.retry_at = Due::at(now + RETRY);
+        } else if !r.waiting_since.is_set() {
+            r.waiting_since = Due::at(now);
         }
+        self.note_sent(now, rid, sent);
     }
 
     pub(super) fn established(&mut self, rid: u32) {
         let r = &mut self.replicas[rid];
         r.rto_at = Due::NONE;
         r.answer = Default::default();
+    }
+
+    /// The target has done something for the session.
+    pub(super) fn progressed(&mut self, now: Nanos, rid: u32) {
+        self.replicas[rid].progress_at = Due::at(now);
+    }
+
+    /// The target did nothing for too long: what waits for it is lost.
+    pub(super) fn give_up_if_stuck(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let r = &self.replicas[rid];
+        let limit = r.progress_at.nanos(now).unwrap_or(now) + self.params.session_timeout;
+        if r.una != NIL && now >= limit {
+            self.lose_through(rid, u32::MAX, Loss::SessionTimeout);
+            self.abort(now, rid, tx);
+            self.replicas[rid].gate_free = true;
+        }
     }
 
     /// The target refused or reset the connection: what was on the way is lost, the session goes on
@@ -78,20 +85,46 @@ impl<P: Payload> Replicas<P> {
         refused: bool,
         tx: &mut impl Egress<P>,
     ) {
-        if refused {
+        let r = &self.replicas[rid];
+        let sid = r.session as usize;
+        let over = self.feeds[sid].end.is_some() && r.una == NIL && r.turn == NIL;
+        if !refused && over && r.tcb.state != State::SynSent {
+            // All was said and acknowledged: a target that keeps no TIME-WAIT answers the last
+            // segment like this.
+            self.count(rid).resets_at_end += 1;
+            self.finish(now, rid, false, tx);
+            return;
+        }
+        let reason = if refused {
             self.count(rid).connect_failures += 1;
             self.lose_connecting(rid, Loss::ConnectRefused);
+            Loss::ConnectRefused
         } else {
             self.count(rid).target_resets += 1;
             self.lose_released(rid, Loss::TargetReset);
-        }
+            Loss::TargetReset
+        };
         self.disconnected(rid);
+        let feed = &mut self.feeds[sid];
+        feed.failures = feed.failures.saturating_add(1);
+        if feed.joined && feed.failures >= TRIES {
+            // A connection that begins in the middle of the client's makes no sense to it.
+            self.give_up_replica(now, rid, reason, tx);
+            return;
+        }
         self.pump(now, rid, tx);
+    }
+
+    /// Nothing more of the session can be replayed here: what it still says is lost for `reason`.
+    fn give_up_replica(&mut self, now: Nanos, rid: u32, reason: Loss, tx: &mut impl Egress<P>) {
+        self.lose_through(rid, u32::MAX, reason);
+        self.replicas[rid].dropping = Some(reason);
+        self.finish(now, rid, false, tx);
     }
 
     /// The target does not answer, or nobody knows the way to it.
     pub(super) fn connect_timed_out(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        self.replicas[rid].unreachable = 0;
+        self.replicas[rid].waiting_since = Due::NONE;
         self.count(rid).connect_failures += 1;
         self.lose_connecting(rid, Loss::ConnectTimeout);
         self.abort(now, rid, tx);
@@ -105,12 +138,11 @@ impl<P: Payload> Replicas<P> {
             let target = self.target(r.transfer);
             let mut head = r
                 .tcb
-                .head(now, r.flow(target), r.tcb.snd_nxt, Flags::RST, 0);
+                .head(now, r.flow(target), r.tcb.snd_max, Flags::RST, 0);
             head.options.sack_count = 0;
-            let transfer = r.transfer;
             // A RST that the queue does not take is not sent again: the target answers the next SYN
             // with a challenge instead.
-            let _ = self.transmit(transfer, &head, tx);
+            self.send_alone(r.transfer, &head, tx);
         }
         self.disconnected(rid);
     }

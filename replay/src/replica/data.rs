@@ -7,10 +7,13 @@
 
 use super::gate::Answer;
 use crate::capture::session::{End, List};
-use crate::due::Due;
+use crate::due::{Due, Moment};
 use crate::pos::StreamPos;
 use crate::tcp::Tcb;
 use wire::{Endpoint, Flow, Nanos, Seq};
+
+/// The round-trip time of a client that is not known.
+pub(crate) const UNKNOWN_RTT: u32 = u32::MAX;
 
 /// What the replicas of one session share.
 #[derive(Clone, Debug)]
@@ -37,7 +40,13 @@ pub(crate) struct Feed {
     pub end_after: u64,
     /// Captured bytes held, those that the capture half holds included.
     pub held: u32,
-    /// The client's round-trip time in µs.
+    /// How many connections in a row the target refused or reset before a turn of them was replayed.
+    pub failures: u8,
+    /// It was running when it was first seen.
+    pub joined: bool,
+    /// When the client's latest payload was captured.
+    pub spoke_at: Moment,
+    /// The client's round-trip time in µs, or [`UNKNOWN_RTT`].
     pub rtt_us: u32,
 }
 
@@ -48,9 +57,12 @@ impl Feed {
         held.is_some_and(|held| u64::from(held) <= limit)
     }
 
-    /// The client's round-trip time.
+    /// The client's round-trip time; 0 where it is not known.
     pub fn rtt(&self) -> Nanos {
-        Nanos::from(self.rtt_us) * 1_000
+        match self.rtt_us {
+            UNKNOWN_RTT => 0,
+            us => Nanos::from(us) * 1_000,
+        }
     }
 }
 
@@ -99,6 +111,8 @@ pub(crate) struct Turn {
     pub end: StreamPos,
     /// Bytes of production's answer that the client had acknowledged since it last spoke.
     pub after: u64,
+    /// How long after the client's last payload it began, in µs.
+    pub pause_us: u32,
     /// Replicas that have not settled it.
     pub open_for: u16,
     /// No more bytes will come.
@@ -132,8 +146,8 @@ pub(crate) struct Replica {
     pub answered: bool,
     /// The transmit queue refused an acknowledgment.
     pub ack_refused: bool,
-    /// How often in a row the connection request had no next hop to go to.
-    pub unreachable: u8,
+    /// How often in a row the gate's limit was over before the target had answered.
+    pub timeouts: u8,
     /// The gate was opened for the session's end.
     pub end_released: bool,
     pub tcb: Tcb,
@@ -153,13 +167,15 @@ pub(crate) struct Replica {
     /// When the next turn began to wait, if it does.
     pub waiting_since: Due,
     /// When the last byte of the turn was sent first.
-    pub sent_at: Nanos,
+    pub sent_at: Moment,
+    /// When the target last did anything for the session, or was first to.
+    pub progress_at: Due,
     /// Retransmission or probe.
     pub rto_at: Due,
     /// The gate's next look.
     pub gate_at: Due,
-    /// When to try again what a full queue or an unknown next hop refused.
-    pub retry_at: Due,
+    /// Since when it waits in a list for the transmit queue or the next hop, if it does.
+    pub blocked_since: Due,
 }
 
 impl Replica {

@@ -1,11 +1,12 @@
 //! What the capture half tells of a session reaches its replicas here.
 
 use super::Replicas;
-use super::data::{Feed, Seg, Turn};
+use super::data::{Feed, Seg, Turn, UNKNOWN_RTT};
 use crate::capture::session::{End, List};
 use crate::capture::sink::{Opening, Sink};
 use crate::core::Egress;
 use crate::counters::Loss;
+use crate::due::{Due, Moment};
 use crate::ledger::{Amount, Ledger};
 use crate::piece::Piece;
 use crate::pos::StreamPos;
@@ -50,8 +51,11 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
             answered: false,
             end: None,
             end_after: 0,
+            failures: 0,
+            joined: false,
+            spoke_at: Moment::NONE,
             held: 0,
-            rtt_us: 0,
+            rtt_us: UNKNOWN_RTT,
         };
         let feeds = &mut self.half.feeds;
         match feeds.get_mut(sid as usize) {
@@ -63,7 +67,8 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
     }
 
     fn segment_size(&mut self, sid: u32, mss: u16) {
-        self.half.feeds[sid as usize].mss = mss;
+        let feed = &mut self.half.feeds[sid as usize];
+        feed.mss = mss.max(64).min(feed.mss);
     }
 
     fn begun(&mut self, sid: u32, flow: &Flow, at: StreamPos) {
@@ -81,6 +86,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
     }
 
     fn rejoined(&mut self, sid: u32) {
+        self.half.feeds[sid as usize].joined = true;
         self.half.for_each(sid, |half, rid| {
             let r = &mut half.replicas[rid];
             // The answer that the turn follows never came to this replica.
@@ -89,7 +95,10 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
     }
 
     fn round_trip(&mut self, sid: u32, rtt: Nanos) {
-        self.half.feeds[sid as usize].rtt_us = (rtt / 1_000).min(u64::from(u32::MAX)) as u32;
+        let us = (rtt / 1_000).min(u64::from(UNKNOWN_RTT)) as u32;
+        let feed = &mut self.half.feeds[sid as usize];
+        // Whatever delays an acknowledgment makes the measure longer, and nothing makes it shorter.
+        feed.rtt_us = feed.rtt_us.min(us);
     }
 
     fn append(
@@ -99,7 +108,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
         begins: Option<u64>,
         at: Nanos,
     ) -> Result<(), Loss> {
-        self.half.append(sid, piece, begins, at)
+        self.half.append(self.now, sid, piece, begins, at)
     }
 
     fn close_turn(&mut self, sid: u32) {
@@ -228,6 +237,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
 impl<P: Payload> Replicas<P> {
     fn append(
         &mut self,
+        now: Nanos,
         sid: u32,
         piece: Piece<P>,
         begins: Option<u64>,
@@ -277,6 +287,9 @@ impl<P: Payload> Replicas<P> {
             self.for_each(sid, |half, rid| {
                 let r = &mut half.replicas[rid];
                 if r.dropping.is_none() && !r.done {
+                    if r.una == NIL {
+                        r.progress_at = Due::at(now);
+                    }
                     r.una = if r.una == NIL { id } else { r.una };
                     r.nxt = if r.nxt == NIL { id } else { r.nxt };
                 }
@@ -284,12 +297,23 @@ impl<P: Payload> Replicas<P> {
         }
         self.turns[turn].end = end;
         self.turns[turn].last_at = at;
+        self.feeds[sid as usize].spoke_at = Moment::at(at);
         let bytes = Amount::bytes(u64::from(len));
         self.ledger.captured(transfer, bytes, count);
         if live < count {
             self.lose_at_once(first, bytes);
         }
         Ok(())
+    }
+
+    /// How many replicas can carry a turn.
+    fn count_live(&self, first: u32) -> u16 {
+        let (mut live, mut rid) = (0, first);
+        while rid != NIL {
+            live += u16::from(!self.replicas[rid].done);
+            rid = self.replicas[rid].next;
+        }
+        live
     }
 
     /// How many replicas will carry the open turn.
@@ -320,13 +344,20 @@ impl<P: Payload> Replicas<P> {
         self.close_turn(sid);
         let feed = &self.feeds[sid as usize];
         let (number, count, tail) = (feed.next_turn, feed.replica_count, feed.turns.tail);
+        let pause = if feed.spoke_at.is_set() {
+            feed.spoke_at.elapsed(at)
+        } else {
+            0
+        };
+        let live = self.count_live(feed.first_replica);
         let turn = Turn {
             number,
             next: NIL,
             start,
             end: start,
             after,
-            open_for: count,
+            pause_us: (pause / 1_000).min(u64::from(u32::MAX)) as u32,
+            open_for: live,
             closed: false,
             broken: None,
             last_at: at,
@@ -348,6 +379,12 @@ impl<P: Payload> Replicas<P> {
             .captured(feed.transfer, Amount::new(1, 0), count);
         self.for_each(sid, |half, rid| {
             let r = &mut half.replicas[rid];
+            if r.done {
+                // It was given up.
+                let reason = r.dropping.unwrap_or(Loss::Stopped);
+                half.ledger.lost(r.transfer, Amount::new(1, 0), reason);
+                return;
+            }
             r.dropping = None;
             if r.turn == NIL {
                 r.turn = id;

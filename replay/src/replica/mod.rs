@@ -12,6 +12,7 @@
 //! again at whatever waits.
 
 mod address;
+mod blocked;
 mod connection;
 pub(crate) mod data;
 mod feed;
@@ -33,6 +34,7 @@ use crate::slots::Slots;
 use crate::table::FlowTable;
 use crate::tcp::sack::Scoreboard;
 use crate::wheel::Wheel;
+use blocked::Blocked;
 use data::{Feed, Replica, Seg, Turn};
 use std::sync::Arc;
 use wire::io::Payload;
@@ -59,6 +61,7 @@ pub(crate) struct Replicas<P> {
     pub connections: FlowTable,
     pub timers: Wheel,
     pub slots: Vec<Slots>,
+    blocked: Blocked,
     /// Replicas that are not done.
     pub active: usize,
 }
@@ -88,13 +91,14 @@ impl<P: Payload> Replicas<P> {
             connections: FlowTable::new(replicas, params.seed.rotate_left(32)),
             timers: Wheel::new(replicas, now),
             slots,
+            blocked: Blocked::new(replicas),
             active: 0,
         }
     }
 
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {
-        let mut fired = 0;
+        let mut fired = self.poll_blocked(now, tx);
         while fired < budget
             && let Some(rid) = self.timers.pop(now)
         {

@@ -15,8 +15,9 @@ const LEAST_MTU_V4: u32 = 576;
 const FIN_WAIT_2: Nanos = 60_000_000_000;
 
 impl<P: Payload> Replicas<P> {
-    /// Takes the header of one segment that the target sent to one of our connections.
-    pub fn response(&mut self, now: Nanos, head: &Head, tx: &mut impl Egress<P>) {
+    /// Takes the header of one segment that the target sent to one of our connections, and that was
+    /// received at `at`.
+    pub fn response(&mut self, now: Nanos, at: Nanos, head: &Head, tx: &mut impl Egress<P>) {
         self.ledger.common.response_segments += 1;
         let Some(rid) = self.by_flow(&head.flow.reversed()) else {
             self.ledger.common.responses_unknown += 1;
@@ -40,7 +41,7 @@ impl<P: Payload> Replicas<P> {
         if outcome.acked {
             self.acknowledged(now, rid);
         }
-        self.note_answer(now, rid, head, &outcome);
+        self.note_answer(now, at.min(now), rid, head, &outcome);
         if self.review_board(rid) || outcome.retransmit {
             self.retransmit_first(now, rid, tx);
         }
@@ -84,7 +85,7 @@ impl<P: Payload> Replicas<P> {
             options: Options::default(),
             payload_len: 0,
         };
-        self.transmit(transfer as u16, &rst, tx);
+        self.send_alone(transfer as u16, &rst, tx);
     }
 
     /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu`
@@ -117,6 +118,7 @@ impl<P: Payload> Replicas<P> {
         let upto = self.replicas[rid].tcb.snd_una;
         self.release_acknowledged(rid, upto);
         self.settle_bytes(rid, upto);
+        self.progressed(now, rid);
         let r = &mut self.replicas[rid];
         r.tcb.heard();
         r.tcb.timer_set(false);
@@ -130,20 +132,23 @@ impl<P: Payload> Replicas<P> {
     }
 
     /// Notes for the gate and for the latency what the target has answered.
-    fn note_answer(&mut self, now: Nanos, rid: u32, head: &Head, outcome: &Outcome) {
+    fn note_answer(&mut self, now: Nanos, at: Nanos, rid: u32, head: &Head, outcome: &Outcome) {
         self.count(rid).response_bytes += u64::from(outcome.received);
         if !outcome.payload && !outcome.fin {
             return;
         }
+        self.progressed(now, rid);
         let r = &mut self.replicas[rid];
+        r.timeouts = 0;
         // The client acknowledges a FIN like a byte.
-        r.answer.bytes += u64::from(outcome.received) + u64::from(outcome.fin);
-        r.answer.last_at = Due::at(now);
+        let bytes = u64::from(outcome.received) + u64::from(outcome.fin);
+        let ended = head.flags.has(Flags::PSH) || head.flags.has(Flags::FIN);
+        let latency = r.sent_at.elapsed(at);
+        r.answer.arrived(at, latency, bytes, ended);
         if r.tcb.state == State::FinWait2 {
             // A half-closed connection lives as long as the target has something to say.
             r.rto_at = Due::at(now + FIN_WAIT_2);
         }
-        r.answer.ended = head.flags.has(Flags::PSH) || head.flags.has(Flags::FIN);
         if outcome.payload && !r.answered && r.released > 0 {
             r.answered = true;
             let t = self.ledger.target(r.transfer);
@@ -151,7 +156,7 @@ impl<P: Payload> Replicas<P> {
             // An answer before the turn's last byte went out (100 Continue, an early error) says
             // nothing about the latency.
             if r.nxt == NIL || self.segs[r.nxt].turn_number >= r.released {
-                t.target_latency.record(now.saturating_sub(r.sent_at));
+                t.target_latency.record(latency);
             }
         }
     }
@@ -159,10 +164,8 @@ impl<P: Payload> Replicas<P> {
     /// The client would have acknowledged this after its round-trip time.
     fn acknowledge_later(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &mut self.replicas[rid];
-        let delay = self
-            .params
-            .rtt
-            .unwrap_or(self.feeds[r.session as usize].rtt());
+        let rtt = self.params.transfers[usize::from(r.transfer)].rtt;
+        let delay = rtt.unwrap_or(self.feeds[r.session as usize].rtt());
         r.tcb.rcv.acknowledge_at(now + delay);
         if delay < crate::wheel::TICK {
             // The wheel cannot tell it from none. The segment says the time it is now: a timestamp

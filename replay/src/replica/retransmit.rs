@@ -146,9 +146,9 @@ impl<P: Payload> Replicas<P> {
             if r.tcb.fin_seq() != Some(left) {
                 return 0;
             }
-            let (transfer, target) = (r.transfer, self.target(r.transfer));
+            let target = self.target(r.transfer);
             let head = r.tcb.head(now, r.flow(target), left, Flags::FIN, 0);
-            return u32::from(self.transmit(transfer, &head, tx));
+            return u32::from(self.transmit(now, rid, &head, tx));
         }
         let seg = &self.segs[id];
         let (first, end) = seg.wire();
@@ -232,14 +232,19 @@ impl<P: Payload> Replicas<P> {
         }
         let seg = &self.segs[id];
         let at = r.tcb.snd_nxt.since(on_wire(seg.pos));
-        // Nothing may go of a turn that the gate still holds.
-        if seg.turn_number >= r.released || !r.tcb.window_is_silly(seg.len - at) {
+        if !self.holds_released(rid) || !r.tcb.window_is_silly(seg.len - at) {
             return;
         }
         let n = r.tcb.overriding(seg.len - at);
         if self.send_piece(now, rid, id, at..at + n, tx) {
             self.sent_piece(now, rid, id, n);
         }
+    }
+
+    /// The next byte to send is of a turn that the gate has let through. Nothing may go of any other.
+    pub(super) fn holds_released(&self, rid: u32) -> bool {
+        let r = &self.replicas[rid];
+        r.nxt != NIL && self.segs[r.nxt].turn_number < r.released
     }
 
     /// One byte beyond a closed window: the answer tells whether it has opened (RFC 9293 section

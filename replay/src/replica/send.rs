@@ -6,7 +6,7 @@ use super::data::on_wire;
 use super::gate::{self, Answer, Verdict};
 use crate::capture::session::End;
 use crate::core::{Egress, Refused};
-use crate::due::Due;
+use crate::due::{Due, Moment};
 use crate::piece::offset_after;
 use crate::slab::NIL;
 use crate::tcp::State;
@@ -14,9 +14,6 @@ use crate::tcp::connect::mss_for;
 use std::ops::Range;
 use wire::io::Payload;
 use wire::{Flags, Head, Nanos, Seq};
-
-/// When to try again what the transmit queue or the next hop refused.
-pub(super) const RETRY: Nanos = 1_000_000;
 
 /// What to do with the turn at the head of the queue.
 enum Next {
@@ -26,16 +23,35 @@ enum Next {
 }
 
 impl<P: Payload> Replicas<P> {
-    /// Hands one segment without payload to the transmit queue.
-    pub(super) fn transmit(&mut self, transfer: u16, head: &Head, tx: &mut impl Egress<P>) -> bool {
-        let sent = tx.send(transfer, head, None);
-        self.count_sent(sent)
+    /// Hands one segment without payload to the transmit queue. One that is refused leaves the
+    /// replica in the list of those that wait for it.
+    pub(super) fn transmit(
+        &mut self,
+        now: Nanos,
+        rid: u32,
+        head: &Head,
+        tx: &mut impl Egress<P>,
+    ) -> bool {
+        let sent = tx.send(self.replicas[rid].transfer, head, None);
+        self.note_sent(now, rid, sent)
     }
 
-    pub(super) fn count_sent(&mut self, sent: Result<(), Refused>) -> bool {
-        match sent {
+    /// Hands over a segment that nobody sends again if it is refused.
+    pub(super) fn send_alone(&mut self, transfer: u16, head: &Head, tx: &mut impl Egress<P>) {
+        match tx.send(transfer, head, None) {
             Ok(()) => self.ledger.common.segments_sent += 1,
             Err(_) => self.ledger.common.tx_full += 1,
+        }
+    }
+
+    /// Counts what became of a segment; false if it was refused.
+    pub(super) fn note_sent(&mut self, now: Nanos, rid: u32, sent: Result<(), Refused>) -> bool {
+        match sent {
+            Ok(()) => self.ledger.common.segments_sent += 1,
+            Err(refused) => {
+                self.ledger.common.tx_full += 1;
+                self.block(now, rid, refused);
+            }
         }
         sent.is_ok()
     }
@@ -99,7 +115,8 @@ impl<P: Payload> Replicas<P> {
             Next::Stop => return false,
         }
         let r = &mut self.replicas[rid];
-        if !r.tcb.outstanding() && now.saturating_sub(r.sent_at) > r.tcb.rto.timeout() {
+        let idle = r.sent_at.is_set() && r.sent_at.elapsed(now) > r.tcb.rto.timeout();
+        if !r.tcb.outstanding() && idle {
             r.tcb.cc.after_idle(r.tcb.mss());
         }
         let r = &self.replicas[rid];
@@ -116,7 +133,6 @@ impl<P: Payload> Replicas<P> {
             return false;
         }
         if !self.send_piece(now, rid, id, at..at + n, tx) {
-            self.replicas[rid].retry_at = Due::at(now + RETRY);
             return false;
         }
         self.sent_piece(now, rid, id, n);
@@ -136,7 +152,7 @@ impl<P: Payload> Replicas<P> {
         if again == n {
             t.retransmitted_segments += 1;
         } else {
-            r.sent_at = now;
+            r.sent_at = Moment::at(now);
         }
         if r.tcb.snd_nxt == end {
             r.nxt = next;
@@ -165,7 +181,7 @@ impl<P: Payload> Replicas<P> {
             self.skip_broken(rid, number, reason);
             return Next::Again;
         }
-        if !self.gate_lets(now, rid, turn.after) {
+        if !self.gate_lets(now, rid, turn.after, Nanos::from(turn.pause_us) * 1_000) {
             return Next::Stop;
         }
         if anew {
@@ -181,32 +197,51 @@ impl<P: Payload> Replicas<P> {
         r.answered = false;
         r.gate_free = false;
         r.waiting_since = Due::NONE;
+        r.progress_at = Due::at(now);
         Next::Send
     }
 
-    /// Asks the gate; if it says wait, the timer is set.
-    fn gate_lets(&mut self, now: Nanos, rid: u32, after: u64) -> bool {
+    /// Asks the gate; if it says wait, the timer is set. What waits is a turn, or the session's end,
+    /// behind `after` bytes of answer, which the client began `pause` after what it said before.
+    fn gate_lets(&mut self, now: Nanos, rid: u32, after: u64, pause: Nanos) -> bool {
         let r = &mut self.replicas[rid];
-        if r.gate_free || !self.params.wait_for_responses {
+        let transfer = &self.params.transfers[usize::from(r.transfer)];
+        if r.gate_free || !transfer.wait_for_responses {
             return true;
         }
         if r.waiting_since == Due::NONE {
             r.waiting_since = Due::at(now);
         }
-        let quiet = self
-            .params
-            .rtt
-            .unwrap_or(self.feeds[r.session as usize].rtt());
-        match gate::ask(
-            now,
+        let t = self.ledger.target(r.transfer);
+        if after > 0 && r.timeouts >= gate::LIMITS_IN_A_ROW {
+            let left = self
+                .params
+                .pace
+                .ours(pause)
+                .saturating_sub(r.sent_at.elapsed(now));
+            if left > 0 {
+                r.gate_at = Due::at(now + left);
+                return false;
+            }
+            t.paced_turns += 1;
+            r.gate_at = Due::NONE;
+            return true;
+        }
+        let rtt = self.feeds[r.session as usize].rtt();
+        let question = gate::Question {
             after,
-            &r.answer,
-            r.waiting_since.nanos(now).unwrap_or(now),
-            quiet,
-            self.params.gate_timeout,
-        ) {
+            since: r.waiting_since.nanos(now).unwrap_or(now),
+            quiet: transfer.rtt.unwrap_or(rtt),
+            limit: transfer.gate_timeout,
+            timeouts: r.timeouts,
+            closed: r.tcb.peer_closed(),
+        };
+        match gate::ask(now, &question, &r.answer) {
             Verdict::Open => {}
-            Verdict::TimedOut => self.ledger.target(r.transfer).gate_timeouts += 1,
+            Verdict::TimedOut => {
+                t.gate_timeouts += 1;
+                r.timeouts = r.timeouts.saturating_add(1);
+            }
             Verdict::Wait(until) => {
                 r.gate_at = Due::at(until);
                 return false;
@@ -250,7 +285,7 @@ impl<P: Payload> Replicas<P> {
             &head,
             Some((payload, range.start as usize..range.end as usize)),
         );
-        self.count_sent(sent)
+        self.note_sent(now, rid, sent)
     }
 
     /// A connection and nothing left to send: FIN or RST when the client's comes and the gate lets
@@ -271,7 +306,7 @@ impl<P: Payload> Replicas<P> {
             return false;
         }
         if !r.end_released {
-            if !self.gate_lets(now, rid, after) {
+            if !self.gate_lets(now, rid, after, 0) {
                 return false;
             }
             self.replicas[rid].end_released = true;
@@ -304,12 +339,11 @@ impl<P: Payload> Replicas<P> {
             Flags::FIN,
             0,
         );
-        let sent = self.transmit(transfer, &head, tx);
-        let r = &mut self.replicas[rid];
+        let sent = self.transmit(now, rid, &head, tx);
         if !sent {
-            r.retry_at = Due::at(now + RETRY);
             return;
         }
+        let r = &mut self.replicas[rid];
         if r.tcb.fin_sent {
             r.tcb.sent(now, 1);
         } else {
@@ -328,7 +362,7 @@ impl<P: Payload> Replicas<P> {
         let transfer = r.transfer;
         let flow = r.flow(self.target(transfer));
         let head = r.tcb.head(now, flow, r.tcb.snd_nxt - 1, Flags::ACK, 0);
-        self.count(rid).keep_alives += u64::from(self.transmit(transfer, &head, tx));
+        self.count(rid).keep_alives += u64::from(self.transmit(now, rid, &head, tx));
     }
 
     /// Acknowledges what has come, up to `upto`.
@@ -343,10 +377,9 @@ impl<P: Payload> Replicas<P> {
             0,
         );
         head.ack = upto;
-        if !self.transmit(transfer, &head, tx) {
+        if !self.transmit(now, rid, &head, tx) {
             let r = &mut self.replicas[rid];
             r.ack_refused = true;
-            r.retry_at = Due::at(now + RETRY);
         }
     }
 }

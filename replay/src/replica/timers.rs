@@ -4,10 +4,10 @@
 //! only needed when something comes nearer.
 
 use super::Replicas;
-use super::connection::UNREACHABLE;
 use crate::core::Egress;
 use crate::counters::Loss;
 use crate::due::Due;
+use crate::slab::NIL;
 use crate::tcp::State;
 use wire::Nanos;
 use wire::io::Payload;
@@ -19,9 +19,11 @@ impl<P: Payload> Replicas<P> {
         if r.done {
             return;
         }
-        let waits = [r.rto_at, r.gate_at, r.retry_at];
+        let waits = [r.rto_at, r.gate_at];
         let waits = waits.into_iter().filter_map(|w| w.nanos(now));
-        let due = waits.chain(r.tcb.rcv.ack_due(now)).min();
+        let stuck = r.progress_at.nanos(now).filter(|_| r.una != NIL);
+        let stuck = stuck.map(|at| at + self.params.session_timeout);
+        let due = waits.chain(r.tcb.rcv.ack_due(now)).chain(stuck).min();
         if let Some(due) = due
             && self.timers.deadline(rid).is_none_or(|d| due < d)
         {
@@ -30,19 +32,8 @@ impl<P: Payload> Replicas<P> {
     }
 
     pub(super) fn on_timer(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        let r = &mut self.replicas[rid];
-        if r.done {
+        if self.replicas[rid].done {
             return;
-        }
-        if r.retry_at.is_due(now) {
-            r.retry_at = Due::NONE;
-            if r.tcb.state == State::SynSent && r.rto_at == Due::NONE {
-                if r.unreachable < UNREACHABLE {
-                    self.send_syn(now, rid, tx);
-                } else {
-                    self.connect_timed_out(now, rid, tx);
-                }
-            }
         }
         if self.replicas[rid].gate_at.is_due(now) {
             self.replicas[rid].gate_at = Due::NONE;
@@ -52,6 +43,7 @@ impl<P: Payload> Replicas<P> {
         if r.rto_at.is_due(now) {
             self.on_retransmission_timeout(now, rid, tx);
         }
+        self.give_up_if_stuck(now, rid, tx);
         self.pump(now, rid, tx);
     }
 
@@ -67,9 +59,12 @@ impl<P: Payload> Replicas<P> {
         if r.tcb.window_closed() {
             // A closed window is no loss: probing goes on as long as the target answers (RFC 9293
             // section 3.8.6.1).
-            r.tcb.rto.backoff = (r.tcb.rto.backoff + 1).min(6);
-            r.rto_at = Due::at(now + r.tcb.rto.timeout());
-            self.probe_window(now, rid, tx);
+            if self.holds_released(rid) {
+                let r = &mut self.replicas[rid];
+                r.tcb.rto.backoff = (r.tcb.rto.backoff + 1).min(6);
+                r.rto_at = Due::at(now + r.tcb.rto.timeout());
+                self.probe_window(now, rid, tx);
+            }
             return;
         }
         if !r.tcb.outstanding() {

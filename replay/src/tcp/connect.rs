@@ -10,6 +10,10 @@ const fn default_mss(v4: bool) -> u16 {
     if v4 { 536 } else { 1_220 }
 }
 
+/// The least that a peer may ask for, options included: less than Linux's `tcp_min_snd_mss` would cost
+/// more in headers than it carries.
+const LEAST_MSS: u16 = 48;
+
 /// The largest segment that fits an IP packet of `mtu` bytes, without TCP options.
 pub const fn mss_for(mtu: u16, v4: bool) -> u16 {
     mtu.saturating_sub(if v4 { 40 } else { 60 })
@@ -74,7 +78,7 @@ impl Tcb {
         }
         let v4 = head.flow.src.addr.is_v4();
         let options = &head.options;
-        let peer_mss = options.mss.filter(|m| *m > 0).unwrap_or(default_mss(v4));
+        let peer_mss = options.mss.unwrap_or(default_mss(v4)).max(LEAST_MSS);
         self.timestamps = options.timestamps.is_some();
         self.sack = options.sack_permitted;
         // A peer that does not scale its window must not see ours scaled (RFC 7323 section 2.2):

@@ -1,0 +1,113 @@
+//! Production's clock: the time at which frames were captured.
+//!
+//! On a live mirror it is ours. In a recording it is the file's, whatever the pace it is played
+//! at: all that the capture half waits for is measured on it, so that every pace gives the same
+//! result.
+//!
+//! It never goes back. A recording's clock is moved so that it begins at our own time, and again
+//! where the recording begins again.
+
+use crate::params::Pace;
+use wire::Nanos;
+
+/// See the module's documentation.
+pub(crate) struct CaptureClock {
+    pace: Pace,
+    /// What is added to the time of a frame that carries one, in ns.
+    offset: Option<i64>,
+    /// The latest time there was, and when that was on our clock.
+    latest: Nanos,
+    at: Nanos,
+}
+
+impl CaptureClock {
+    pub fn new(pace: Pace, now: Nanos) -> Self {
+        Self {
+            pace,
+            offset: None,
+            latest: now,
+            at: now,
+        }
+    }
+
+    /// A frame that carries the time `captured`, or none, has come. When it was captured, on this
+    /// clock; frames out of order go back a little.
+    #[inline]
+    pub fn frame(&mut self, now: Nanos, captured: Option<Nanos>) -> Nanos {
+        let Some(captured) = captured else {
+            return now;
+        };
+        let begin = self.time(now);
+        let offset = *self
+            .offset
+            .get_or_insert_with(|| begin.wrapping_sub(captured) as i64);
+        let at = captured.wrapping_add_signed(offset);
+        if self.pace != Pace::Live && at > self.latest {
+            self.latest = self.time(now).max(at);
+            self.at = now;
+        }
+        at
+    }
+
+    /// What time it is. Between two frames a recording's clock runs at the pace of the replay; it
+    /// stands still where that has none.
+    #[inline]
+    pub fn time(&self, now: Nanos) -> Nanos {
+        match self.pace {
+            Pace::Live => now,
+            Pace::Unpaced => self.latest,
+            Pace::Recorded(speed) => {
+                self.latest + (now.saturating_sub(self.at) as f64 * speed) as Nanos
+            }
+        }
+    }
+
+    /// The next frame is the first of another recording.
+    pub fn restart(&mut self, now: Nanos) {
+        self.latest = self.time(now);
+        self.at = now;
+        self.offset = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Nanos = 1_000_000_000;
+
+    #[test]
+    fn a_recording_has_its_own_time_at_every_pace() {
+        let file = 7_000 * S;
+        for (pace, half_way) in [
+            (Pace::Recorded(1.0), 101 * S),
+            (Pace::Recorded(0.5), 100 * S + S / 2),
+            (Pace::Unpaced, 100 * S),
+        ] {
+            let mut c = CaptureClock::new(pace, 90 * S);
+            c.restart(100 * S);
+            assert_eq!(c.frame(100 * S, Some(file)), 100 * S);
+            assert_eq!(c.time(101 * S), half_way);
+            assert_eq!(c.frame(102 * S, Some(file + 3 * S)), 103 * S);
+            assert!(c.time(102 * S) >= 103 * S);
+            // Out of order: the frame's own time is told, and the clock does not go back.
+            assert_eq!(c.frame(102 * S, Some(file + S)), 101 * S);
+            assert!(c.time(102 * S) >= 103 * S);
+            // The file begins again.
+            c.restart(102 * S);
+            let again = c.time(102 * S);
+            assert_eq!(c.frame(102 * S, Some(file)), again);
+        }
+    }
+
+    #[test]
+    fn a_live_mirror_has_ours() {
+        let mut c = CaptureClock::new(Pace::Live, 5);
+        assert_eq!(c.frame(10, None), 10);
+        assert_eq!(c.time(11), 11);
+        // A clock of the driver's: differences are its own.
+        assert_eq!(c.frame(20, Some(1_000)), 20);
+        assert_eq!(c.frame(25, Some(1_003)), 23);
+        assert_eq!(c.time(25), 25);
+    }
+}

@@ -1,0 +1,223 @@
+//! Handshakes under way: what is known of a connection before production has accepted it.
+//!
+//! They live in a table of their own, for [`LIFETIME`] at most, that takes no room from sessions. When
+//! it is full the oldest goes first, so that a flood of SYNs costs a handshake its place only after
+//! all older ones have lost theirs.
+
+use crate::piece::Piece;
+use crate::slab::{NIL, Slab};
+use crate::table::FlowTable;
+use wire::{Flow, Nanos, Seq};
+
+/// How long a handshake waits for its next segment, on the capture's clock.
+pub(super) const LIFETIME: Nanos = 10_000_000_000;
+/// Handshakes that a core knows of at most.
+const MOST: usize = 1 << 18;
+const LEAST: usize = 1 << 10;
+
+/// A handshake under way.
+pub(crate) struct HalfOpen<P> {
+    /// Client to server, in production.
+    pub flow: Flow,
+    /// Of the client's segments, and of the server's.
+    pub scope: u32,
+    pub server_scope: u32,
+    pub transfer: u16,
+    /// The client's initial sequence number.
+    pub isn: Seq,
+    /// The client's SYN was shown, and not the server's answer alone.
+    pub client_shown: bool,
+    /// What the client's SYN says of segments it can receive.
+    pub mss: Option<u16>,
+    /// The server's initial sequence number, if its SYN was shown.
+    pub server_isn: Option<Seq>,
+    /// The server's window scale shift, if it is known.
+    pub server_shift: Option<u8>,
+    /// When the latest of its segments was captured.
+    pub at: Nanos,
+    /// When it is forgotten.
+    pub due: Nanos,
+    /// What came with the SYN (RFC 7413).
+    pub payload: Option<Piece<P>>,
+    older: u32,
+    newer: u32,
+}
+
+impl<P> HalfOpen<P> {
+    pub fn new(flow: Flow, transfer: u16, scope: u32, isn: Seq) -> Self {
+        Self {
+            flow,
+            scope,
+            server_scope: scope,
+            transfer,
+            isn,
+            client_shown: false,
+            mss: None,
+            server_isn: None,
+            server_shift: None,
+            at: 0,
+            due: 0,
+            payload: None,
+            older: NIL,
+            newer: NIL,
+        }
+    }
+}
+
+/// See the module's documentation.
+pub(crate) struct HalfOpenTable<P> {
+    entries: Slab<HalfOpen<P>>,
+    flows: FlowTable,
+    oldest: u32,
+    newest: u32,
+}
+
+impl<P> HalfOpenTable<P> {
+    /// A table beside one for `sessions` sessions.
+    pub fn new(sessions: usize, seed: u64) -> Self {
+        let capacity = sessions.clamp(LEAST, MOST);
+        Self {
+            entries: Slab::new(capacity),
+            flows: FlowTable::new(capacity, seed),
+            oldest: NIL,
+            newest: NIL,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The handshake of this flow for which `is` holds.
+    pub fn find(&self, flow: &Flow, is: impl Fn(&HalfOpen<P>) -> bool) -> Option<u32> {
+        if self.entries.len() == 0 {
+            return None;
+        }
+        let entries = &self.entries;
+        self.flows
+            .find(flow, |id| entries[id].flow, |id| is(&entries[id]))
+    }
+
+    pub fn get_mut(&mut self, id: u32) -> &mut HalfOpen<P> {
+        &mut self.entries[id]
+    }
+
+    /// Puts one in, as the newest. True if the oldest had to go.
+    pub fn insert(&mut self, time: Nanos, entry: HalfOpen<P>) -> bool {
+        let full = self.entries.len() == self.entries.capacity();
+        if full {
+            self.remove(self.oldest);
+        }
+        if let Ok(id) = self.entries.alloc(entry) {
+            let entries = &self.entries;
+            self.flows.insert(id, |id| entries[id].flow);
+            self.link(time, id);
+        }
+        full
+    }
+
+    /// Something was shown of it: it lives longer.
+    pub fn touch(&mut self, time: Nanos, id: u32) {
+        self.unlink(id);
+        self.link(time, id);
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, id: u32) -> Option<HalfOpen<P>> {
+        if id == NIL {
+            return None;
+        }
+        self.unlink(id);
+        let entry = &mut self.entries[id];
+        let (flow, blank) = (entry.flow, HalfOpen::new(entry.flow, 0, 0, Seq(0)));
+        let entry = std::mem::replace(entry, blank);
+        self.flows.remove(id, &flow);
+        self.entries.free(id);
+        Some(entry)
+    }
+
+    /// Takes the oldest out, if its time is over at `time`.
+    pub fn expire(&mut self, time: Nanos) -> Option<HalfOpen<P>> {
+        let id = self.oldest;
+        if id == NIL || self.entries[id].due > time {
+            return None;
+        }
+        self.remove(id)
+    }
+
+    fn link(&mut self, time: Nanos, id: u32) {
+        let newest = self.newest;
+        let entry = &mut self.entries[id];
+        entry.due = time + LIFETIME;
+        entry.older = newest;
+        entry.newer = NIL;
+        if newest == NIL {
+            self.oldest = id;
+        } else {
+            self.entries[newest].newer = id;
+        }
+        self.newest = id;
+    }
+
+    fn unlink(&mut self, id: u32) {
+        let (older, newer) = (self.entries[id].older, self.entries[id].newer);
+        match older {
+            NIL => self.oldest = newer,
+            older => self.entries[older].newer = newer,
+        }
+        match newer {
+            NIL => self.newest = older,
+            newer => self.entries[newer].older = older,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{Addr, Endpoint};
+
+    fn flow(n: u16) -> Flow {
+        Flow {
+            src: Endpoint::new(Addr::v4([10, 0, 0, 1]), n),
+            dst: Endpoint::new(Addr::v4([10, 0, 0, 2]), 80),
+        }
+    }
+
+    fn entry(n: u16, scope: u32) -> HalfOpen<()> {
+        HalfOpen::new(flow(n), 0, scope, Seq(u32::from(n)))
+    }
+
+    #[test]
+    fn the_oldest_goes_first_when_it_is_full_and_when_its_time_is_over() {
+        let mut t = HalfOpenTable::new(0, 7);
+        for n in 0..LEAST as u16 {
+            assert!(!t.insert(Nanos::from(n), entry(n, 0)));
+        }
+        let zero = t.find(&flow(0), |_| true).unwrap();
+        t.touch(2_000, zero);
+        assert!(t.insert(2_001, entry(5_000, 0)));
+        assert_eq!(t.len(), LEAST);
+        assert!(t.find(&flow(1), |_| true).is_none(), "it was the oldest");
+        assert!(t.find(&flow(0), |_| true).is_some());
+        let mut gone = Vec::new();
+        while let Some(e) = t.expire(LIFETIME + 10) {
+            gone.push(e.isn.0);
+        }
+        assert_eq!(gone, (2..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_flow_in_two_scopes_is_two_handshakes() {
+        let mut t = HalfOpenTable::new(0, 7);
+        t.insert(0, entry(1, 10));
+        t.insert(0, entry(1, 20));
+        let ten = t.find(&flow(1), |e| e.scope == 10).unwrap();
+        let twenty = t.find(&flow(1), |e| e.scope == 20).unwrap();
+        assert_ne!(ten, twenty);
+        assert_eq!(t.remove(ten).unwrap().scope, 10);
+        assert!(t.find(&flow(1), |e| e.scope == 10).is_none());
+        assert_eq!(t.find(&flow(1), |_| true), Some(twenty));
+        assert_eq!(t.len(), 1);
+    }
+}

@@ -1,0 +1,126 @@
+//! Replicas whose segments the transmit queue or the next hop refused wait in two lists, one for
+//! each reason, and not each for a timer of its own: however many they are, looking at them
+//! costs a bounded part of a round.
+//!
+//! A full queue takes one after the other again as soon as it has room. A next hop that does not
+//! answer ARP or ND is tried after 1 ms, 2 ms and so on to a second, with some of those that wait
+//! for one.
+
+use super::Replicas;
+use crate::core::{Egress, Refused};
+use crate::due::Due;
+use crate::tcp::State;
+use std::collections::VecDeque;
+use wire::Nanos;
+use wire::io::Payload;
+
+/// Replicas that are tried again in one round at most.
+const AT_ONCE: usize = 64;
+/// The first and the longest wait for a next hop.
+const FIRST_WAIT: Nanos = 1_000_000;
+const LONGEST_WAIT: Nanos = 1 << 30;
+/// A connection that could not be asked for within this time counts as one that was not answered:
+/// about as long as a SYN goes unanswered.
+const UNREACHABLE: Nanos = 61_000_000_000;
+
+/// See the module's documentation.
+pub(crate) struct Blocked {
+    /// Ids of replicas that wait for room in the transmit queue, and of those that wait for a next
+    /// hop. Whether an id is still one of them, its replica says.
+    queue: VecDeque<u32>,
+    next_hop: VecDeque<u32>,
+    /// When next hops are tried again, and how long the wait was.
+    try_at: Nanos,
+    wait: Nanos,
+}
+
+impl Blocked {
+    /// Room for `replicas` replicas.
+    pub fn new(replicas: usize) -> Self {
+        Self {
+            queue: VecDeque::with_capacity(replicas),
+            next_hop: VecDeque::with_capacity(replicas),
+            try_at: 0,
+            wait: FIRST_WAIT,
+        }
+    }
+}
+
+impl<P: Payload> Replicas<P> {
+    /// A segment of the replica's was refused: it is tried again.
+    pub(super) fn block(&mut self, now: Nanos, rid: u32, refused: Refused) {
+        let r = &mut self.replicas[rid];
+        if r.blocked_since.is_set() || r.done {
+            return;
+        }
+        r.blocked_since = Due::at(now);
+        let list = match refused {
+            Refused::Busy => &mut self.blocked.queue,
+            Refused::Unreachable => &mut self.blocked.next_hop,
+        };
+        if refused == Refused::Unreachable && list.is_empty() {
+            self.blocked.wait = FIRST_WAIT;
+            self.blocked.try_at = now + FIRST_WAIT;
+        }
+        if list.len() == list.capacity() {
+            // Ids of replicas that are gone fill the list. The oldest is looked at now.
+            list.pop_front();
+        }
+        list.push_back(rid);
+    }
+
+    /// Tries again what was refused. Returns how much that was.
+    pub(super) fn poll_blocked(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
+        let mut tried = 0;
+        for _ in 0..AT_ONCE.min(self.blocked.queue.len()) {
+            let Some(rid) = self.blocked.queue.pop_front() else {
+                break;
+            };
+            tried += 1;
+            if !self.unblock(now, rid, tx) {
+                // There is no room for the others either.
+                break;
+            }
+        }
+        if self.blocked.next_hop.is_empty() || now < self.blocked.try_at {
+            return tried;
+        }
+        let mut sent = false;
+        for _ in 0..AT_ONCE.min(self.blocked.next_hop.len()) {
+            let Some(rid) = self.blocked.next_hop.pop_front() else {
+                break;
+            };
+            tried += 1;
+            sent |= self.unblock(now, rid, tx);
+        }
+        let b = &mut self.blocked;
+        b.wait = if sent {
+            FIRST_WAIT
+        } else {
+            (2 * b.wait).min(LONGEST_WAIT)
+        };
+        b.try_at = now + b.wait;
+        tried
+    }
+
+    /// Tries again what the replica has to send. True unless it was refused again.
+    fn unblock(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
+        let r = &mut self.replicas[rid];
+        if r.done || !r.blocked_since.is_set() {
+            return true;
+        }
+        r.blocked_since = Due::NONE;
+        let asking = r.tcb.state == State::SynSent && !r.rto_at.is_set();
+        if asking {
+            let since = r.waiting_since.nanos(now).unwrap_or(now);
+            if now >= since + UNREACHABLE {
+                self.connect_timed_out(now, rid, tx);
+            } else {
+                self.send_syn(now, rid, tx);
+            }
+        }
+        self.acknowledge_due(now, rid, tx);
+        self.pump(now, rid, tx);
+        !self.replicas[rid].blocked_since.is_set()
+    }
+}
