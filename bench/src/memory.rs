@@ -28,7 +28,7 @@ use wire::decode::{Local, local, mirrored};
 use wire::head::HeaderBuf;
 use wire::host::{Host, HostConfig};
 use wire::io::{BURST, Frame, Rx, Tx};
-use wire::{Addr, Flags, Flow, Head, Nanos};
+use wire::{Addr, Flags, Flow, Head, Nanos, Prefix};
 
 /// Buffers of the mirror and of the target each: what a NIC's queue and pool cache may hold.
 const BUFFERS: usize = 8192;
@@ -155,7 +155,7 @@ where
 {
     let host = Host::new(HostConfig {
         mac: LINK.src,
-        addresses: vec![(Addr::v4([10, 20, 0, 9]), 24)],
+        addresses: vec![Prefix::new(Addr::v4([10, 20, 0, 9]), 24)],
         gateways: Vec::new(),
         next_hop_mac: Some(LINK.dst),
     });

@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::decode::LinkType;
 use wire::defragment::MAX_PARTS;
 use wire::host::{Host, HostConfig, Route};
-use wire::{Addr, Endpoint, Nanos};
+use wire::{Addr, Endpoint, Nanos, Prefix};
 
 /// Bytes an mbuf takes beside its data room: `struct rte_mbuf` and the mempool's object header.
 const MBUF_OVERHEAD: u64 = 128 + 64;
@@ -474,7 +474,7 @@ fn host_config(config: &Replay, mac: [u8; 6]) -> HostConfig {
             .replay
             .addresses
             .iter()
-            .map(|n| (n.addr().into(), n.prefix_len()))
+            .map(|n| Prefix::new(n.addr().into(), n.prefix_len()))
             .collect(),
         gateways: config.replay.gateways.iter().map(|g| (*g).into()).collect(),
         next_hop_mac: config.replay.next_hop_mac,
@@ -486,19 +486,17 @@ fn pool_slices(pool: &[IpNet], core: u16, cores: u16) -> Vec<Slice> {
     let ports = (u32::from(u16::MAX) - u32::from(FIRST_PORT) + 1) / u32::from(cores);
     let low = u32::from(FIRST_PORT) + ports * u32::from(core);
     let slice = |net: &IpNet| {
-        let bits = u32::from(net.max_prefix_len() - net.prefix_len());
+        let prefix = Prefix::new(net.network().into(), net.prefix_len());
         // The first and the last address of an IPv4 network are not a host's; the first of an IPv6
         // one is its routers'.
-        let (skip, keep) = match net {
-            IpNet::V4(_) if bits >= 2 => (1, (1u64 << bits) - 2),
-            IpNet::V4(_) => (0, 1 << bits),
-            IpNet::V6(_) if bits >= 1 => (1, (1u64 << bits.min(32)) - 1),
-            IpNet::V6(_) => (0, 1),
+        let (skip, keep) = match (net, prefix.count()) {
+            (IpNet::V4(_), n) if n >= 4 => (1, n - 2),
+            (IpNet::V6(_), n) if n >= 2 => (1, n - 1),
+            (_, n) => (0, n),
         };
-        let first = u128::from_be_bytes(*Addr::from(net.network()).bytes()) + skip;
         Slice {
-            first: Addr::v6(first.to_be_bytes()),
-            addresses: keep.min(u64::from(u32::MAX)) as u32,
+            first: Addr::from_number(prefix.first().number() + skip),
+            addresses: keep.min(u128::from(u32::MAX)) as u32,
             low: low as u16,
             high: (low + ports - 1) as u16,
         }
@@ -515,7 +513,7 @@ fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u
             .iter()
             .filter(|t| t.addr.is_v4() == slice.first.is_v4())
         {
-            let prefix = (net.network().into(), net.prefix_len());
+            let prefix = Prefix::new(net.network().into(), net.prefix_len());
             let claim = Claim {
                 prefix,
                 ports: slice.low..=slice.high,

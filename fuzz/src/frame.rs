@@ -1,10 +1,10 @@
 //! Any frame: decoded as a mirror and as a local port see it, and handed to the host. Offsets must
 //! lie inside, and what was decoded must survive being built and decoded again.
-use wire::Addr;
 use wire::build::{self, LinkHeader};
 use wire::decode::{self, LinkType, Local, Packet};
 use wire::head::HeaderBuf;
 use wire::host::{FrameBuf, Host, HostConfig};
+use wire::{Addr, Prefix};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -67,7 +67,10 @@ pub fn run(data: &[u8]) {
     }
     let mut host = Host::new(HostConfig {
         mac: MAC,
-        addresses: vec![(Addr::v4([10, 0, 0, 1]), 24), (Addr::v6([0xfd; 16]), 64)],
+        addresses: vec![
+            Prefix::new(Addr::v4([10, 0, 0, 1]), 24),
+            Prefix::new(Addr::v6([0xfd; 16]), 64),
+        ],
         gateways: vec![Addr::v4([10, 0, 0, 2])],
         next_hop_mac: None,
     });

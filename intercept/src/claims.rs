@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use link::Claim;
-use wire::{Addr, Flow};
+use wire::{Addr, Flow, Prefix};
 
 /// Who gets a response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,7 +26,7 @@ pub struct Claims {
     /// Client addresses of exact claims that lie in our own prefixes, and how many claims each
     /// has.
     neighbours: HashMap<Addr, u32, FixedState>,
-    on_link: Vec<(Addr, u8)>,
+    on_link: Vec<Prefix>,
     max_exact: usize,
     max_ranges: usize,
 }
@@ -34,7 +34,7 @@ pub struct Claims {
 impl Claims {
     /// Room for this many claims of size one and ranges. `on_link` are the prefixes of our own
     /// addresses: for claimed clients inside them [`Claims::is_neighbour`] says true.
-    pub fn new(max_exact: usize, max_ranges: usize, on_link: Vec<(Addr, u8)>) -> Self {
+    pub fn new(max_exact: usize, max_ranges: usize, on_link: Vec<Prefix>) -> Self {
         Self {
             exact: HashMap::with_capacity_and_hasher(
                 max_exact.saturating_mul(2),
@@ -74,7 +74,7 @@ impl Claims {
             if let Some(known) = self
                 .ranges
                 .iter_mut()
-                .find(|(c, r)| same(c, claim) && r.connection == connection)
+                .find(|(c, r)| c.is_for_same(claim) && r.connection == connection)
             {
                 known.1 = route;
                 return true;
@@ -107,7 +107,7 @@ impl Claims {
             let at = self
                 .ranges
                 .iter()
-                .position(|(c, r)| same(c, claim) && r.connection == connection);
+                .position(|(c, r)| c.is_for_same(claim) && r.connection == connection);
             return at.map(|at| self.ranges.swap_remove(at)).is_some();
         };
         if self
@@ -131,7 +131,7 @@ impl Claims {
     /// look for it here.
     pub fn is_neighbour(&self, addr: &Addr) -> bool {
         let claimed = || {
-            let range = |c: &Claim| covers(&c.prefix, addr);
+            let range = |c: &Claim| c.prefix.contains(addr);
             self.neighbours.contains_key(addr) || self.ranges.iter().any(|(c, _)| range(c))
         };
         is_on_link(&self.on_link, addr) && claimed()
@@ -148,21 +148,8 @@ impl Claims {
     }
 }
 
-/// The same responses, whoever owns them.
-fn same(a: &Claim, b: &Claim) -> bool {
-    a.prefix == b.prefix && a.ports == b.ports && a.target == b.target
-}
-
-fn is_on_link(prefixes: &[(Addr, u8)], addr: &Addr) -> bool {
-    prefixes.iter().any(|p| covers(p, addr))
-}
-
-/// True if the prefix has this address in it.
-fn covers(prefix: &(Addr, u8), addr: &Addr) -> bool {
-    let bits = if prefix.0.is_v4() { 32 } else { 128 };
-    let host = u32::from(bits - prefix.1.min(bits));
-    let differ = u128::from_be_bytes(*addr.bytes()) ^ u128::from_be_bytes(*prefix.0.bytes());
-    addr.is_v4() == prefix.0.is_v4() && differ.checked_shr(host).unwrap_or(0) == 0
+fn is_on_link(prefixes: &[Prefix], addr: &Addr) -> bool {
+    prefixes.iter().any(|p| p.contains(addr))
 }
 
 #[cfg(test)]
@@ -183,7 +170,7 @@ mod tests {
 
     fn range(len: u8, ports: std::ops::RangeInclusive<u16>, owner: u16) -> Claim {
         Claim {
-            prefix: (Addr::v4([10, 0, 0, 0]), len),
+            prefix: Prefix::new(Addr::v4([10, 0, 0, 0]), len),
             ports,
             target: end(200, 80),
             owner,
@@ -269,7 +256,7 @@ mod tests {
 
     #[test]
     fn claimed_clients_on_our_own_wire_are_neighbours_until_released() {
-        let mut claims = Claims::new(10, 10, vec![(Addr::v4([10, 0, 0, 9]), 24)]);
+        let mut claims = Claims::new(10, 10, vec![Prefix::new(Addr::v4([10, 0, 0, 9]), 24)]);
         let near = Claim::exact(end(1, 1), end(200, 80), 0);
         let also = Claim::exact(end(1, 2), end(200, 80), 0);
         let far = Claim::exact(Endpoint::new(Addr::v4([10, 0, 1, 1]), 1), end(200, 80), 0);

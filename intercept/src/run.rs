@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use wake::Waker;
-use wire::Addr;
+use wire::Prefix;
 use wire::host::{Host, HostConfig};
 
 /// Claims of size one that all engines may have together.
@@ -119,11 +119,11 @@ impl Machine {
         };
         let (waker, sleeper) =
             wake::pair().context("no file descriptor for the link's server is left")?;
-        let addresses: Vec<(Addr, u8)> = config
+        let addresses: Vec<Prefix> = config
             .port
             .addresses
             .iter()
-            .map(|net| (net.addr().into(), net.prefix_len()))
+            .map(|net| Prefix::new(net.addr().into(), net.prefix_len()))
             .collect();
         let (mut workers, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
             Default::default();

@@ -165,7 +165,7 @@ pub fn plausible(part: &Fragment) -> Result<(), FragmentDrop> {
 #[inline]
 pub fn datagram_hash(part: &Fragment) -> u32 {
     let fold = |a: &Addr| {
-        let w = u128::from_be_bytes(*a.bytes());
+        let w = a.number();
         mix((w >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15) ^ w as u64
     };
     // One after the other, so that the two directions differ.

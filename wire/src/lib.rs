@@ -20,6 +20,7 @@ pub mod icmp;
 pub mod io;
 pub mod ipv4;
 pub mod ipv6;
+pub mod prefix;
 pub mod rss;
 #[cfg(test)]
 mod samples;
@@ -31,6 +32,7 @@ pub mod vlan;
 
 pub use addr::{Addr, Endpoint, Flow};
 pub use head::{Flags, Head, Options};
+pub use prefix::Prefix;
 pub use seq::Seq;
 pub use skip::Skip;
 

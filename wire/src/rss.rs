@@ -56,7 +56,7 @@ fn fold(a: &Addr) -> u16 {
     let w = if a.is_v4() {
         u32::from_be_bytes(a.v4_bytes())
     } else {
-        let w = u128::from_be_bytes(*a.bytes());
+        let w = a.number();
         let w = (w >> 64) as u64 ^ w as u64;
         (w >> 32) as u32 ^ w as u32
     };
@@ -85,7 +85,7 @@ pub(crate) const fn mix(mut x: u64) -> u64 {
 /// takes.
 #[inline]
 pub fn client_hash(e: &Endpoint) -> u32 {
-    let w = u128::from_be_bytes(*e.addr.bytes());
+    let w = e.addr.number();
     let h = mix((w >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15);
     let h = mix(h ^ w as u64);
     let h = mix(h

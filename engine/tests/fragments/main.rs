@@ -28,7 +28,7 @@ use target::{Target, Wire};
 use wire::decode::{LinkType, Skip, fragment, mirrored, mirrored_on};
 use wire::defragment::Insert;
 use wire::host::{Host, HostConfig};
-use wire::{Addr, Endpoint, Flags, Nanos};
+use wire::{Addr, Endpoint, Flags, Nanos, Prefix};
 
 const MILLISECOND: Nanos = 1_000_000;
 const TIMEOUT: Nanos = 2_000 * MILLISECOND;
@@ -154,7 +154,7 @@ fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, W
     let target = params.transfers[0].to;
     let host = Host::new(HostConfig {
         mac: [2; 6],
-        addresses: vec![(our_addr(v6, 9), if v6 { 64 } else { 24 })],
+        addresses: vec![Prefix::new(our_addr(v6, 9), if v6 { 64 } else { 24 })],
         gateways: vec![],
         next_hop_mac: Some([4; 6]),
     });

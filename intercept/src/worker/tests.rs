@@ -10,7 +10,7 @@ use wake::Sleeper;
 use wire::build::{self, LinkHeader};
 use wire::head::HeaderBuf;
 use wire::host::HostConfig;
-use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Seq, Skip};
+use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Prefix, Seq, Skip};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const TARGET_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -28,7 +28,7 @@ fn rig(payload_prefix: u16, batches: usize) -> Rig {
     let port = MemoryPort::new(20_000);
     let (waker, sleeper) = wake::pair().unwrap();
     let (out, server) = rings(batches, waker);
-    let own = vec![(Addr::v4([10, 20, 0, 3]), 24)];
+    let own = vec![Prefix::new(Addr::v4([10, 20, 0, 3]), 24)];
     let host = Host::new(HostConfig {
         mac: MAC,
         addresses: own.clone(),
