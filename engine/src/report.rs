@@ -7,7 +7,7 @@ use crate::links::Stats as LinkStats;
 use crate::worker::Snapshot;
 use dpdk::PortStats;
 use replay::histogram::Histogram;
-use replay::{Counters, Drop, Loss};
+use replay::{Counters, Loss, Unused};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -164,7 +164,7 @@ fn dropped(workers: &[Snapshot], c: &Counters) -> Value {
             sum(workers, |w| w.worker.skipped[skip as usize]).into(),
         );
     }
-    for (reason, n) in Drop::ALL.iter().zip(c.dropped) {
+    for (reason, n) in Unused::ALL.iter().zip(c.dropped) {
         map.insert(reason.name().into(), n.into());
     }
     for reason in FragmentDrop::ALL {

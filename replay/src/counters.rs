@@ -26,8 +26,8 @@ macro_rules! named {
 }
 
 named! {
-    /// Why a mirrored frame that could be decoded was of no use.
-    Drop {
+    /// Why a mirrored frame was of no use, although it could be decoded.
+    Unused {
         /// Neither end is a configured production address.
         NoTransfer = "no_transfer",
         /// The session is not among the `percent` that are replayed.
@@ -84,8 +84,8 @@ macro_rules! counters {
         #[derive(Clone, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $field: u64,)*
-            /// Frames of no use, by [`Drop`].
-            pub dropped: [u64; Drop::COUNT],
+            /// Frames of no use, by [`Unused`].
+            pub dropped: [u64; Unused::COUNT],
             /// Turns lost, by [`Loss`]; each copy counts.
             pub lost_turns: [u64; Loss::COUNT],
             /// Payload bytes lost, by [`Loss`]; each copy counts.

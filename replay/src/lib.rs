@@ -31,6 +31,6 @@ pub mod tcp;
 pub mod wheel;
 
 pub use crate::core::{Core, Egress, Refused};
-pub use counters::{Counters, Drop, Loss};
+pub use counters::{Counters, Loss, Unused};
 pub use owner::{HashBy, Ownership};
 pub use params::{Origin, Params, Transfer};

@@ -7,7 +7,7 @@
 
 use super::stream::{Piece, less};
 use super::{Core, Egress};
-use crate::counters::{Drop, Loss};
+use crate::counters::{Loss, Unused};
 use crate::session::{End, Phase};
 use crate::slab::NIL;
 use wire::decode::Packet;
@@ -35,13 +35,13 @@ impl<P: Payload> Core<P> {
         packet: &Packet,
         frame: F,
         tx: &mut impl Egress<P>,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Unused> {
         self.counters.frames += 1;
         self.seen = frame.captured_at().unwrap_or(now);
         let result = match self.params.transfer_of(&packet.head.flow) {
             Some((transfer, true)) => self.client_segment(now, transfer, packet, frame, tx),
             Some((_, false)) => self.server_segment(now, &packet.head, tx),
-            None => Err(Drop::NoTransfer),
+            None => Err(Unused::NoTransfer),
         };
         match result {
             Ok(()) => self.counters.used += 1,
@@ -57,7 +57,7 @@ impl<P: Payload> Core<P> {
         packet: &Packet,
         frame: F,
         tx: &mut impl Egress<P>,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Unused> {
         let head = &packet.head;
         let syn = head.flags.has(Flags::SYN) && !head.flags.has(Flags::ACK);
         let sid = match self.session_by_flow(&head.flow) {
@@ -69,7 +69,7 @@ impl<P: Payload> Core<P> {
                 if self.sessions[sid].isn == head.seq {
                     // The client's SYN again: the round trip is measured from this one.
                     self.sessions[sid].handshake_at = self.seen;
-                    return Err(Drop::Duplicate);
+                    return Err(Unused::Duplicate);
                 }
                 self.replace(now, sid, tx);
                 self.open(now, transfer, head, Phase::Syn, tx)?
@@ -100,7 +100,7 @@ impl<P: Payload> Core<P> {
             return if head.payload_len == 0 {
                 Ok(())
             } else {
-                Err(Drop::Duplicate)
+                Err(Unused::Duplicate)
             };
         }
         let advanced = self.client_ack(sid, head);
@@ -110,7 +110,7 @@ impl<P: Payload> Core<P> {
         let told = self.note_extent(now, sid, end, head.payload_len > 0);
         match news {
             Ok(false) if !ended && !advanced && !told && head.payload_len > 0 => {
-                Err(Drop::Duplicate)
+                Err(Unused::Duplicate)
             }
             Ok(_) => Ok(()),
             Err(_) if ended => Ok(()),
@@ -119,11 +119,11 @@ impl<P: Payload> Core<P> {
     }
 
     /// Why a frame that belongs to no session is of no use.
-    fn stranger(&self, now: Nanos, flow: &Flow) -> Drop {
+    fn stranger(&self, now: Nanos, flow: &Flow) -> Unused {
         if self.selected(now, flow) {
-            Drop::NoSession
+            Unused::NoSession
         } else {
-            Drop::NotSelected
+            Unused::NotSelected
         }
     }
 
@@ -200,7 +200,7 @@ impl<P: Payload> Core<P> {
         packet: &Packet,
         mut frame: F,
         tx: &mut impl Egress<P>,
-    ) -> Result<bool, Drop> {
+    ) -> Result<bool, Unused> {
         let head = &packet.head;
         if head.payload_len == 0 {
             return Ok(false);
@@ -210,7 +210,11 @@ impl<P: Payload> Core<P> {
             Phase::Ended | Phase::Free => {
                 let fin = self.sessions[sid].fin;
                 let old = fin.is_none_or(|fin| head.end().le(fin + 1));
-                return Err(if old { Drop::Duplicate } else { Drop::AfterEnd });
+                return Err(if old {
+                    Unused::Duplicate
+                } else {
+                    Unused::AfterEnd
+                });
             }
             Phase::Joining if !self.is_boundary(sid, head.seq, head.ack) => {
                 let (reason, new) = self.before_join(sid, head);
@@ -227,7 +231,7 @@ impl<P: Payload> Core<P> {
             head.seq
         };
         if !plausible(expected, first) {
-            return Err(Drop::OutOfWindow);
+            return Err(Unused::OutOfWindow);
         }
         // What the snap length cut off is not there: it stays a gap, to be filled by a
         // retransmission or found to be a hole.
@@ -286,10 +290,10 @@ impl<P: Payload> Core<P> {
 
     /// Payload that cannot be used because it may begin in the middle of a request. Why, and how
     /// many bytes of it were new.
-    fn before_join(&mut self, sid: u32, head: &Head) -> (Drop, u32) {
+    fn before_join(&mut self, sid: u32, head: &Head) -> (Unused, u32) {
         match self.lose_before_join(sid, head.seq, head.payload_len) {
-            0 => (Drop::Duplicate, 0),
-            new => (Drop::BeforeJoin, new),
+            0 => (Unused::Duplicate, 0),
+            new => (Unused::BeforeJoin, new),
         }
     }
 
@@ -344,13 +348,13 @@ impl<P: Payload> Core<P> {
         sid: u32,
         head: &Head,
         tx: &mut impl Egress<P>,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Unused> {
         let s = &self.sessions[sid];
         if s.phase == Phase::Ended {
-            return Err(Drop::Duplicate);
+            return Err(Unused::Duplicate);
         }
         if !plausible(s.rcv_nxt, head.seq) {
-            return Err(Drop::OutOfWindow);
+            return Err(Unused::OutOfWindow);
         }
         self.note_extent(now, sid, head.seq, false);
         // It may tell what the client had read; the reset waits for as much.
@@ -368,7 +372,7 @@ impl<P: Payload> Core<P> {
         now: Nanos,
         head: &Head,
         tx: &mut impl Egress<P>,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Unused> {
         let Some(sid) = self.session_by_flow(&head.flow.reversed()) else {
             return Err(self.stranger(now, &head.flow.reversed()));
         };
@@ -376,7 +380,7 @@ impl<P: Payload> Core<P> {
         s.last_seen = now;
         if head.flags.has(Flags::RST) {
             if s.phase == Phase::Ended {
-                return Err(Drop::Duplicate);
+                return Err(Unused::Duplicate);
             }
             // The server gave up on the client. The client says nothing more; the target's side is
             // closed in good order.
@@ -394,7 +398,7 @@ impl<P: Payload> Core<P> {
                 s.handshake_at = self.seen;
                 return Ok(());
             }
-            return Err(Drop::Duplicate);
+            return Err(Unused::Duplicate);
         }
         let end = head.seq + head.payload_len;
         let mut news = false;
@@ -424,7 +428,7 @@ impl<P: Payload> Core<P> {
         if news || head.payload_len == 0 {
             Ok(())
         } else {
-            Err(Drop::Duplicate)
+            Err(Unused::Duplicate)
         }
     }
 }

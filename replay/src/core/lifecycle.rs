@@ -1,7 +1,7 @@
 //! How sessions and replicas begin and end.
 
 use super::{Core, Egress};
-use crate::counters::{Drop, Loss};
+use crate::counters::{Loss, Unused};
 use crate::gate::Answer;
 use crate::session::{End, List, Phase, Replica, Session};
 use crate::slab::NIL;
@@ -25,20 +25,20 @@ impl<P: Payload> Core<P> {
         head: &Head,
         phase: Phase,
         tx: &mut impl Egress<P>,
-    ) -> Result<u32, Drop> {
+    ) -> Result<u32, Unused> {
         if !self.selected(now, &head.flow) {
-            return Err(Drop::NotSelected);
+            return Err(Unused::NotSelected);
         }
         let midstream = phase == Phase::Joining;
         if midstream && self.params.full_sessions_only {
-            return Err(Drop::NotFull);
+            return Err(Unused::NotFull);
         }
         // The newest session goes first when buffers run short, so that those that are under way
         // can go on.
         let crowded = self.segs.len() * 8 > self.segs.capacity() * 7;
         if self.draining || crowded || !tx.accepts_sessions() {
             self.counters.sessions_shed += u64::from(!midstream);
-            return Err(Drop::Shed);
+            return Err(Unused::Shed);
         }
         let limit = mss_for(self.params.mtu, head.flow.src.addr.is_v4());
         let session = Session {
@@ -78,7 +78,7 @@ impl<P: Payload> Core<P> {
         };
         let Ok(sid) = self.sessions.alloc(session) else {
             self.counters.sessions_shed += u64::from(!midstream);
-            return Err(Drop::Shed);
+            return Err(Unused::Shed);
         };
         let sessions = &self.sessions;
         self.flows.insert(sid, |id| sessions[id].flow);

@@ -3,7 +3,7 @@
 use crate::plan::{End, MANY, Mood, PLENTY, Plan, Pool};
 use crate::script::byte_at;
 use crate::world::World;
-use replay::{Drop, Loss};
+use replay::{Loss, Unused};
 use std::collections::HashMap;
 use wire::Nanos;
 
@@ -93,7 +93,7 @@ pub fn check(world: &World) {
     let said = world.said();
     assert!(c.bytes <= said + unsure, "{} bytes of {said}", c.bytes);
     holes(world, unsure);
-    let shed = c.dropped[Drop::Shed as usize] > 0;
+    let shed = c.dropped[Unused::Shed as usize] > 0;
     assert!(!shed || plan.max_segments != MANY, "shed without need");
     if c.lost_turns_sum() == 0 && plan.mirror_is_whole() && !shed {
         all_of_it(world, &received);

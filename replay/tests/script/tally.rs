@@ -2,7 +2,7 @@
 //! group and reason (`dropped.duplicate`, `lost_bytes.hole`), and what the core holds at the moment
 //! (`held.sessions`).
 
-use replay::{Core, Counters, Drop, Loss};
+use replay::{Core, Counters, Loss, Unused};
 use tests::memory::MemoryPayload;
 
 macro_rules! plain {
@@ -53,7 +53,7 @@ pub fn value(core: &Core<MemoryPayload>, name: &str) -> Option<u64> {
         "lost_turns" => loss(&c.lost_turns),
         "lost_bytes" => loss(&c.lost_bytes),
         "dropped" => {
-            let i = Drop::ALL.iter().position(|d| d.name() == reason)?;
+            let i = Unused::ALL.iter().position(|d| d.name() == reason)?;
             c.dropped.get(i).copied()
         }
         "held" => match reason {
@@ -72,7 +72,7 @@ pub fn names() -> String {
     for loss in Loss::ALL {
         all.push(format!("lost_turns.{0}, lost_bytes.{0}", loss.name()));
     }
-    all.extend(Drop::ALL.iter().map(|d| format!("dropped.{}", d.name())));
+    all.extend(Unused::ALL.iter().map(|d| format!("dropped.{}", d.name())));
     all.push("held.sessions, held.segments, held.slots".to_owned());
     all.join(", ")
 }
@@ -85,7 +85,7 @@ pub fn trouble(core: &Core<MemoryPayload>, named: &[(String, u64)]) -> Vec<(Stri
         all.push(format!("lost_turns.{}", loss.name()));
         all.push(format!("lost_bytes.{}", loss.name()));
     }
-    all.extend(Drop::ALL.iter().map(|d| format!("dropped.{}", d.name())));
+    all.extend(Unused::ALL.iter().map(|d| format!("dropped.{}", d.name())));
     all.retain(|name| !named.iter().any(|(n, _)| n == name));
     all.into_iter()
         .filter_map(|name| {

@@ -137,7 +137,7 @@ fn out_of_order_segments_go_in_order() {
         assert_eq!(b.mirror(head), Ok(()));
         assert_eq!(b.receive(&mut t), (0, false));
     }
-    assert_eq!(b.mirror(&third), Err(Drop::Duplicate));
+    assert_eq!(b.mirror(&third), Err(Unused::Duplicate));
     assert_eq!(b.mirror(&first), Ok(()));
     assert_eq!(b.receive(&mut t), (90, false));
     assert_eq!(b.counters().turns, 1);
@@ -152,11 +152,11 @@ fn duplicates_are_dropped_and_counted() {
     let (mut c, mut t) = b.open_both(4000);
     let head = c.head(Flags::PSH, 30);
     b.say(&mut c, 30);
-    assert_eq!(b.mirror(&head), Err(Drop::Duplicate));
+    assert_eq!(b.mirror(&head), Err(Unused::Duplicate));
     assert_eq!(b.receive(&mut t), (30, false));
-    assert_eq!(b.mirror(&head), Err(Drop::Duplicate));
+    assert_eq!(b.mirror(&head), Err(Unused::Duplicate));
     assert_eq!(b.receive(&mut t), (0, false));
-    assert_eq!(b.counters().dropped[Drop::Duplicate as usize], 2);
+    assert_eq!(b.counters().dropped[Unused::Duplicate as usize], 2);
     assert_eq!(b.counters().bytes, 30);
 }
 
@@ -173,7 +173,7 @@ fn overlaps_keep_the_first_capture_of_each_byte() {
     for (from, n) in [(20, 10), (50, 10), (15, 60), (0, 90)] {
         assert_eq!(b.mirror(&piece(from, n)), Ok(()), "{from} + {n}");
     }
-    assert_eq!(b.mirror(&piece(30, 60)), Err(Drop::Duplicate));
+    assert_eq!(b.mirror(&piece(30, 60)), Err(Unused::Duplicate));
     assert_eq!(b.receive(&mut t), (90, false));
     assert_eq!(b.counters().bytes, 90);
 }
@@ -191,12 +191,12 @@ fn overlaps_with_other_bytes_are_counted_and_the_first_stay() {
     assert_eq!(b.mirror(&piece(0, 20)), Ok(()));
     assert_eq!(b.mirror(&piece(20, 20)), Ok(()));
     let again = b.frame_saying(&piece(10, 25), 0, usize::MAX, lies);
-    assert_eq!(again, Err(Drop::Duplicate));
+    assert_eq!(again, Err(Unused::Duplicate));
     assert_eq!(b.counters().conflicting_bytes, 25);
     // Beyond a gap.
     assert_eq!(b.mirror(&piece(60, 20)), Ok(()));
     let again = b.frame_saying(&piece(70, 10), 0, usize::MAX, lies);
-    assert_eq!(again, Err(Drop::Duplicate));
+    assert_eq!(again, Err(Unused::Duplicate));
     assert_eq!(b.counters().conflicting_bytes, 35);
     // The same bytes again are no conflict.
     assert_eq!(b.mirror(&piece(0, 80)), Ok(()));
@@ -204,7 +204,7 @@ fn overlaps_with_other_bytes_are_counted_and_the_first_stay() {
     assert_eq!(b.receive(&mut t), (80, false));
     // What the target has acknowledged is no longer there to be compared with.
     let again = b.frame_saying(&piece(0, 80), 0, usize::MAX, lies);
-    assert_eq!(again, Err(Drop::Duplicate));
+    assert_eq!(again, Err(Unused::Duplicate));
     assert_eq!(b.counters().conflicting_bytes, 35);
 }
 
@@ -319,7 +319,7 @@ fn a_syn_again_is_a_duplicate_and_the_round_trip_counts_from_it() {
     let mut again = c;
     b.syn(&mut c).unwrap();
     b.pass(SECOND);
-    assert_eq!(b.syn(&mut again), Err(Drop::Duplicate));
+    assert_eq!(b.syn(&mut again), Err(Unused::Duplicate));
     b.syn_ack(&mut c);
     b.pass(RTT);
     b.ack(&c);
@@ -379,7 +379,7 @@ fn numbers_far_away_are_not_of_this_connection() {
         flags: Flags::RST,
         ..c.head(Flags::RST, 0)
     };
-    assert_eq!(b.mirror(&reset), Err(Drop::OutOfWindow));
+    assert_eq!(b.mirror(&reset), Err(Unused::OutOfWindow));
     b.say(&mut c, 10);
     assert_eq!(b.receive(&mut t), (20, false));
 }
@@ -395,7 +395,7 @@ fn frames_of_no_use_say_why() {
         },
         ..c.head(Flags::PSH, 10)
     };
-    assert_eq!(b.mirror(&stranger), Err(Drop::NoTransfer));
+    assert_eq!(b.mirror(&stranger), Err(Unused::NoTransfer));
     let replayed = Head {
         flow: Flow {
             src: c.flow.src,
@@ -405,17 +405,17 @@ fn frames_of_no_use_say_why() {
     };
     assert_eq!(
         b.mirror(&replayed),
-        Err(Drop::NoTransfer),
+        Err(Unused::NoTransfer),
         "a target is no production"
     );
     for flags in [Flags::default(), Flags::FIN, Flags::RST] {
-        assert_eq!(b.mirror(&c.head(flags, 0)), Err(Drop::NoSession));
+        assert_eq!(b.mirror(&c.head(flags, 0)), Err(Unused::NoSession));
     }
     let server = Head {
         flow: c.flow.reversed(),
         ..c.head(Flags::PSH, 10)
     };
-    assert_eq!(b.mirror(&server), Err(Drop::NoSession));
+    assert_eq!(b.mirror(&server), Err(Unused::NoSession));
     assert_eq!(b.counters().used, 0);
     assert!(b.out.sent.is_empty());
 }
@@ -427,9 +427,9 @@ fn what_comes_after_the_end_is_dropped() {
     let old = c.head(Flags::PSH, 10);
     b.say(&mut c, 10);
     b.fin(&mut c);
-    assert_eq!(b.mirror(&old), Err(Drop::Duplicate));
-    assert_eq!(b.mirror(&c.head(Flags::PSH, 10)), Err(Drop::AfterEnd));
-    assert_eq!(b.mirror(&c.head(Flags::RST, 0)), Err(Drop::Duplicate));
+    assert_eq!(b.mirror(&old), Err(Unused::Duplicate));
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 10)), Err(Unused::AfterEnd));
+    assert_eq!(b.mirror(&c.head(Flags::RST, 0)), Err(Unused::Duplicate));
     assert_eq!(b.receive(&mut t), (10, true));
     b.close(&mut t);
     b.assert_over();
@@ -457,7 +457,7 @@ fn a_syn_seen_again_after_the_reset_is_no_new_session() {
     let mut again = Conv::new(4000);
     let (c, _) = b.open_both(4000);
     assert_eq!(b.mirror(&c.head(Flags::RST, 0)), Ok(()));
-    assert_eq!(b.syn(&mut again), Err(Drop::Duplicate));
+    assert_eq!(b.syn(&mut again), Err(Unused::Duplicate));
     assert_eq!(b.counters().sessions, 1);
     b.assert_over();
 }

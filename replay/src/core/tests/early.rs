@@ -113,7 +113,7 @@ fn nothing_is_begun_while_sessions_are_shed() {
     let (_, frames) = beginning(4000, &[30]);
     let _ = b.mirror(&frames[2]);
     b.out.sheds = true;
-    assert_eq!(b.mirror(&frames[0]), Err(Drop::Duplicate));
+    assert_eq!(b.mirror(&frames[0]), Err(Unused::Duplicate));
     assert!(b.take().is_empty());
     assert_eq!(b.lost(Loss::Midstream), (1, 30));
 }
@@ -125,14 +125,14 @@ fn a_port_that_is_used_again_begins_another_session_even_before_its_syn_is_shown
     b.exchange(&mut c, &mut t, 100, 100);
     b.fin(&mut c);
     let near = c.head(Flags::PSH, 10);
-    assert_eq!(b.mirror(&near), Err(Drop::AfterEnd), "not far enough");
+    assert_eq!(b.mirror(&near), Err(Unused::AfterEnd), "not far enough");
     let (_, frames) = beginning(4000, &[30]);
     let again = |i: usize| {
         let mut head: Head = frames[i];
         head.seq += 1 << 20;
         head
     };
-    assert_eq!(b.mirror(&again(2)), Err(Drop::BeforeJoin));
+    assert_eq!(b.mirror(&again(2)), Err(Unused::BeforeJoin));
     assert_eq!(b.lost(Loss::Midstream), (1, 30));
     assert_eq!(b.mirror(&again(0)), Ok(()));
     assert_eq!(b.lost(Loss::Midstream), (0, 0));

@@ -6,9 +6,9 @@ use super::*;
 fn a_session_seen_in_the_middle_joins_at_its_next_turn() {
     let mut b = Bed::new();
     let mut c = Conv::new(4000);
-    assert_eq!(b.mirror(&c.head(Flags::PSH, 30)), Err(Drop::BeforeJoin));
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 30)), Err(Unused::BeforeJoin));
     c.c += 30;
-    assert_eq!(b.mirror(&c.head(Flags::PSH, 10)), Err(Drop::BeforeJoin));
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 10)), Err(Unused::BeforeJoin));
     c.c += 10;
     assert!(b.take().is_empty());
     b.answer(&mut c, 50);
@@ -54,7 +54,7 @@ fn full_sessions_only_refuses_it() {
     let mut b = Bed::with(|p| p.full_sessions_only = true);
     let mut c = Conv::new(4000);
     for _ in 0..3 {
-        assert_eq!(b.mirror(&c.head(Flags::PSH, 30)), Err(Drop::NotFull));
+        assert_eq!(b.mirror(&c.head(Flags::PSH, 30)), Err(Unused::NotFull));
         c.c += 30;
         c.ack += 10;
     }
@@ -89,7 +89,7 @@ fn a_turn_whose_beginning_may_be_missing_is_not_joined() {
     b.answer(&mut c, 50);
     // The first segment of the next request is lost, the second is not.
     b.say_unseen(&mut c, 100);
-    assert_eq!(b.mirror(&c.head(Flags::PSH, 20)), Err(Drop::BeforeJoin));
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 20)), Err(Unused::BeforeJoin));
     c.c += 20;
     assert!(b.take().is_empty());
     assert_eq!(b.lost(Loss::Hole), (1, 120));

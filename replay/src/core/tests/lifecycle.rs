@@ -55,7 +55,7 @@ fn production_s_reset_closes_the_target_s_side_in_good_order() {
         ..c.head(Flags::RST, 0)
     };
     assert_eq!(b.mirror(&rst), Ok(()));
-    assert_eq!(b.mirror(&rst), Err(Drop::Duplicate));
+    assert_eq!(b.mirror(&rst), Err(Unused::Duplicate));
     assert_eq!(b.receive(&mut t), (30, true));
     b.close(&mut t);
     b.assert_over();
@@ -221,7 +221,7 @@ fn draining_replays_what_there_is_and_takes_nothing_new() {
     b.audit();
     assert!(!b.core.is_drained());
     let mut d = Conv::new(4001);
-    assert_eq!(b.syn(&mut d), Err(Drop::Shed));
+    assert_eq!(b.syn(&mut d), Err(Unused::Shed));
     assert_eq!(b.counters().sessions_shed, 1);
     assert_eq!(b.receive(&mut t), (30, true));
     b.close(&mut t);

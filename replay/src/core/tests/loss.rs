@@ -260,7 +260,7 @@ fn the_cap_of_a_session_loses_the_turn_and_joins_at_the_next() {
     b.say(&mut c, 600);
     assert_eq!(b.mirror(&c.head(Flags::PSH, 600)), Ok(()));
     c.c += 600;
-    assert_eq!(b.mirror(&c.head(Flags::PSH, 600)), Err(Drop::BeforeJoin));
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 600)), Err(Unused::BeforeJoin));
     c.c += 600;
     b.reply(&mut t, 100);
     assert_eq!(b.lost(Loss::SessionBytes), (1, 1800));

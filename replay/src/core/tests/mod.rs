@@ -15,7 +15,7 @@ mod policy;
 mod target;
 
 use super::{Core, Egress, Refused};
-use crate::counters::{Counters, Drop, Loss};
+use crate::counters::{Counters, Loss, Unused};
 use crate::owner::Ownership;
 use crate::params::{Origin, Params, Transfer};
 use ::tests::memory::{MemoryFrame, MemoryPayload};
@@ -242,7 +242,7 @@ impl Bed {
     /// Shows one frame on the mirror: the segment `head` with the client's bytes, `cut` of them
     /// missing at the end, in buffers of `buffer` bytes.
     #[track_caller]
-    fn frame(&mut self, head: &Head, cut: usize, buffer: usize) -> Result<(), Drop> {
+    fn frame(&mut self, head: &Head, cut: usize, buffer: usize) -> Result<(), Unused> {
         self.frame_saying(head, cut, buffer, byte_at)
     }
 
@@ -254,7 +254,7 @@ impl Bed {
         cut: usize,
         buffer: usize,
         says: impl Fn(Seq) -> u8,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Unused> {
         let from_client = head.flow.dst == PRODUCTION;
         let len = head.payload_len as usize;
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
@@ -279,13 +279,13 @@ impl Bed {
     }
 
     #[track_caller]
-    fn mirror(&mut self, head: &Head) -> Result<(), Drop> {
+    fn mirror(&mut self, head: &Head) -> Result<(), Unused> {
         self.frame(head, 0, usize::MAX)
     }
 
     /// The client's SYN alone.
     #[track_caller]
-    fn syn(&mut self, c: &mut Conv) -> Result<(), Drop> {
+    fn syn(&mut self, c: &mut Conv) -> Result<(), Unused> {
         let mut head = c.head(Flags::SYN, 0);
         head.flags = Flags::SYN;
         head.ack = Seq(0);

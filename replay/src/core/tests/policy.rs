@@ -23,7 +23,7 @@ fn selected(b: &mut Bed, ports: std::ops::Range<u16>) -> Vec<u16> {
                     true
                 }
                 Err(reason) => {
-                    assert_eq!(reason, Drop::NotSelected);
+                    assert_eq!(reason, Unused::NotSelected);
                     // Whatever else comes of it is left out for the same reason, in both
                     // directions.
                     let client = c.head(Flags::default(), 0);
@@ -32,7 +32,7 @@ fn selected(b: &mut Bed, ports: std::ops::Range<u16>) -> Vec<u16> {
                         ..client
                     };
                     for head in [client, server] {
-                        assert_eq!(b.mirror(&head), Err(Drop::NotSelected));
+                        assert_eq!(b.mirror(&head), Err(Unused::NotSelected));
                     }
                     false
                 }
@@ -246,13 +246,13 @@ fn full_tables_and_a_missing_intercept_shed_new_sessions() {
     b.open(4000);
     b.open(4001);
     let mut c = Conv::new(4002);
-    assert_eq!(b.syn(&mut c), Err(Drop::Shed));
+    assert_eq!(b.syn(&mut c), Err(Unused::Shed));
     assert_eq!(b.counters().sessions_shed, 1);
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);
     b.out.sheds = true;
     let mut d = Conv::new(4001);
-    assert_eq!(b.syn(&mut d), Err(Drop::Shed));
+    assert_eq!(b.syn(&mut d), Err(Unused::Shed));
     b.exchange(&mut c, &mut t, 10, 10);
     assert_eq!(b.counters().replayed_turns, 1, "running sessions go on");
 }
@@ -274,7 +274,7 @@ fn a_client_of_the_other_family_needs_a_pool() {
         flags: Flags::SYN,
         ..c.head(Flags::SYN, 0)
     };
-    assert_eq!(b.mirror(&head), Err(Drop::NoTransfer));
+    assert_eq!(b.mirror(&head), Err(Unused::NoTransfer));
     b = Bed::with(|p| {
         p.transfers[0].from.addr = None;
         p.pool = vec![pool(4, 2000, 3000)];
