@@ -4,36 +4,15 @@
 
 use crate::histogram::Histogram;
 
-macro_rules! named {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$doc])* $variant,)* }
-
-        impl $name {
-            /// All of them, in the order of their indices.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            /// How many there are.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The name in reports.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-named! {
+wire::reasons! {
     /// Why a mirrored frame was of no use, although it could be decoded.
-    Unused {
+    pub enum Unused {
         /// Neither end is a configured production address.
         NoTransfer = "no_transfer",
         /// The session is not among the `percent` that are replayed.
         NotSelected = "not_selected",
-        /// Its session would be replayed, but none is known, and it cannot begin one: an ACK, FIN or
-        /// RST without payload, or a frame of the server.
+        /// Its session would be replayed, but none is known, and it cannot begin one: an ACK, FIN
+        /// or RST without payload, or a frame of the server.
         NoSession = "no_session",
         /// A session that began before the mirror did, with `full_sessions_only`.
         NotFull = "not_full",
@@ -50,9 +29,9 @@ named! {
     }
 }
 
-named! {
+wire::reasons! {
     /// Why turns or bytes were lost.
-    Loss {
+    pub enum Loss {
         /// The mirror did not show bytes that production had.
         Hole = "hole",
         /// The session was already running when it was first seen.
@@ -61,7 +40,8 @@ named! {
         SessionBytes = "session_bytes",
         /// No room for another captured segment, or no mbuf to keep.
         Buffers = "buffers",
-        /// No client address was free, no room for another connection, or no way to claim its responses.
+        /// No client address was free, no room for another connection, or no way to claim its
+        /// responses.
         NoAddress = "no_address",
         /// The target refused the connection.
         ConnectRefused = "connect_refused",
@@ -90,9 +70,11 @@ macro_rules! counters {
             pub lost_turns: [u64; Loss::COUNT],
             /// Payload bytes lost, by [`Loss`]; each copy counts.
             pub lost_bytes: [u64; Loss::COUNT],
-            /// Production's latency: last byte of a turn to first byte of its response, as the mirror shows it.
+            /// Production's latency: last byte of a turn to first byte of its response, as the
+            /// mirror shows it.
             pub production_latency: Histogram,
-            /// The target's latency: last byte of a turn sent to first byte of its response received.
+            /// The target's latency: last byte of a turn sent to first byte of its response
+            /// received.
             pub target_latency: Histogram,
         }
 

@@ -27,45 +27,20 @@ pub const MAX_DATAGRAM: usize = u16::MAX as usize;
 /// identifications (RFC 6864 section 3.2).
 const ECHO: Nanos = 100_000_000;
 
-/// Why a fragment was dropped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub enum FragmentDrop {
-    /// The rest of its datagram did not come in time.
-    Expired,
-    /// The parts of its datagram overlap, leave a hole, are too many, or make it too long; or it is
-    /// of no or of an odd length itself.
-    Invalid,
-    /// The capture cut it off: its datagram cannot be whole.
-    Truncated,
-    /// As many datagrams as there is room for are waiting for their rest.
-    TableFull,
-    /// The very part came before.
-    Duplicate,
-}
-
-impl FragmentDrop {
-    /// How many reasons there are.
-    pub const COUNT: usize = 5;
-
-    /// All reasons, in the order of their discriminants, so that `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Expired,
-        Self::Invalid,
-        Self::Truncated,
-        Self::TableFull,
-        Self::Duplicate,
-    ];
-
-    /// The name under which the report counts it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "fragment_expired",
-            Self::Invalid => "fragment_invalid",
-            Self::Truncated => "fragment_truncated",
-            Self::TableFull => "fragment_table_full",
-            Self::Duplicate => "fragment_duplicate",
-        }
+crate::reasons! {
+    /// Why a fragment was dropped.
+    pub enum FragmentDrop {
+        /// The rest of its datagram did not come in time.
+        Expired = "fragment_expired",
+        /// The parts of its datagram overlap, leave a hole, are too many, or make it too long; or
+        /// it is of no or of an odd length itself.
+        Invalid = "fragment_invalid",
+        /// The capture cut it off: its datagram cannot be whole.
+        Truncated = "fragment_truncated",
+        /// As many datagrams as there is room for are waiting for their rest.
+        TableFull = "fragment_table_full",
+        /// The very part came before.
+        Duplicate = "fragment_duplicate",
     }
 }
 

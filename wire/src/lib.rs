@@ -21,6 +21,7 @@ pub mod io;
 pub mod ipv4;
 pub mod ipv6;
 pub mod prefix;
+pub mod reasons;
 pub mod rss;
 #[cfg(test)]
 mod samples;
