@@ -61,18 +61,24 @@ pub struct Settings {
     pub max_ranges: usize,
 }
 
-/// What the server counts. Records that cores batched = sent + the three reasons + those still in
-/// rings.
+wire::reasons! {
+    /// Why a record went to no engine.
+    pub enum Undelivered {
+        /// Its engine does not read fast enough.
+        SlowEngine = "slow_engine",
+        /// Its engine has gone, before or after the record was put into its buffer.
+        EngineGone = "engine_gone",
+    }
+}
+
+/// What the server counts. Records that cores batched = sent + dropped + those still in rings.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Records that were written to an engine's socket, or wait in an established link's buffer
     /// for it.
     pub records_sent: AtomicU64,
-    /// Records dropped because their engine does not read fast enough.
-    pub records_backlog: AtomicU64,
-    /// Records dropped because their engine has gone, before or after they were put into its
-    /// buffer.
-    pub records_gone: AtomicU64,
+    /// Records that went to no engine, by [`Undelivered`].
+    pub records_dropped: [AtomicU64; Undelivered::COUNT],
     /// Connections accepted.
     pub accepted: AtomicU64,
     /// Connections that ended with an error.
@@ -83,6 +89,12 @@ pub struct Counters {
     pub claims: AtomicU64,
     /// Claims that were not granted.
     pub claims_refused: AtomicU64,
+}
+
+impl Counters {
+    const fn dropped(&self, reason: Undelivered) -> &AtomicU64 {
+        &self.records_dropped[reason as usize]
+    }
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -387,13 +399,16 @@ impl Server {
             while let Some(batch) = core.batch() {
                 any = true;
                 let records = u64::from(batch.records);
-                let counter = match self.peers.get_mut(&batch.route.connection) {
-                    Some(peer) => match peer.send_records(&batch) {
-                        Ok(()) => &self.counters.records_sent,
-                        Err(link::Error::Backlog { .. }) => &self.counters.records_backlog,
-                        Err(_) => &self.counters.records_gone,
-                    },
-                    None => &self.counters.records_gone,
+                let result = match self.peers.get_mut(&batch.route.connection) {
+                    Some(peer) => peer.send_records(&batch),
+                    None => Err(link::Error::Ended),
+                };
+                let counter = match result {
+                    Ok(()) => &self.counters.records_sent,
+                    Err(link::Error::Backlog { .. }) => {
+                        self.counters.dropped(Undelivered::SlowEngine)
+                    }
+                    Err(_) => self.counters.dropped(Undelivered::EngineGone),
                 };
                 add(counter, records);
                 core.give_back(batch);
@@ -425,7 +440,7 @@ impl Server {
         let _ = peer.write();
         let unsent = peer.unsent_records();
         self.counters.records_sent.fetch_sub(unsent, Relaxed);
-        add(&self.counters.records_gone, unsent);
+        add(self.counters.dropped(Undelivered::EngineGone), unsent);
         match why {
             Lost::Bye => info!("engine {peer} said goodbye"),
             why => {

@@ -6,7 +6,7 @@
 //! each is counted once. One [`Worker::step`] neither allocates nor waits.
 
 use crate::claims::Claims;
-use crate::counters::{Counters, Published};
+use crate::counters::{Counters, Published, Unsent};
 use crate::pending::Pending;
 use crate::rings::{Command, CoreEnd};
 use arrayvec::ArrayVec;
@@ -111,7 +111,8 @@ where
         let due = now >= self.housekeeping_at;
         if due {
             self.housekeeping_at = now.saturating_add(HOUSEKEEPING);
-            self.counters.unclaimed += self.pending.expire(now);
+            let expired = self.pending.expire(now);
+            self.drop_responses(Unsent::Unclaimed, expired);
             if self.parts.host.poll(now, &mut self.answer) {
                 // A question that cannot be sent is asked again.
                 let _ = self.parts.tx.send(&self.answer, None);
@@ -128,16 +129,22 @@ where
     /// Gives up what waits, hands on what is batched, and says what came of everything.
     pub fn finish(mut self, now: Nanos) -> Counters {
         self.step(now);
-        self.counters.unclaimed += self.pending.expire(Nanos::MAX);
+        let expired = self.pending.expire(Nanos::MAX);
+        self.drop_responses(Unsent::Unclaimed, expired);
         self.parts.out.flush_all();
         self.parts.out.wake();
         self.publish();
         self.counters
     }
 
+    fn drop_responses(&mut self, reason: Unsent, count: u64) {
+        self.counters.dropped[reason as usize] += count;
+    }
+
     fn publish(&mut self) {
-        self.counters.ring_full = self.parts.out.dropped();
-        self.counters.records = self.pushed - self.counters.ring_full;
+        let ring_full = self.parts.out.dropped();
+        self.counters.dropped[Unsent::RingFull as usize] = ring_full;
+        self.counters.records = self.pushed - ring_full;
         self.counters.pending = self.pending.len() as u64;
         self.parts.published.store(&self.counters);
     }
@@ -197,7 +204,7 @@ where
                 self.parts.out.push(route, &packet.head, now, prefix);
             }
             None if self.pending.push(&packet.head, now, prefix) => {}
-            None => self.counters.pending_full += 1,
+            None => self.drop_responses(Unsent::PendingFull, 1),
         }
     }
 
