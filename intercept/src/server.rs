@@ -228,15 +228,7 @@ impl Server {
             PollFd::new(&self.listener, PollFlags::IN),
         ];
         for peer in self.peers.values() {
-            let mut events = if readable {
-                PollFlags::IN
-            } else {
-                PollFlags::empty()
-            };
-            if peer.wants_to_write() {
-                events |= PollFlags::OUT;
-            }
-            fds.push(PollFd::new(peer.stream(), events));
+            fds.push(peer.poll_fd(readable));
         }
         let cores = &self.cores;
         let result = self.sleeper.wait(&mut fds, timeout, || {
@@ -292,13 +284,13 @@ impl Server {
         if !self.may_read() {
             return;
         }
-        let now = self.now();
+        let clock = Arc::clone(&self.clock);
         let numbers: Vec<u32> = self.peers.keys().copied().collect();
         for number in numbers {
             let Some(peer) = self.peers.get_mut(&number) else {
                 continue;
             };
-            let result = peer.read(&mut self.buffer, now);
+            let result = peer.read(&mut self.buffer, &*clock);
             let (new, mut messages) = (peer.newly_established(), Vec::new());
             while let Some(message) = peer.next_message() {
                 messages.push(message);

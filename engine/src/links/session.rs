@@ -3,10 +3,10 @@
 use super::{Clock, Shared};
 use crossbeam::queue::ArrayQueue;
 use link::{Claim, Connection, Error, Message, Record};
+use link_tcp::Stream;
 use log::{info, warn};
-use rustix::event::{PollFd, PollFlags};
 use std::collections::HashSet;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -31,9 +31,6 @@ const WAIT_IDLE: Duration = Duration::from_millis(1);
 /// Commands taken from each worker before the socket has its turn.
 const COMMANDS_A_TURN: usize = 256;
 
-/// Pieces read before claims have their turn.
-const READS_A_TURN: usize = 16;
-
 /// How long the last bytes may take at the end.
 const LAST_WORDS: Nanos = 500_000_000;
 
@@ -47,10 +44,10 @@ const LOGGED_REFUSALS: u32 = 5;
 /// Why a link is down.
 #[derive(Debug)]
 pub(super) enum Down {
-    Io(io::Error),
-    Link(Error),
-    /// The server ended the stream, after this refusal if there was one.
-    Closed(Option<String>),
+    /// It cannot be connected to, the stream broke or was closed, or the server broke the protocol.
+    Stream(link_tcp::Error),
+    /// The server ended the stream after this refusal.
+    Refused(String),
     Bye,
     /// We end it.
     Stopped,
@@ -59,20 +56,33 @@ pub(super) enum Down {
 impl std::fmt::Display for Down {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Io(e) => e.fmt(f),
-            Self::Link(e) => e.fmt(f),
-            Self::Closed(Some(reason)) => write!(f, "the server refused the link: {reason}"),
-            Self::Closed(None) => f.write_str("the server closed the connection"),
+            Self::Stream(link_tcp::Error::Closed) => {
+                f.write_str("the server closed the connection")
+            }
+            Self::Stream(e) => e.fmt(f),
+            Self::Refused(reason) => write!(f, "the server refused the link: {reason}"),
             Self::Bye => f.write_str("the server said goodbye"),
             Self::Stopped => f.write_str("the engine ends"),
         }
     }
 }
 
-/// A socket and the connection over it.
-struct Line {
-    stream: TcpStream,
-    connection: Connection,
+impl From<link::Error> for Down {
+    fn from(e: link::Error) -> Self {
+        Self::Stream(link_tcp::Error::Link(e))
+    }
+}
+
+impl From<io::Error> for Down {
+    fn from(e: io::Error) -> Self {
+        Self::Stream(link_tcp::Error::Io(e))
+    }
+}
+
+/// One connection to the server, and what was said over it.
+struct Attempt {
+    stream: Stream,
+    /// The last refusal.
     refusal: Option<String>,
     refusals: u32,
     /// When the heartbeat was asked for whose echo is waited for, and how many came, while claims
@@ -81,13 +91,10 @@ struct Line {
     echoes: u8,
 }
 
-impl Line {
-    fn new(stream: TcpStream, settings: link::Settings, now: Nanos) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+impl Attempt {
+    fn new(socket: TcpStream, settings: link::Settings, now: Nanos) -> io::Result<Self> {
         Ok(Self {
-            stream,
-            connection: Connection::new(settings, now),
+            stream: Stream::new(socket, settings, now)?,
             refusal: None,
             refusals: 0,
             asked_at: None,
@@ -96,38 +103,20 @@ impl Line {
     }
 
     fn write(&mut self) -> Result<(), Down> {
-        while !self.connection.output().is_empty() {
-            match self.stream.write(self.connection.output()) {
-                Ok(0) => return Err(Down::Closed(self.refusal.take())),
-                Ok(n) => self.connection.consume(n),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Down::Io(e)),
-            }
-        }
-        Ok(())
+        self.stream.write().map_err(|e| self.why(e))
     }
 
     /// Reads what has arrived; the number of bytes.
-    fn read(&mut self, buffer: &mut [u8], now: Nanos) -> Result<u64, Down> {
-        let mut total = 0;
-        for _ in 0..READS_A_TURN {
-            match self.stream.read(buffer) {
-                Ok(0) => return Err(Down::Closed(self.refusal.take())),
-                Ok(n) => {
-                    total += n as u64;
-                    let bytes = buffer.get(..n).unwrap_or_default();
-                    self.connection.receive(bytes, now).map_err(Down::Link)?;
-                    if n < buffer.len() || self.connection.has_ended() {
-                        break;
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Down::Io(e)),
-            }
+    fn read(&mut self, buffer: &mut [u8], clock: &dyn Fn() -> Nanos) -> Result<u64, Down> {
+        self.stream.read(buffer, clock).map_err(|e| self.why(e))
+    }
+
+    /// A stream that was closed after a refusal was closed for that reason.
+    fn why(&mut self, e: link_tcp::Error) -> Down {
+        match (e, self.refusal.take()) {
+            (link_tcp::Error::Closed, Some(reason)) => Down::Refused(reason),
+            (e, _) => Down::Stream(e),
         }
-        Ok(total)
     }
 }
 
@@ -218,20 +207,20 @@ impl Session {
             Ok(stream) => stream,
             Err(e) => return e,
         };
-        let mut line = match Line::new(stream, self.settings.clone(), self.now()) {
-            Ok(line) => line,
-            Err(e) => return Down::Io(e),
+        let mut attempt = match Attempt::new(stream, self.settings.clone(), self.now()) {
+            Ok(attempt) => attempt,
+            Err(e) => return e.into(),
         };
         self.delayed = None;
         self.to_claim.clear();
         loop {
             if self.stopping() {
-                self.finish(&mut line);
+                self.finish(&mut attempt);
                 return Down::Stopped;
             }
-            if let Err(e) = self.turn(&mut line) {
+            if let Err(e) = self.turn(&mut attempt) {
                 // What the peer is to know is in the output.
-                let _ = line.write();
+                let _ = attempt.write();
                 return e;
             }
         }
@@ -243,8 +232,7 @@ impl Session {
         let address = self.shared.address;
         let connecting: JoinHandle<io::Result<TcpStream>> = std::thread::Builder::new()
             .name("link-connect".into())
-            .spawn(move || TcpStream::connect_timeout(&address, CONNECT_TIME))
-            .map_err(Down::Io)?;
+            .spawn(move || TcpStream::connect_timeout(&address, CONNECT_TIME))?;
         while !connecting.is_finished() {
             if self.stopping() {
                 return Err(Down::Stopped);
@@ -252,8 +240,8 @@ impl Session {
             self.pause(1_000_000);
         }
         match connecting.join() {
-            Ok(result) => result.map_err(Down::Io),
-            Err(_) => Err(Down::Io(io::Error::other("connecting panicked"))),
+            Ok(result) => Ok(result?),
+            Err(_) => Err(io::Error::other("connecting panicked").into()),
         }
     }
 
@@ -274,44 +262,45 @@ impl Session {
         }
     }
 
-    fn turn(&mut self, line: &mut Line) -> Result<(), Down> {
-        self.wait(line);
+    fn turn(&mut self, attempt: &mut Attempt) -> Result<(), Down> {
+        self.wait(attempt);
         let now = self.now();
-        let read = line.read(&mut self.buffer, now);
+        let read = attempt.read(&mut self.buffer, &*self.clock);
         if let Ok(bytes) = read {
             self.shared.bytes.fetch_add(bytes, Relaxed);
         }
-        self.messages(line, now)?;
+        self.messages(attempt, now)?;
         read?;
-        if line.connection.is_established() && !self.shared.up.load(Relaxed) {
-            self.established(line);
+        if attempt.stream.connection.is_established() && !self.shared.up.load(Relaxed) {
+            self.established(attempt);
         }
-        if line.connection.is_established() {
-            self.send_claims(line)?;
-            self.confirm(line, now);
+        if attempt.stream.connection.is_established() {
+            self.send_claims(attempt)?;
+            self.confirm(attempt, now);
         } else {
             self.note_commands();
         }
-        if now >= line.connection.next_poll() {
-            line.connection.set_stats(link::Stats {
+        if now >= attempt.stream.connection.next_poll() {
+            attempt.stream.connection.set_stats(link::Stats {
                 records: self.shared.records.load(Relaxed),
                 dropped: self.shared.records_dropped.load(Relaxed),
             });
-            line.connection.poll(now).map_err(Down::Link)?;
+            attempt.stream.connection.poll(now)?;
             self.shared
                 .server_dropped
-                .store(line.connection.peer_stats().dropped, Relaxed);
-            self.shared
-                .round_trip
-                .store(line.connection.round_trip().unwrap_or(u64::MAX), Relaxed);
+                .store(attempt.stream.connection.peer_stats().dropped, Relaxed);
+            self.shared.round_trip.store(
+                attempt.stream.connection.round_trip().unwrap_or(u64::MAX),
+                Relaxed,
+            );
         }
-        line.write()
+        attempt.write()
     }
 
-    fn wait(&mut self, line: &Line) {
+    fn wait(&mut self, attempt: &Attempt) {
         let now = self.now();
         let to_send = self.delayed.is_some() || !self.to_claim.is_empty();
-        let blocked = !line.connection.output().is_empty();
+        let blocked = attempt.stream.wants_to_write();
         let timeout = match (
             to_send && !blocked,
             now.saturating_sub(self.commands_at) < LATELY,
@@ -320,11 +309,7 @@ impl Session {
             (false, true) => WAIT_BUSY,
             (false, false) => WAIT_IDLE,
         };
-        let mut events = PollFlags::IN;
-        if blocked {
-            events |= PollFlags::OUT;
-        }
-        let mut fds = [self.sleeper.poll_fd(), PollFd::new(&line.stream, events)];
+        let mut fds = [self.sleeper.poll_fd(), attempt.stream.poll_fd(true)];
         let commands = &self.commands;
         let idle = || blocked || commands.iter().all(|ring| ring.is_empty());
         if self.sleeper.wait(&mut fds, timeout, idle).is_err() {
@@ -332,12 +317,13 @@ impl Session {
         }
     }
 
-    fn established(&mut self, line: &Line) {
+    fn established(&mut self, attempt: &Attempt) {
         self.shared.up.store(true, Relaxed);
         self.shared.connects.fetch_add(1, Relaxed);
         self.up.fetch_add(1, Relaxed);
         self.to_claim = self.live.iter().cloned().collect();
-        let name = line
+        let name = attempt
+            .stream
             .connection
             .peer()
             .map_or("", |hello| hello.name.as_str());
@@ -347,20 +333,20 @@ impl Session {
         );
     }
 
-    fn messages(&mut self, line: &mut Line, now: Nanos) -> Result<(), Down> {
-        while let Some(message) = line.connection.next_message() {
+    fn messages(&mut self, attempt: &mut Attempt, now: Nanos) -> Result<(), Down> {
+        while let Some(message) = attempt.stream.connection.next_message() {
             match message {
                 Message::Responses { owner, records } => {
-                    self.responses(&line.connection, owner, records, now)
+                    self.responses(&attempt.stream.connection, owner, records, now)
                 }
                 Message::Refuse { reason } => {
                     self.shared.refusals.fetch_add(1, Relaxed);
-                    if line.refusals < LOGGED_REFUSALS {
+                    if attempt.refusals < LOGGED_REFUSALS {
                         warn!("intercept {} refused: {reason}", self.shared.address);
                     }
-                    line.refusals = line.refusals.saturating_add(1);
+                    attempt.refusals = attempt.refusals.saturating_add(1);
                     self.shared.set_error(reason.clone());
-                    line.refusal = Some(reason);
+                    attempt.refusal = Some(reason);
                 }
                 Message::Bye => return Err(Down::Bye),
                 // The connection lets no other through to an engine.
@@ -418,16 +404,16 @@ impl Session {
 
     /// Tells the server what it does not know yet, as far as the output has room. What has none
     /// stays in the rings.
-    fn send_claims(&mut self, line: &mut Line) -> Result<(), Down> {
+    fn send_claims(&mut self, attempt: &mut Attempt) -> Result<(), Down> {
         if let Some(message) = self.delayed.take() {
-            self.send(line, message)?;
+            self.send(attempt, message)?;
         }
         while self.delayed.is_none()
             && let Some(claim) = self.to_claim.pop()
         {
             // It may have been released since.
             if self.live.contains(&claim) {
-                self.send(line, Message::Claim(claim))?;
+                self.send(attempt, Message::Claim(claim))?;
             }
         }
         for n in 0..self.commands.len() {
@@ -440,7 +426,7 @@ impl Session {
                 };
                 self.commands_at = self.now();
                 if self.note(&message) {
-                    self.send(line, message)?;
+                    self.send(attempt, message)?;
                 }
             }
         }
@@ -448,55 +434,55 @@ impl Session {
     }
 
     /// Where it is asked for, finds out that the server has answered for every claim there is.
-    fn confirm(&self, line: &mut Line, now: Nanos) {
-        if !self.shared.confirm.load(Relaxed) || line.echoes == CONFIRMING_ECHOES {
+    fn confirm(&self, attempt: &mut Attempt, now: Nanos) {
+        if !self.shared.confirm.load(Relaxed) || attempt.echoes == CONFIRMING_ECHOES {
             return;
         }
         let said = self.delayed.is_none()
             && self.to_claim.is_empty()
             && self.commands.iter().all(|ring| ring.is_empty());
-        match line.asked_at {
-            Some(at) if line.connection.echoed() >= Some(at) => {
-                line.asked_at = None;
-                line.echoes += 1;
-                if line.echoes == CONFIRMING_ECHOES {
+        match attempt.asked_at {
+            Some(at) if attempt.stream.connection.echoed() >= Some(at) => {
+                attempt.asked_at = None;
+                attempt.echoes += 1;
+                if attempt.echoes == CONFIRMING_ECHOES {
                     self.shared.confirmed.store(true, Relaxed);
                 }
             }
             None if said => {
-                line.asked_at = Some(now);
-                line.connection.hurry();
+                attempt.asked_at = Some(now);
+                attempt.stream.connection.hurry();
             }
             _ => {}
         }
     }
 
-    fn send(&mut self, line: &mut Line, message: Message) -> Result<(), Down> {
-        match line.connection.send(&message) {
+    fn send(&mut self, attempt: &mut Attempt, message: Message) -> Result<(), Down> {
+        match attempt.stream.connection.send(&message) {
             Ok(()) => Ok(()),
             Err(Error::Backlog { .. }) => {
                 self.delayed = Some(message);
                 Ok(())
             }
-            Err(e) => Err(Down::Link(e)),
+            Err(e) => Err(e.into()),
         }
     }
 
     /// The last claims, releases and the goodbye.
-    fn finish(&mut self, line: &mut Line) {
+    fn finish(&mut self, attempt: &mut Attempt) {
         let end = self.now() + LAST_WORDS;
         let mut said = false;
         while self.now() < end {
-            if !said && line.connection.is_established() {
-                if self.send_claims(line).is_err() {
+            if !said && attempt.stream.connection.is_established() {
+                if self.send_claims(attempt).is_err() {
                     return;
                 }
                 let waiting =
                     self.delayed.is_some() || self.commands.iter().any(|ring| !ring.is_empty());
-                said = !waiting && line.connection.send(&Message::Bye).is_ok();
+                said = !waiting && attempt.stream.connection.send(&Message::Bye).is_ok();
             }
-            if line.write().is_err()
-                || (said && line.connection.output().is_empty())
+            if attempt.write().is_err()
+                || (said && attempt.stream.connection.output().is_empty())
                 || !self.shared.up.load(Relaxed)
             {
                 return;
@@ -514,33 +500,36 @@ pub(super) fn check(
     clock: &Clock,
 ) -> Result<(), Down> {
     let end = clock().saturating_add(time.as_nanos() as u64);
-    let stream = TcpStream::connect_timeout(&address, time).map_err(Down::Io)?;
-    let mut line = Line::new(stream, settings, clock()).map_err(Down::Io)?;
+    let stream = TcpStream::connect_timeout(&address, time)?;
+    let mut attempt = Attempt::new(stream, settings, clock())?;
     let mut buffer = vec![0; 4096];
     loop {
-        line.write()?;
-        let result = line.read(&mut buffer, clock());
-        while let Some(message) = line.connection.next_message() {
+        attempt.write()?;
+        let result = attempt.read(&mut buffer, &**clock);
+        while let Some(message) = attempt.stream.connection.next_message() {
             if let Message::Refuse { reason } = message {
-                return Err(Down::Closed(Some(reason)));
+                return Err(Down::Refused(reason));
             }
         }
         if let Err(e) = result {
             // The refusal, if this side has one to say.
-            let _ = line.write();
+            let _ = attempt.write();
             return Err(e);
         }
         // A round trip proves that the server accepts this side, too.
-        if line.connection.is_established() && line.connection.round_trip().is_some() {
-            let _ = line.connection.send(&Message::Bye);
-            return line.write();
+        if attempt.stream.connection.is_established()
+            && attempt.stream.connection.round_trip().is_some()
+        {
+            let _ = attempt.stream.connection.send(&Message::Bye);
+            return attempt.write();
         }
         let now = clock();
-        line.connection.poll(now).map_err(Down::Link)?;
+        attempt.stream.connection.poll(now)?;
         if now >= end {
-            return Err(Down::Link(Error::Dead {
+            return Err(Error::Dead {
                 millis: time.as_millis() as u64,
-            }));
+            }
+            .into());
         }
         std::thread::sleep(WAIT_IDLE);
     }
