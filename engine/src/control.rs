@@ -1,7 +1,7 @@
 //! The control core: starts the workers, reports on every interval, and ends the run in good order
 //! on a signal, at the end of the time asked for, or at the end of a capture file.
 
-use crate::lcore::{self, Orders, Phase, Settings};
+use crate::lcore::{self, Orders, RunPhase, Settings};
 use crate::report::{self, Sources};
 use crate::setup::{Job, Machine, order_all};
 use crate::worker::Snapshot;
@@ -79,7 +79,7 @@ pub fn run(
         started: Instant::now(),
     };
     let result = run.live(duration, stop).and_then(|()| run.end());
-    order_all(&run.orders, Phase::Stop);
+    order_all(&run.orders, RunPhase::Stop);
     for handle in run.handles.drain(..) {
         handle.join().context("a worker ended before its time")?;
     }
@@ -148,9 +148,9 @@ impl Run<'_> {
 
     /// Reads the last of the mirror, replays what was captured, gives up the rest, and reports.
     fn end(&mut self) -> Result<()> {
-        order_all(&self.orders, Phase::Quiesce);
+        order_all(&self.orders, RunPhase::Quiesce);
         std::thread::sleep(QUIESCE);
-        order_all(&self.orders, Phase::Drain);
+        order_all(&self.orders, RunPhase::Drain);
         let limit = Instant::now() + self.config.traffic.gate_timeout + DRAIN;
         loop {
             self.collect()?;
@@ -160,7 +160,7 @@ impl Run<'_> {
             std::thread::sleep(TICK);
         }
         // What is left is lost because the engine stops, and the last report says so.
-        order_all(&self.orders, Phase::Abandon);
+        order_all(&self.orders, RunPhase::Abandon);
         let limit = Instant::now() + ANSWER;
         while !self.snapshots.iter().all(|s| s.drained) && Instant::now() < limit {
             self.collect()?;

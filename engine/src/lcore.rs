@@ -14,7 +14,7 @@ use wire::io::{BURST, Frame, Rx, Tx};
 /// What the worker is to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
-pub enum Phase {
+pub enum RunPhase {
     /// Everything.
     Run,
     /// Read what the mirror has delivered so far, and no more.
@@ -40,7 +40,7 @@ const UNPACED_SEGMENTS: usize = 1_024;
 
 /// The control core's end and the worker's end of one worker.
 pub struct Orders<R> {
-    /// A [`Phase`].
+    /// A [`RunPhase`].
     phase: AtomicU8,
     /// Counts up when all sessions are to be ended: an offline replay begins its file again.
     ends: AtomicU32,
@@ -60,7 +60,7 @@ impl<R> Orders<R> {
     /// The orders of a worker that is to run.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            phase: AtomicU8::new(Phase::Run as u8),
+            phase: AtomicU8::new(RunPhase::Run as u8),
             ends: AtomicU32::new(0),
             played: AtomicBool::new(false),
             empty: ArrayQueue::new(1),
@@ -71,7 +71,7 @@ impl<R> Orders<R> {
     }
 
     /// Orders a later phase; phases never go back.
-    pub fn set(&self, phase: Phase) {
+    pub fn set(&self, phase: RunPhase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
@@ -80,13 +80,13 @@ impl<R> Orders<R> {
         self.ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn phase(&self) -> Phase {
+    fn phase(&self) -> RunPhase {
         match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Run,
-            1 => Phase::Quiesce,
-            2 => Phase::Drain,
-            3 => Phase::Abandon,
-            _ => Phase::Stop,
+            0 => RunPhase::Run,
+            1 => RunPhase::Quiesce,
+            2 => RunPhase::Drain,
+            3 => RunPhase::Abandon,
+            _ => RunPhase::Stop,
         }
     }
 }
@@ -123,18 +123,18 @@ where
     loop {
         let now = (settings.clock)();
         let phase = orders.phase();
-        if phase == Phase::Stop {
+        if phase == RunPhase::Stop {
             break;
         }
-        if phase >= Phase::Quiesce && reading {
+        if phase >= RunPhase::Quiesce && reading {
             let began = *quiesced_at.get_or_insert(now);
-            reading = now < began + LAST_READ && phase == Phase::Quiesce;
+            reading = now < began + LAST_READ && phase == RunPhase::Quiesce;
         }
-        if phase >= Phase::Drain && !draining {
+        if phase >= RunPhase::Drain && !draining {
             draining = true;
             worker.core.drain(now, &mut worker.out);
         }
-        if phase == Phase::Abandon && !abandoned {
+        if phase == RunPhase::Abandon && !abandoned {
             abandoned = true;
             worker.core.abandon(now, &mut worker.out);
         }
@@ -150,12 +150,12 @@ where
             }
         }
         let mut work = match player.as_mut() {
-            Some(player) if phase == Phase::Run => play(&mut worker, player, orders, now),
+            Some(player) if phase == RunPhase::Run => play(&mut worker, player, orders, now),
             _ => 0,
         };
         let live = player.is_none() && reading;
         work += worker.step(now, live);
-        if live && work == 0 && phase == Phase::Quiesce {
+        if live && work == 0 && phase == RunPhase::Quiesce {
             reading = false;
         }
         if draining {

@@ -5,19 +5,19 @@
 //! reconnect everything is claimed again. What always holds: workers only push to and pop
 //! from bounded rings and never wait; a record that finds its ring full is dropped and counted.
 
-mod session;
+mod thread;
 
 pub use wake::Waker;
 
 use anyhow::{Context, bail};
 use crossbeam::queue::ArrayQueue;
 use link::{Message, Record};
-use session::Session;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use thread::LinkThread;
 use wire::Nanos;
 
 /// The time, from an arbitrary start that all threads of the process share.
@@ -169,7 +169,7 @@ impl Shared {
     }
 }
 
-struct Thread {
+struct Link {
     shared: Arc<Shared>,
     waker: Waker,
     handle: JoinHandle<()>,
@@ -177,7 +177,7 @@ struct Thread {
 
 /// The links to all servers.
 pub struct Links {
-    threads: Vec<Thread>,
+    threads: Vec<Link>,
 }
 
 impl Links {
@@ -221,7 +221,7 @@ impl Links {
                 end.waker.push(waker.clone());
             }
             let shared = Arc::new(Shared::new(*address));
-            let session = Session::new(
+            let link = LinkThread::new(
                 connection_settings(&settings, instance),
                 Arc::clone(&shared),
                 commands,
@@ -232,9 +232,9 @@ impl Links {
             );
             let spawned = std::thread::Builder::new()
                 .name("link".into())
-                .spawn(move || session.run());
+                .spawn(move || link.run());
             match spawned {
-                Ok(handle) => links.threads.push(Thread {
+                Ok(handle) => links.threads.push(Link {
                     shared,
                     waker,
                     handle,
@@ -317,7 +317,7 @@ impl Links {
     pub fn check(settings: &Settings, clock: &Clock) -> Result<(), anyhow::Error> {
         validate(settings)?;
         for address in &settings.servers {
-            session::check(
+            thread::check(
                 connection_settings(settings, instance(clock)),
                 *address,
                 CHECK_TIME,

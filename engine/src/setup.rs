@@ -2,7 +2,7 @@
 //! worker for each lcore.
 
 use crate::egress::Outlet;
-use crate::lcore::{Orders, Phase};
+use crate::lcore::{Orders, RunPhase};
 use crate::links::{Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{self, Player};
 use crate::worker::{ResponseOwner, Ring, Worker};
@@ -529,7 +529,7 @@ fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u
 }
 
 /// Tells all workers to go on to `phase`.
-pub fn order_all(orders: &[Arc<Orders<RxQueue>>], phase: Phase) {
+pub fn order_all(orders: &[Arc<Orders<RxQueue>>], phase: RunPhase) {
     for o in orders {
         o.set(phase);
     }

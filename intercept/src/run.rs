@@ -6,10 +6,10 @@
 use crate::args::Args;
 use crate::claims::Claims;
 use crate::counters::{Counters, Published};
+use crate::receive::{Parts, ReceiveCore};
 use crate::report::Report;
 use crate::rings::{ServerEnd, rings};
 use crate::server::{self, Clock, Running, Server};
-use crate::worker::{Parts, Worker};
 use anyhow::{Context, bail};
 use config::Idle;
 use config::intercept::Intercept;
@@ -88,7 +88,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<(), Failure> {
 struct Machine {
     eal: Eal,
     port: Port,
-    workers: Vec<Worker<RxQueue, TxQueue>>,
+    cores: Vec<ReceiveCore<RxQueue, TxQueue>>,
     published: Vec<Arc<Published>>,
     sleep: bool,
     server: Server,
@@ -125,12 +125,12 @@ impl Machine {
             .iter()
             .map(|net| Prefix::new(net.addr().into(), net.prefix_len()))
             .collect();
-        let (mut workers, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
+        let (mut cores, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
             Default::default();
         for (rx, tx) in rx.into_iter().zip(tx) {
             let (core, end) = rings(BATCHES, waker.clone());
             let counters = Arc::new(Published::default());
-            workers.push(Worker::new(Parts {
+            cores.push(ReceiveCore::new(Parts {
                 rx,
                 tx,
                 host: Host::new(HostConfig {
@@ -163,7 +163,7 @@ impl Machine {
         Ok(Self {
             eal,
             port,
-            workers,
+            cores,
             published,
             sleep,
             server,
@@ -184,7 +184,7 @@ impl Machine {
             "absorbing responses on {} ({}) with {} receive cores",
             info.name,
             info.driver,
-            self.workers.len()
+            self.cores.len()
         );
         let server = self
             .server
@@ -196,11 +196,11 @@ impl Machine {
         let sleep = self.sleep;
         let mut handles = Vec::new();
         let mut failed = None;
-        for (n, worker) in self.workers.into_iter().enumerate() {
+        for (n, core) in self.cores.into_iter().enumerate() {
             let stop = Arc::clone(&cores_stop);
             match self
                 .eal
-                .launch(n, move || worker.run(&stop, sleep, || clock.now()))
+                .launch(n, move || core.run(&stop, sleep, || clock.now()))
             {
                 Ok(handle) => handles.push(handle),
                 Err(e) => {
@@ -288,7 +288,7 @@ fn watch(
     }
 }
 
-/// Opens the port with a queue for each worker, or with one queue if the device has no more.
+/// Opens the port with a queue for each core, or with one queue if the device has no more.
 fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue>, Vec<TxQueue>)> {
     let cores = u16::try_from(config.eal.lcores.len()).unwrap_or(u16::MAX);
     let count = MBUFS * u32::from(cores);

@@ -157,7 +157,7 @@ fn protocol_of(part: &Fragment) -> u8 {
 
 /// What the [`Ledger`] says of a part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum PartStatus {
     /// It has not come before, as far as is known.
     New,
     /// The very part came before.
@@ -257,25 +257,25 @@ impl Ledger {
 
     /// Notes a part that is [`plausible`], and says whether it came before.
     #[inline]
-    pub fn check(&mut self, now: Nanos, part: &Fragment) -> Verdict {
+    pub fn check(&mut self, now: Nanos, part: &Fragment) -> PartStatus {
         let timeout = self.timeout;
         self.used = true;
         let range = (part.offset as u16, part.len as u16);
         let Some(e) = self.entry(part) else {
-            return Verdict::New;
+            return PartStatus::New;
         };
         let age = now.saturating_sub(e.since);
         if e.is_of(part) {
             match e.state {
                 State::Open if age <= timeout => {
                     if e.has(range) {
-                        return Verdict::Duplicate;
+                        return PartStatus::Duplicate;
                     }
                     e.note(range);
-                    return Verdict::New;
+                    return PartStatus::New;
                 }
-                State::Whole if age <= ECHO && e.has(range) => return Verdict::Duplicate,
-                State::Refused(reason) if age <= timeout => return Verdict::Refused(reason),
+                State::Whole if age <= ECHO && e.has(range) => return PartStatus::Duplicate,
+                State::Refused(reason) if age <= timeout => return PartStatus::Refused(reason),
                 // Out of date, or the identification is used again.
                 _ => {}
             }
@@ -290,7 +290,7 @@ impl Ledger {
             ..Entry::FREE
         };
         e.note(range);
-        Verdict::New
+        PartStatus::New
     }
 
     /// The datagram of `part` is whole.

@@ -43,7 +43,7 @@ const LOGGED_REFUSALS: u32 = 5;
 
 /// Why a link is down.
 #[derive(Debug)]
-pub(super) enum Down {
+pub(super) enum Ended {
     /// It cannot be connected to, the stream broke or was closed, or the server broke the protocol.
     Stream(link_tcp::Error),
     /// The server ended the stream after this refusal.
@@ -53,7 +53,7 @@ pub(super) enum Down {
     Stopped,
 }
 
-impl std::fmt::Display for Down {
+impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stream(link_tcp::Error::Closed) => {
@@ -67,13 +67,13 @@ impl std::fmt::Display for Down {
     }
 }
 
-impl From<link::Error> for Down {
+impl From<link::Error> for Ended {
     fn from(e: link::Error) -> Self {
         Self::Stream(link_tcp::Error::Link(e))
     }
 }
 
-impl From<io::Error> for Down {
+impl From<io::Error> for Ended {
     fn from(e: io::Error) -> Self {
         Self::Stream(link_tcp::Error::Io(e))
     }
@@ -102,26 +102,26 @@ impl Attempt {
         })
     }
 
-    fn write(&mut self) -> Result<(), Down> {
+    fn write(&mut self) -> Result<(), Ended> {
         self.stream.write().map_err(|e| self.why(e))
     }
 
     /// Reads what has arrived; the number of bytes.
-    fn read(&mut self, buffer: &mut [u8], clock: &dyn Fn() -> Nanos) -> Result<u64, Down> {
+    fn read(&mut self, buffer: &mut [u8], clock: &dyn Fn() -> Nanos) -> Result<u64, Ended> {
         self.stream.read(buffer, clock).map_err(|e| self.why(e))
     }
 
     /// A stream that was closed after a refusal was closed for that reason.
-    fn why(&mut self, e: link_tcp::Error) -> Down {
+    fn why(&mut self, e: link_tcp::Error) -> Ended {
         match (e, self.refusal.take()) {
-            (link_tcp::Error::Closed, Some(reason)) => Down::Refused(reason),
-            (e, _) => Down::Stream(e),
+            (link_tcp::Error::Closed, Some(reason)) => Ended::Refused(reason),
+            (e, _) => Ended::Stream(e),
         }
     }
 }
 
 /// The thread's state.
-pub(super) struct Session {
+pub(super) struct LinkThread {
     settings: link::Settings,
     shared: Arc<Shared>,
     commands: Vec<Arc<ArrayQueue<Message>>>,
@@ -139,7 +139,7 @@ pub(super) struct Session {
     buffer: Vec<u8>,
 }
 
-impl Session {
+impl LinkThread {
     pub(super) fn new(
         settings: link::Settings,
         shared: Arc<Shared>,
@@ -175,34 +175,34 @@ impl Session {
 
     pub(super) fn run(mut self) {
         let mut backoff = FIRST_BACKOFF;
-        let mut said = None;
+        let mut logged = None;
         while !self.stopping() {
             let connects = self.shared.connects.load(Relaxed);
             let why = self.attempt();
             if self.shared.up.swap(false, Relaxed) {
                 self.up.fetch_sub(1, Relaxed);
             }
-            if matches!(why, Down::Stopped) {
+            if matches!(why, Ended::Stopped) {
                 return;
             }
             if self.shared.connects.load(Relaxed) != connects {
                 backoff = FIRST_BACKOFF;
-                said = None;
+                logged = None;
             }
             let why = why.to_string();
             // The same failure again and again is said once.
-            if said.as_ref() != Some(&why) {
+            if logged.as_ref() != Some(&why) {
                 warn!("control link to {}: {why}", self.shared.address);
             }
             self.shared.set_error(why.clone());
-            said = Some(why);
+            logged = Some(why);
             self.pause(backoff);
             backoff = (backoff * 2).min(LAST_BACKOFF);
         }
     }
 
     /// One connection, from connecting to its end.
-    fn attempt(&mut self) -> Down {
+    fn attempt(&mut self) -> Ended {
         let stream = match self.connect() {
             Ok(stream) => stream,
             Err(e) => return e,
@@ -216,7 +216,7 @@ impl Session {
         loop {
             if self.stopping() {
                 self.finish(&mut attempt);
-                return Down::Stopped;
+                return Ended::Stopped;
             }
             if let Err(e) = self.turn(&mut attempt) {
                 // What the peer is to know is in the output.
@@ -228,14 +228,14 @@ impl Session {
 
     /// Connecting blocks, so a thread of its own does it while this one takes the workers'
     /// commands.
-    fn connect(&mut self) -> Result<TcpStream, Down> {
+    fn connect(&mut self) -> Result<TcpStream, Ended> {
         let address = self.shared.address;
         let connecting: JoinHandle<io::Result<TcpStream>> = std::thread::Builder::new()
             .name("link-connect".into())
             .spawn(move || TcpStream::connect_timeout(&address, CONNECT_TIME))?;
         while !connecting.is_finished() {
             if self.stopping() {
-                return Err(Down::Stopped);
+                return Err(Ended::Stopped);
             }
             self.pause(1_000_000);
         }
@@ -262,7 +262,7 @@ impl Session {
         }
     }
 
-    fn turn(&mut self, attempt: &mut Attempt) -> Result<(), Down> {
+    fn turn(&mut self, attempt: &mut Attempt) -> Result<(), Ended> {
         self.wait(attempt);
         let now = self.now();
         let read = attempt.read(&mut self.buffer, &*self.clock);
@@ -333,7 +333,7 @@ impl Session {
         );
     }
 
-    fn messages(&mut self, attempt: &mut Attempt, now: Nanos) -> Result<(), Down> {
+    fn messages(&mut self, attempt: &mut Attempt, now: Nanos) -> Result<(), Ended> {
         while let Some(message) = attempt.stream.connection.next_message() {
             match message {
                 Message::Responses { owner, records } => {
@@ -348,7 +348,7 @@ impl Session {
                     self.shared.set_error(reason.clone());
                     attempt.refusal = Some(reason);
                 }
-                Message::Bye => return Err(Down::Bye),
+                Message::Bye => return Err(Ended::Bye),
                 // The connection lets no other through to an engine.
                 _ => {}
             }
@@ -404,7 +404,7 @@ impl Session {
 
     /// Tells the server what it does not know yet, as far as the output has room. What has none
     /// stays in the rings.
-    fn send_claims(&mut self, attempt: &mut Attempt) -> Result<(), Down> {
+    fn send_claims(&mut self, attempt: &mut Attempt) -> Result<(), Ended> {
         if let Some(message) = self.delayed.take() {
             self.send(attempt, message)?;
         }
@@ -438,7 +438,7 @@ impl Session {
         if !self.shared.confirm.load(Relaxed) || attempt.echoes == CONFIRMING_ECHOES {
             return;
         }
-        let said = self.delayed.is_none()
+        let all_sent = self.delayed.is_none()
             && self.to_claim.is_empty()
             && self.commands.iter().all(|ring| ring.is_empty());
         match attempt.asked_at {
@@ -449,7 +449,7 @@ impl Session {
                     self.shared.confirmed.store(true, Relaxed);
                 }
             }
-            None if said => {
+            None if all_sent => {
                 attempt.asked_at = Some(now);
                 attempt.stream.connection.hurry();
             }
@@ -457,7 +457,7 @@ impl Session {
         }
     }
 
-    fn send(&mut self, attempt: &mut Attempt, message: Message) -> Result<(), Down> {
+    fn send(&mut self, attempt: &mut Attempt, message: Message) -> Result<(), Ended> {
         match attempt.stream.connection.send(&message) {
             Ok(()) => Ok(()),
             Err(Error::Backlog { .. }) => {
@@ -471,18 +471,18 @@ impl Session {
     /// The last claims, releases and the goodbye.
     fn finish(&mut self, attempt: &mut Attempt) {
         let end = self.now() + LAST_WORDS;
-        let mut said = false;
+        let mut goodbye_sent = false;
         while self.now() < end {
-            if !said && attempt.stream.connection.is_established() {
+            if !goodbye_sent && attempt.stream.connection.is_established() {
                 if self.send_claims(attempt).is_err() {
                     return;
                 }
                 let waiting =
                     self.delayed.is_some() || self.commands.iter().any(|ring| !ring.is_empty());
-                said = !waiting && attempt.stream.connection.send(&Message::Bye).is_ok();
+                goodbye_sent = !waiting && attempt.stream.connection.send(&Message::Bye).is_ok();
             }
             if attempt.write().is_err()
-                || (said && attempt.stream.connection.output().is_empty())
+                || (goodbye_sent && attempt.stream.connection.output().is_empty())
                 || !self.shared.up.load(Relaxed)
             {
                 return;
@@ -498,7 +498,7 @@ pub(super) fn check(
     address: SocketAddr,
     time: Duration,
     clock: &Clock,
-) -> Result<(), Down> {
+) -> Result<(), Ended> {
     let end = clock().saturating_add(time.as_nanos() as u64);
     let stream = TcpStream::connect_timeout(&address, time)?;
     let mut attempt = Attempt::new(stream, settings, clock())?;
@@ -508,7 +508,7 @@ pub(super) fn check(
         let result = attempt.read(&mut buffer, &**clock);
         while let Some(message) = attempt.stream.connection.next_message() {
             if let Message::Refuse { reason } = message {
-                return Err(Down::Refused(reason));
+                return Err(Ended::Refused(reason));
             }
         }
         if let Err(e) = result {

@@ -3,7 +3,7 @@
 //!
 //! It is generic over the port, so the loop that runs on an lcore runs in a test over memory. What
 //! always holds: every frame is freed or, as an answer's payload, sent back; none is forwarded;
-//! each is counted once. One [`Worker::step`] neither allocates nor waits.
+//! each is counted once. One [`ReceiveCore::step`] neither allocates nor waits.
 
 use crate::claims::Claims;
 use crate::counters::{Counters, Published, Unsent};
@@ -53,7 +53,7 @@ pub struct Parts<R, T> {
 }
 
 /// One receive core.
-pub struct Worker<R: Rx, T> {
+pub struct ReceiveCore<R: Rx, T> {
     parts: Parts<R, T>,
     pending: Pending,
     burst: ArrayVec<R::Frame, BURST>,
@@ -63,7 +63,7 @@ pub struct Worker<R: Rx, T> {
     pushed: u64,
 }
 
-impl<R, T> Worker<R, T>
+impl<R, T> ReceiveCore<R, T>
 where
     R: Rx,
     T: Tx<Payload = <R::Frame as Frame>::Payload>,
@@ -233,8 +233,8 @@ where
     /// cut smaller ones.
     fn too_big(&mut self, flow: &Flow, mtu: u32, now: Nanos) {
         if let Some(route) = self.parts.claims.find(flow) {
-            let told = self.parts.out.push_path_mtu(route, flow, mtu, now);
-            self.counters.path_mtu += u64::from(told);
+            let batched = self.parts.out.push_path_mtu(route, flow, mtu, now);
+            self.counters.path_mtu += u64::from(batched);
         }
     }
 

@@ -18,7 +18,7 @@ const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 80);
 const MS: Nanos = 1_000_000;
 
 struct Rig {
-    worker: Worker<MemoryRx, MemoryTx>,
+    worker: ReceiveCore<MemoryRx, MemoryTx>,
     wire: MemoryWire,
     server: ServerEnd,
     _sleeper: Sleeper,
@@ -35,7 +35,7 @@ fn rig(payload_prefix: u16, batches: usize) -> Rig {
         gateways: vec![],
         next_hop_mac: None,
     });
-    let worker = Worker::new(Parts {
+    let worker = ReceiveCore::new(Parts {
         rx: port.rx,
         tx: port.tx,
         host,
