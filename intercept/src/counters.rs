@@ -75,6 +75,7 @@ counters! {
 
 impl Counters {
     /// The frames that are accounted for: equal to [`Counters::frames`].
+    #[cfg(test)]
     pub fn accounted(&self) -> u64 {
         let skipped: u64 = self.skipped.iter().sum();
         let dropped: u64 = self.dropped.iter().sum();

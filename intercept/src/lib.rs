@@ -12,11 +12,11 @@
 
 pub mod args;
 pub mod claims;
-pub mod counters;
-pub mod pending;
-pub mod receive;
-pub mod registry;
-pub mod report;
+mod counters;
+mod pending;
+mod receive;
+mod registry;
+mod report;
 pub mod rings;
 pub mod run;
 pub mod server;

@@ -76,6 +76,7 @@ impl Pending {
     }
 
     /// True if none waits.
+    #[cfg(test)]
     pub const fn is_empty(&self) -> bool {
         self.waiting == 0
     }

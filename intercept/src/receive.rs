@@ -82,6 +82,7 @@ where
     }
 
     /// The counters up to now.
+    #[cfg(test)]
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -41,6 +41,7 @@ impl Registry {
     }
 
     /// True if nothing is claimed.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
