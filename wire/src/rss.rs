@@ -71,6 +71,24 @@ pub fn owner_hash(flow: &Flow) -> u32 {
     HIGH[usize::from(w >> 8)] ^ LOW[usize::from(w & 0xff)]
 }
 
+/// Entries of a network card's redirection table.
+pub const TABLE_ENTRIES: u32 = 128;
+
+/// The receive queue that a network card with `queues` queues chooses for a hash, if its
+/// redirection table has [`TABLE_ENTRIES`] entries and is filled with the queues in turn, as drivers
+/// do it unless they are told otherwise.
+///
+/// The low bits of the hash choose the entry. So the queue is the hash modulo `queues` only if that
+/// is a power of two. A card with a larger table chooses another queue for some hashes if it is
+/// none: these frames are handed over by the core that receives them.
+#[inline]
+pub const fn queue_of(hash: u32, queues: u16) -> u16 {
+    match queues {
+        0 => 0,
+        n => (hash % TABLE_ENTRIES % n as u32) as u16,
+    }
+}
+
 /// The finalizer of SplitMix64: a bijection with full avalanche.
 pub(crate) const fn mix(mut x: u64) -> u64 {
     x ^= x >> 30;
