@@ -134,11 +134,10 @@ impl Outcome {
 /// Parameters of a core for the bench's traffic.
 pub fn params(max_sessions: usize, start: Nanos) -> Params {
     let transfer = Transfer {
-        from: PRODUCTION.into(),
-        to: TARGET,
+        rtt: Some(RTT),
+        ..Transfer::new(PRODUCTION, TARGET)
     };
     Params {
-        rtt: Some(RTT),
         session_bytes: 1 << 20,
         seed: 1,
         start,

@@ -151,7 +151,13 @@ impl Run<'_> {
         order_all(&self.orders, RunPhase::Quiesce);
         std::thread::sleep(QUIESCE);
         order_all(&self.orders, RunPhase::Drain);
-        let limit = Instant::now() + self.config.traffic.gate_timeout + DRAIN;
+        let gate = self
+            .config
+            .transfers
+            .iter()
+            .map(|t| t.pace.gate_timeout)
+            .max();
+        let limit = Instant::now() + gate.unwrap_or_default() + DRAIN;
         loop {
             self.collect()?;
             if self.snapshots.iter().all(|s| s.drained) || Instant::now() >= limit {

@@ -329,17 +329,7 @@ impl Plan {
         mbufs: u32,
     ) -> Self {
         let cores = config.eal.lcores.len() as u16;
-        let transfers: Vec<_> = config
-            .transfers
-            .iter()
-            .map(|t| Transfer {
-                from: Origin {
-                    addr: t.from.addr.map(Addr::from),
-                    port: t.from.port,
-                },
-                to: t.to.into(),
-            })
-            .collect();
+        let transfers: Vec<_> = config.transfers.iter().map(transfer).collect();
         // RSS hashes both ends of the production flow; a response shows production's end only if
         // its target stands for exactly one.
         let one_each = transfers.iter().enumerate().all(|(i, t)| {
@@ -354,7 +344,6 @@ impl Plan {
         let slices = (0..cores)
             .map(|core| pool_slices(&config.clients.pool, core, cores))
             .collect();
-        let ns = |d: Duration| d.as_nanos() as Nanos;
         let (traffic, limits) = (&config.traffic, &config.limits);
         let per_core = |n: usize| n.div_ceil(usize::from(cores));
         let params = Params {
@@ -363,9 +352,6 @@ impl Plan {
             percent: traffic.percent,
             ramp: ns(traffic.ramp),
             full_sessions_only: traffic.full_sessions_only,
-            wait_for_responses: traffic.wait_for_responses,
-            rtt: traffic.rtt.map(ns),
-            gate_timeout: ns(traffic.gate_timeout),
             session_timeout: ns(traffic.session_timeout),
             keepalive_timeout: ns(traffic.keepalive_timeout),
             // Clients are dealt out by a hash: a core gets a little more than its share now and
@@ -464,6 +450,24 @@ impl Plan {
             });
         }
         jobs
+    }
+}
+
+const fn ns(time: Duration) -> Nanos {
+    time.as_nanos() as Nanos
+}
+
+/// A transfer, as the session core has it.
+fn transfer(t: &config::replay::Transfer) -> Transfer {
+    Transfer {
+        from: Origin {
+            addr: t.from.addr.map(Addr::from),
+            port: t.from.port,
+        },
+        to: t.to.into(),
+        wait_for_responses: t.pace.wait_for_responses,
+        gate_timeout: ns(t.pace.gate_timeout),
+        rtt: t.pace.rtt.map(ns),
     }
 }
 

@@ -31,6 +31,25 @@ pub struct Transfer {
     pub from: Origin,
     /// The target.
     pub to: Endpoint,
+    /// Hold a turn until the target has answered the one before.
+    pub wait_for_responses: bool,
+    /// How long a turn waits for the target's answer at most.
+    pub gate_timeout: Nanos,
+    /// The clients' round-trip time; `None`: as measured on the mirror.
+    pub rtt: Option<Nanos>,
+}
+
+impl Transfer {
+    /// A transfer that is paced as the configuration has it where it says nothing.
+    pub fn new(from: impl Into<Origin>, to: Endpoint) -> Self {
+        Self {
+            from: from.into(),
+            to,
+            wait_for_responses: true,
+            gate_timeout: 5 * SECOND,
+            rtt: None,
+        }
+    }
 }
 
 /// Everything one core needs to know. Times in nanoseconds.
@@ -46,12 +65,6 @@ pub struct Params {
     pub ramp: Nanos,
     /// Leave out sessions that were running before the start.
     pub full_sessions_only: bool,
-    /// Hold a turn until the target has answered the one before.
-    pub wait_for_responses: bool,
-    /// The clients' round-trip time; `None`: as measured on the mirror.
-    pub rtt: Option<Nanos>,
-    /// How long a turn waits for the target's answer at most.
-    pub gate_timeout: Nanos,
     /// A session with data outstanding is given up when nothing happens for this long.
     pub session_timeout: Nanos,
     /// An idle session is forgotten after this long.
@@ -85,9 +98,6 @@ impl Params {
             percent: 100.0,
             ramp: 0,
             full_sessions_only: false,
-            wait_for_responses: true,
-            rtt: None,
-            gate_timeout: 5 * SECOND,
             session_timeout: 600 * SECOND,
             keepalive_timeout: 720 * SECOND,
             max_sessions,

@@ -114,14 +114,14 @@ type Rig = Worker<RxQueue, Wire, Reassembly>;
 
 /// Any address's `port` is replayed.
 fn params(port: u16, v6: bool, ownership: Ownership) -> Params {
+    let from = Origin { addr: None, port };
     let transfer = Transfer {
-        from: Origin { addr: None, port },
-        to: Endpoint::new(our_addr(v6, 2), 8_080),
-    };
-    Params {
         wait_for_responses: false,
         rtt: Some(MILLISECOND),
         gate_timeout: 100 * MILLISECOND,
+        ..Transfer::new(from, Endpoint::new(our_addr(v6, 2), 8_080))
+    };
+    Params {
         session_bytes: 16 << 20,
         ownership,
         seed: 1,

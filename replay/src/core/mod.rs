@@ -23,7 +23,7 @@ mod timers;
 mod tests;
 
 use crate::counters::Counters;
-use crate::params::Params;
+use crate::params::{Params, Transfer};
 use crate::session::{Replica, Seg, Session, Turn};
 use crate::slab::{NIL, Slab};
 use crate::slots::Slots;
@@ -166,9 +166,14 @@ impl<P: Payload> Core<P> {
         size_of::<Session>() + size_of::<Replica>() + 2 * (TABLE_ENTRY + TIMER + FREE_LINK)
     }
 
+    /// The transfer of a session or a replica.
+    fn transfer(&self, transfer: u16) -> &Transfer {
+        &self.params.transfers[usize::from(transfer)]
+    }
+
     /// The target of a replica.
     fn target(&self, transfer: u16) -> Endpoint {
-        self.params.transfers[usize::from(transfer)].to
+        self.transfer(transfer).to
     }
 
     fn session_by_flow(&self, flow: &Flow) -> Option<u32> {

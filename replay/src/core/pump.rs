@@ -242,21 +242,22 @@ impl<P: Payload> Core<P> {
 
     /// Asks the gate; if it says wait, the timer is set.
     fn gate_lets(&mut self, now: Nanos, rid: u32, after: u32) -> bool {
+        let transfer = *self.transfer(self.replicas[rid].transfer);
         let r = &mut self.replicas[rid];
-        if r.gate_free || !self.params.wait_for_responses {
+        if r.gate_free || !transfer.wait_for_responses {
             return true;
         }
         if r.waiting_since == 0 {
             r.waiting_since = now;
         }
-        let quiet = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
+        let quiet = transfer.rtt.unwrap_or(self.sessions[r.session].rtt);
         match gate::ask(
             now,
             after,
             &r.answer,
             r.waiting_since,
             quiet,
-            self.params.gate_timeout,
+            transfer.gate_timeout,
         ) {
             Verdict::Open => {}
             Verdict::TimedOut => self.counters.gate_timeouts += 1,

@@ -189,8 +189,9 @@ impl<P: Payload> Core<P> {
 
     /// The client would have acknowledged this after its round-trip time.
     fn acknowledge_later(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+        let rtt = self.transfer(self.replicas[rid].transfer).rtt;
         let r = &mut self.replicas[rid];
-        let delay = self.params.rtt.unwrap_or(self.sessions[r.session].rtt);
+        let delay = rtt.unwrap_or(self.sessions[r.session].rtt);
         r.tcb.rcv.acknowledge_at(now + delay);
         if delay < crate::wheel::TICK {
             // The wheel cannot tell it from none. The segment says the time it is now: a timestamp
