@@ -206,7 +206,7 @@ impl Links {
                 waker: Vec::new(),
             })
             .collect();
-        let instance = instance(&clock);
+        let instance = instance()?;
         let mut links = Self {
             threads: Vec::new(),
         };
@@ -318,7 +318,7 @@ impl Links {
         validate(settings)?;
         for address in &settings.servers {
             thread::check(
-                connection_settings(settings, instance(clock)),
+                connection_settings(settings, instance()?),
                 *address,
                 CHECK_TIME,
                 clock,
@@ -379,12 +379,6 @@ fn connection_settings(settings: &Settings, instance: u64) -> link::Settings {
 }
 
 /// A number that another run of the engine, on this machine or another, does not have.
-fn instance(clock: &Clock) -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    // The standard library's hasher is seeded by the system for each process; time and process make
-    // doubly sure.
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.write_u64(clock());
-    hasher.finish()
+fn instance() -> Result<u64, anyhow::Error> {
+    getrandom::u64().context("the system gives no random numbers")
 }

@@ -156,7 +156,8 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         mirrors.iter().map(MirrorPort::info).chain([replay.info()]),
     );
     let (links, ends) = start_links(config, workers, now)?;
-    let plan = Plan::new(config, &mirrors, replay.info(), now.get(), data);
+    let seed = getrandom::u64().context("the system gives no random numbers")?;
+    let plan = Plan::new(config, &mirrors, replay.info(), now.get(), data, seed);
     plan.check_routes(config)?;
 
     let mut reassemblies = Vec::with_capacity(workers);
@@ -327,6 +328,7 @@ impl Plan {
         replay: &PortInfo,
         now: Nanos,
         mbufs: u32,
+        seed: u64,
     ) -> Self {
         let cores = config.eal.lcores.len() as u16;
         let transfers: Vec<_> = config.transfers.iter().map(transfer).collect();
@@ -363,7 +365,7 @@ impl Plan {
             mtu: replay.mtu,
             pool: Vec::new(),
             ownership: Ownership { cores, me: 0, by },
-            seed: now ^ u64::from(std::process::id()).rotate_left(40),
+            seed,
             start: now,
         };
         Self {

@@ -4,7 +4,7 @@
 //! from the start: half of its slots always stay free, so neither a look-up nor an insertion
 //! allocates.
 
-use foldhash::fast::FixedState;
+use crate::hash::{Seeded, seeded};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use link::Claim;
@@ -21,11 +21,11 @@ pub struct Route {
 
 /// The claims of one receive core.
 pub struct Claims {
-    exact: HashMap<Flow, Route, FixedState>,
+    exact: HashMap<Flow, Route, Seeded>,
     ranges: Vec<(Claim, Route)>,
     /// Client addresses of exact claims that lie in our own prefixes, and how many claims each
     /// has.
-    neighbours: HashMap<Addr, u32, FixedState>,
+    neighbours: HashMap<Addr, u32, Seeded>,
     on_link: Vec<Prefix>,
     max_exact: usize,
     max_ranges: usize,
@@ -33,17 +33,15 @@ pub struct Claims {
 
 impl Claims {
     /// Room for this many claims of size one and ranges. `on_link` are the prefixes of our own
-    /// addresses: for claimed clients inside them [`Claims::is_neighbour`] says true.
-    pub fn new(max_exact: usize, max_ranges: usize, on_link: Vec<Prefix>) -> Self {
+    /// addresses: for claimed clients inside them [`Claims::is_neighbour`] says true. `seed` makes
+    /// the places of entries unpredictable.
+    pub fn new(max_exact: usize, max_ranges: usize, on_link: Vec<Prefix>, seed: u64) -> Self {
         Self {
-            exact: HashMap::with_capacity_and_hasher(
-                max_exact.saturating_mul(2),
-                FixedState::default(),
-            ),
+            exact: HashMap::with_capacity_and_hasher(max_exact.saturating_mul(2), seeded(seed)),
             ranges: Vec::with_capacity(max_ranges),
             neighbours: HashMap::with_capacity_and_hasher(
                 max_exact.saturating_mul(2),
-                FixedState::default(),
+                seeded(seed),
             ),
             on_link,
             max_exact,
@@ -179,7 +177,7 @@ mod tests {
 
     #[test]
     fn exact_claims_go_before_ranges_and_only_their_owner_releases_them() {
-        let mut claims = Claims::new(10, 10, vec![]);
+        let mut claims = Claims::new(10, 10, vec![], 1);
         let client = end(1, 1000);
         let exact = Claim::exact(client, end(200, 80), 7);
         assert!(claims.claim(&range(24, 1..=2000, 1), 5));
@@ -214,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_claim_said_again_is_one_claim() {
-        let mut claims = Claims::new(10, 10, vec![]);
+        let mut claims = Claims::new(10, 10, vec![], 1);
         for owner in 0..3 {
             assert!(claims.claim(&range(24, 1..=5, owner), 1));
             assert!(claims.claim(&Claim::exact(end(1, 9), end(200, 80), owner), 1));
@@ -238,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_does_not_grow() {
-        let mut claims = Claims::new(100, 1, vec![]);
+        let mut claims = Claims::new(100, 1, vec![], 1);
         let capacity = claims.exact.capacity();
         for round in 0..50 {
             for port in 0..100 {
@@ -256,7 +254,7 @@ mod tests {
 
     #[test]
     fn claimed_clients_on_our_own_wire_are_neighbours_until_released() {
-        let mut claims = Claims::new(10, 10, vec![Prefix::new(Addr::v4([10, 0, 0, 9]), 24)]);
+        let mut claims = Claims::new(10, 10, vec![Prefix::new(Addr::v4([10, 0, 0, 9]), 24)], 1);
         let near = Claim::exact(end(1, 1), end(200, 80), 0);
         let also = Claim::exact(end(1, 2), end(200, 80), 0);
         let far = Claim::exact(Endpoint::new(Addr::v4([10, 0, 1, 1]), 1), end(200, 80), 0);

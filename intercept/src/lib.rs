@@ -13,6 +13,7 @@
 pub mod args;
 pub mod claims;
 mod counters;
+mod hash;
 mod pending;
 mod receive;
 mod registry;

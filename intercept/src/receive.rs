@@ -50,6 +50,8 @@ pub struct Parts<R, T> {
     pub payload_prefix: u16,
     /// Where the counters are published.
     pub published: Arc<Published>,
+    /// Makes the places in the core's tables unpredictable.
+    pub seed: u64,
 }
 
 /// One receive core.
@@ -71,7 +73,7 @@ where
     /// A core that has seen nothing yet.
     pub fn new(parts: Parts<R, T>) -> Self {
         Self {
-            pending: Pending::new(PENDING_ROOM, parts.payload_prefix, PENDING_WAIT),
+            pending: Pending::new(PENDING_ROOM, parts.payload_prefix, PENDING_WAIT, parts.seed),
             parts,
             burst: ArrayVec::new(),
             answer: FrameBuf::new(),

@@ -128,6 +128,7 @@ impl Machine {
         let (mut cores, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
             Default::default();
         for (rx, tx) in rx.into_iter().zip(tx) {
+            let seed = getrandom::u64().context("the system gives no random numbers")?;
             let (core, end) = rings(BATCHES, waker.clone());
             let counters = Arc::new(Published::default());
             cores.push(ReceiveCore::new(Parts {
@@ -139,10 +140,11 @@ impl Machine {
                     gateways: vec![],
                     next_hop_mac: None,
                 }),
-                claims: Claims::new(MAX_EXACT, MAX_RANGES, addresses.clone()),
+                claims: Claims::new(MAX_EXACT, MAX_RANGES, addresses.clone(), seed),
                 out: core,
                 payload_prefix: config.link.payload_prefix,
                 published: Arc::clone(&counters),
+                seed: seed.rotate_left(32),
             }));
             published.push(counters);
             ends.push(end);

@@ -39,10 +39,11 @@ fn rig(payload_prefix: u16, batches: usize) -> Rig {
         rx: port.rx,
         tx: port.tx,
         host,
-        claims: Claims::new(1000, 10, own),
+        claims: Claims::new(1000, 10, own, 1),
         out,
         payload_prefix,
         published: Arc::default(),
+        seed: 1,
     });
     Rig {
         worker,
