@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod claims;
 pub mod control;
 pub mod egress;
 pub mod lcore;

@@ -24,7 +24,7 @@ use wire::Nanos;
 pub type Clock = Arc<dyn Fn() -> Nanos + Send + Sync>;
 
 /// Claims and releases of one worker that may wait for one link.
-const COMMANDS: usize = 16 * 1024;
+pub const COMMANDS: usize = 16 * 1024;
 
 /// Records that may wait for one worker.
 const RESPONSES: usize = 16 * 1024;
@@ -44,6 +44,9 @@ pub struct Settings {
     pub insecure: bool,
     /// What the engine calls itself in its hello.
     pub name: String,
+    /// Claims and releases of one worker that may wait for one link, at least 1: [`COMMANDS`]
+    /// unless something speaks against it.
+    pub commands: usize,
 }
 
 /// What one worker core holds of the links.
@@ -212,7 +215,7 @@ impl Links {
         };
         for address in &settings.servers {
             let commands: Vec<_> = (0..workers)
-                .map(|_| Arc::new(ArrayQueue::new(COMMANDS)))
+                .map(|_| Arc::new(ArrayQueue::new(settings.commands.max(1))))
                 .collect();
             let (waker, sleeper) =
                 wake::pair().context("no file descriptor for a control link is left")?;

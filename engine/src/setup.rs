@@ -1,9 +1,10 @@
 //! From the configuration to a machine that is ready to run: EAL, buffers, ports, links, and one
 //! worker for each lcore.
 
+use crate::claims::Claims;
 use crate::egress::Outlet;
 use crate::lcore::{Orders, RunPhase};
-use crate::links::{Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
+use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{self, Player};
 use crate::worker::{ResponseOwner, Ring, Worker};
 use anyhow::{Context, Result, bail};
@@ -42,6 +43,9 @@ const FIRST_PORT: u16 = 1_024;
 /// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds
 /// apart; an end system would wait for 60 s (RFC 8200 section 4.5), with memory of its own.
 const FRAGMENT_TIME: Nanos = 2_000_000_000;
+/// Connections that one worker claims at a time: as many as an intercept grants to all engines
+/// together.
+const MAX_CLAIMS: usize = 1 << 20;
 /// How long to wait for the control links at start.
 const LINK_TIME: Duration = Duration::from_secs(5);
 
@@ -170,7 +174,15 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         )?);
     }
     let replay_queues = (replay_rx, replay_tx);
-    let mut jobs = plan.workers(config, replay.info(), replay_queues, reassemblies, ends);
+    let mut jobs = match plan.workers(config, replay.info(), replay_queues, reassemblies, ends) {
+        Ok(jobs) => jobs,
+        Err(e) => {
+            if let Some(links) = links {
+                links.stop();
+            }
+            return Err(e);
+        }
+    };
     // With a pool all claims there will ever be are made by now. Without these responses the engine
     // would only disturb another.
     if let Some(waiting) = links.as_ref().filter(|_| !config.clients.pool.is_empty())
@@ -278,6 +290,7 @@ fn link_settings(config: &Replay) -> Option<LinkSettings> {
             key: *key,
             insecure: *insecure,
             name: format!("engine {}", std::process::id()),
+            commands: COMMANDS,
         }),
     }
 }
@@ -399,7 +412,7 @@ impl Plan {
         (rx, tx): (Vec<RxQueue>, Vec<TxQueue>),
         reassemblies: Vec<Reassembly>,
         ends: Vec<Option<WorkerEnd>>,
-    ) -> Vec<Job> {
+    ) -> Result<Vec<Job>> {
         let cores = usize::from(self.ownership.cores);
         let rings: Vec<Vec<Ring<dpdk::Mbuf>>> = (0..cores)
             .map(|_| {
@@ -436,10 +449,10 @@ impl Plan {
                 ..self.params.clone()
             };
             let host = Host::new(host_config(config, port.mac));
-            let mut out = Outlet::new(tx, host, port.mac, targets.clone(), end, me);
-            for claim in slice_claims(&config.clients.pool, &pool, &targets, me) {
-                out.claim_slice(claim);
-            }
+            let claims = end
+                .map(|end| self.claims(config, end, &targets, me))
+                .transpose()?;
+            let out = Outlet::new(tx, host, port.mac, targets.clone(), claims, me);
             let core = Core::new(params, self.params.start);
             let mut worker = Worker::new(me, core, out, owner.clone()).reassembling(reassembly);
             worker.replay = Some(rx);
@@ -451,7 +464,34 @@ impl Plan {
                 orders: Orders::new(),
             });
         }
-        jobs
+        Ok(jobs)
+    }
+
+    /// A worker's claims. With a pool it claims its slices now; without, each connection when it
+    /// opens it.
+    fn claims(
+        &self,
+        config: &Replay,
+        end: WorkerEnd,
+        targets: &[Endpoint],
+        me: u16,
+    ) -> Result<Claims> {
+        let pool = &self.slices[usize::from(me)];
+        let connections = self.params.max_sessions * usize::from(self.params.copies);
+        let limit = if pool.is_empty() {
+            connections.min(MAX_CLAIMS)
+        } else {
+            0
+        };
+        let mut claims = Claims::new(end, targets.to_vec(), me, limit);
+        for claim in slice_claims(&config.clients.pool, pool, targets, me) {
+            if !claims.claim_slice(claim) {
+                bail!(
+                    "clients.pool: its prefixes times the targets are more than {COMMANDS}, which is as many as can be claimed"
+                );
+            }
+        }
+        Ok(claims)
     }
 }
 

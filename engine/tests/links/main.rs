@@ -4,14 +4,9 @@
 // Helpers of an integration test are not seen as tests by clippy.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-// Only part of what the engine uses of the module is used here.
-#[allow(dead_code)]
-#[path = "../src"]
-mod engine {
-    pub mod links;
-}
+mod claims;
 
-use engine::links::{Links, Settings, WorkerEnd};
+use engine::links::{COMMANDS, Links, Settings, WorkerEnd};
 use intercept::claims::Route;
 use intercept::rings::{Command, CoreEnd, rings};
 use intercept::server::{Clock, Running, Server, Settings as ServerSettings};
@@ -56,6 +51,7 @@ fn settings(servers: &[SocketAddr], key: Option<[u8; 32]>) -> Settings {
         key,
         insecure: false,
         name: "engine".into(),
+        commands: COMMANDS,
     }
 }
 
