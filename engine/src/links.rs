@@ -56,7 +56,7 @@ pub struct WorkerEnd {
     /// [`Message::Claim`] and [`Message::Release`] is taken from it.
     pub commands: Vec<Arc<ArrayQueue<Message>>>,
     /// Records of responses that this worker owns, from all servers. `received_at` is on the
-    /// engine's clock.
+    /// engine's clock, as wrong as [`Stats::clock_error_us`] says, and never in the future.
     pub responses: Arc<ArrayQueue<Record>>,
     /// How many links are up.
     pub up: Arc<AtomicUsize>,
@@ -97,6 +97,9 @@ pub struct Stats {
     pub refusals: u64,
     /// Shortest round trip of the last heartbeats, in ns.
     pub round_trip_ns: Option<u64>,
+    /// How wrong the times of its responses may be on the engine's clock, in µs. None while the
+    /// link is down, or the clocks have not been compared yet.
+    pub clock_error_us: Option<u64>,
     /// Why the link was lost or could not be had the last time.
     pub last_error: Option<String>,
 }
@@ -117,6 +120,8 @@ struct Shared {
     claims: AtomicU64,
     refusals: AtomicU64,
     round_trip: AtomicU64,
+    /// In ns; [`u64::MAX`]: not known.
+    clock_error: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -136,6 +141,7 @@ impl Shared {
             claims: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             round_trip: AtomicU64::new(u64::MAX),
+            clock_error: AtomicU64::new(u64::MAX),
             last_error: Mutex::new(None),
         }
     }
@@ -155,7 +161,7 @@ impl Shared {
     }
 
     fn stats(&self) -> Stats {
-        let rtt = self.round_trip.load(Relaxed);
+        let known = |value: &AtomicU64| Some(value.load(Relaxed)).filter(|v| *v != u64::MAX);
         Stats {
             address: self.address,
             up: self.up.load(Relaxed),
@@ -166,7 +172,8 @@ impl Shared {
             bytes: self.bytes.load(Relaxed),
             claims: self.claims.load(Relaxed),
             refusals: self.refusals.load(Relaxed),
-            round_trip_ns: (rtt != u64::MAX).then_some(rtt),
+            round_trip_ns: known(&self.round_trip),
+            clock_error_us: known(&self.clock_error).map(|ns| ns.div_ceil(1_000)),
             last_error: self.last_error(),
         }
     }

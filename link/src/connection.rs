@@ -4,6 +4,7 @@
 //! ended; what is left in [`Connection::output`] is the refusal that tells the peer why, and should
 //! still be written.
 
+use crate::clock::{ClockOffset, PeerClock};
 use crate::frame::{self, HEADER_LEN, bad_version};
 use crate::message::{Kind, put_responses_head};
 use crate::noise::{Handshake, Sealer};
@@ -25,8 +26,8 @@ pub const OUTPUT_LIMIT: usize = 1 << 20;
 /// death.
 const CONTROL_RESERVE: usize = 64 * 1024;
 
-/// How many echoes the clock comparison looks back on: the one with the shortest round trip counts.
-const CLOCK_SAMPLES: usize = 8;
+/// How many echoes [`Connection::round_trip`] looks back on.
+const ROUND_TRIPS: usize = 8;
 
 /// Which end of the link this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,8 +135,9 @@ pub struct Connection {
     echoed: Option<Nanos>,
     stats: Stats,
     peer_stats: Stats,
-    /// Round trip and offset of the peer's clock to ours, of the last echoes.
-    clock: VecDeque<(Nanos, i64)>,
+    clock: PeerClock,
+    /// Of the last echoes.
+    round_trips: VecDeque<Nanos>,
 }
 
 impl Connection {
@@ -170,7 +172,8 @@ impl Connection {
             echoed: None,
             stats: Stats::default(),
             peer_stats: Stats::default(),
-            clock: VecDeque::new(),
+            clock: PeerClock::default(),
+            round_trips: VecDeque::new(),
         };
         // A hello is always shorter than a frame may be.
         let _ = frame::encode_frame(&hello, &mut connection.output.bytes);
@@ -357,14 +360,14 @@ impl Connection {
 
     /// The shortest round trip among the last heartbeats.
     pub fn round_trip(&self) -> Option<Nanos> {
-        self.clock.iter().map(|(rtt, _)| *rtt).min()
+        self.round_trips.iter().min().copied()
     }
 
-    /// A time on the peer's clock as a time on ours, wrong by at most half of
-    /// [`Connection::round_trip`]. `None` before the first echo.
-    pub fn to_local(&self, peer_time: Nanos) -> Option<Nanos> {
-        let (_, offset) = self.clock.iter().min_by_key(|(rtt, _)| *rtt)?;
-        Some(peer_time.saturating_add_signed(offset.saturating_neg()))
+    /// How the peer's clock stands to ours at `now`, by the heartbeats that it echoed: wrong by at
+    /// most half of the shortest round trip, and what the clocks have drifted since. `None` before
+    /// the first echo.
+    pub fn peer_clock(&self, now: Nanos) -> Option<ClockOffset> {
+        self.clock.offset(now)
     }
 
     fn frame(&mut self, kind: Kind, body: &[u8], now: Nanos) -> Result<(), Error> {
@@ -475,12 +478,12 @@ impl Connection {
             (Message::Echo { token, at }, _) => {
                 // A token from the future is none of ours.
                 if let Some(rtt) = now.checked_sub(token) {
-                    if self.clock.len() == CLOCK_SAMPLES {
-                        self.clock.pop_front();
+                    if self.round_trips.len() == ROUND_TRIPS {
+                        self.round_trips.pop_front();
                     }
+                    self.round_trips.push_back(rtt);
+                    self.clock.echo(token, at, now);
                     self.echoed = self.echoed.max(Some(token));
-                    let middle = token + rtt / 2;
-                    self.clock.push_back((rtt, at.wrapping_sub(middle) as i64));
                 }
                 Ok(())
             }

@@ -2,7 +2,7 @@
 
 use super::{Clock, Shared};
 use crossbeam::queue::ArrayQueue;
-use link::{Claim, Connection, Error, Message, Record};
+use link::{Claim, ClockOffset, Connection, Error, Message, Record};
 use link_tcp::Stream;
 use log::{info, warn};
 use std::collections::HashSet;
@@ -182,6 +182,7 @@ impl LinkThread {
             if self.shared.up.swap(false, Relaxed) {
                 self.up.fetch_sub(1, Relaxed);
             }
+            self.shared.clock_error.store(u64::MAX, Relaxed);
             if matches!(why, Ended::Stopped) {
                 return;
             }
@@ -269,7 +270,7 @@ impl LinkThread {
         if let Ok(bytes) = read {
             self.shared.bytes.fetch_add(bytes, Relaxed);
         }
-        self.messages(attempt, now)?;
+        self.messages(attempt)?;
         read?;
         if attempt.stream.connection.is_established() && !self.shared.up.load(Relaxed) {
             self.established(attempt);
@@ -289,10 +290,14 @@ impl LinkThread {
             self.shared
                 .server_dropped
                 .store(attempt.stream.connection.peer_stats().dropped, Relaxed);
-            self.shared.round_trip.store(
-                attempt.stream.connection.round_trip().unwrap_or(u64::MAX),
-                Relaxed,
-            );
+            let connection = &attempt.stream.connection;
+            let round_trip = connection.round_trip().unwrap_or(u64::MAX);
+            self.shared.round_trip.store(round_trip, Relaxed);
+            // At its largest: the next echo is about to come.
+            let error = connection.peer_clock(now).map(ClockOffset::error);
+            self.shared
+                .clock_error
+                .store(error.unwrap_or(u64::MAX), Relaxed);
         }
         attempt.write()
     }
@@ -333,11 +338,11 @@ impl LinkThread {
         );
     }
 
-    fn messages(&mut self, attempt: &mut Attempt, now: Nanos) -> Result<(), Ended> {
+    fn messages(&mut self, attempt: &mut Attempt) -> Result<(), Ended> {
         while let Some(message) = attempt.stream.connection.next_message() {
             match message {
                 Message::Responses { owner, records } => {
-                    self.responses(&attempt.stream.connection, owner, records, now)
+                    self.responses(&attempt.stream.connection, owner, records)
                 }
                 Message::Refuse { reason } => {
                     self.shared.refusals.fetch_add(1, Relaxed);
@@ -356,18 +361,19 @@ impl LinkThread {
         Ok(())
     }
 
-    fn responses(&self, connection: &Connection, owner: u16, records: Vec<Record>, now: Nanos) {
+    fn responses(&self, connection: &Connection, owner: u16, records: Vec<Record>) {
         let mut dropped = 0;
         let count = records.len() as u64;
         match self.responses.get(usize::from(owner)) {
             None => dropped = count,
             Some(ring) => {
+                // After the records came here: they cannot have been received later than that,
+                // whatever the comparison of clocks says.
+                let now = self.now();
+                let clock = connection.peer_clock(now);
                 for mut record in records {
-                    // It cannot have been received after it came here, whatever the comparison of
-                    // clocks says.
-                    record.received_at = connection
-                        .to_local(record.received_at)
-                        .map_or(now, |at| at.min(now));
+                    record.received_at =
+                        clock.map_or(now, |clock| clock.to_local(record.received_at).min(now));
                     dropped += u64::from(ring.push(record).is_err());
                 }
             }
