@@ -13,5 +13,7 @@ pub mod lcore;
 pub mod links;
 pub mod offline;
 pub mod report;
+pub mod rewind;
 pub mod setup;
+pub mod snapshots;
 pub mod worker;

@@ -254,6 +254,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             mbufs: (0, 0),
             elapsed: Duration::ZERO,
             is_final: true,
+            failed_writes: 0,
         }),
     };
     outcome.check_books();
