@@ -17,7 +17,7 @@ use dpdk::{
     Clock, DATA_ROOM, EalOptions, HEADER_ROOM, Hugepages, Mbuf, Memory, Mempool, MirrorPort, Port,
     PortOptions, RxQueue, TxQueue,
 };
-use engine::lcore::{self, Orders, Phase, Settings};
+use engine::lcore::{self, Orders, RunPhase, Settings};
 use engine::worker::{Snapshot, Worker};
 use replay::Loss;
 use serde::{Deserialize, Serialize};
@@ -400,7 +400,7 @@ fn replay_sessions(
             if begun.get() {
                 if now >= span.end && marks.ended.get() == 0 {
                     marks.end(now);
-                    orders.set(Phase::Stop);
+                    orders.set(RunPhase::Stop);
                 }
             } else if asked.get() {
                 // The round before has filled the snapshot in.

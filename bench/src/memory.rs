@@ -28,7 +28,7 @@ use wire::decode::{Local, local, mirrored};
 use wire::head::HeaderBuf;
 use wire::host::{Host, HostConfig};
 use wire::io::{BURST, Frame, Rx, Tx};
-use wire::{Addr, Flags, Flow, Head, Nanos};
+use wire::{Addr, Flags, Flow, Head, Nanos, Prefix};
 
 /// Buffers of the mirror and of the target each: what a NIC's queue and pool cache may hold.
 const BUFFERS: usize = 8192;
@@ -134,11 +134,10 @@ impl Outcome {
 /// Parameters of a core for the bench's traffic.
 pub fn params(max_sessions: usize, start: Nanos) -> Params {
     let transfer = Transfer {
-        from: PRODUCTION.into(),
-        to: TARGET,
+        rtt: Some(RTT),
+        ..Transfer::new(PRODUCTION, TARGET)
     };
     Params {
-        rtt: Some(RTT),
         session_bytes: 1 << 20,
         seed: 1,
         start,
@@ -155,7 +154,7 @@ where
 {
     let host = Host::new(HostConfig {
         mac: LINK.src,
-        addresses: vec![(Addr::v4([10, 20, 0, 9]), 24)],
+        addresses: vec![Prefix::new(Addr::v4([10, 20, 0, 9]), 24)],
         gateways: Vec::new(),
         next_hop_mac: Some(LINK.dst),
     });

@@ -104,6 +104,17 @@ pub struct ReplayPort {
     pub next_hop_mac: Option<[u8; 6]>,
 }
 
+/// When the turns of a session go to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// A turn waits until the target has answered the one before.
+    pub wait_for_responses: bool,
+    /// The emulated client's RTT; `None`: as measured on the mirror.
+    pub rtt: Option<Duration>,
+    /// Longest time a turn waits for the answer before it.
+    pub gate_timeout: Duration,
+}
+
 /// One `[[transfer]]`: which production service is replayed to which target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
@@ -111,6 +122,9 @@ pub struct Transfer {
     pub from: Origin,
     /// The target.
     pub to: SocketAddr,
+    /// `wait_for_responses`, `rtt` and `gate_timeout`, each from `[traffic]` where the transfer
+    /// does not say it.
+    pub pace: Pace,
 }
 
 /// `transfer.from`: a production service.
@@ -150,12 +164,9 @@ pub struct Traffic {
     pub ramp: Duration,
     /// Sessions first seen in the middle are refused instead of joined at the next turn.
     pub full_sessions_only: bool,
-    /// A turn waits until the target has answered the one before.
-    pub wait_for_responses: bool,
-    /// The emulated client's RTT; `None`: as measured on the mirror.
-    pub rtt: Option<Duration>,
-    /// Longest time a turn waits for the answer before it.
-    pub gate_timeout: Duration,
+    /// `wait_for_responses`, `rtt` and `gate_timeout` of transfers that do not say them. What holds
+    /// for a transfer is in [`Transfer::pace`].
+    pub pace: Pace,
     /// A session without any packet for this long is closed.
     pub session_timeout: Duration,
     /// The same for a session that is idle between turns (kept alive).

@@ -22,8 +22,8 @@ use std::ptr::NonNull;
 use wire::Nanos;
 use wire::decode::Fragment;
 use wire::defragment::{
-    Defragment, FragmentCounters, FragmentDrop, Insert, Ledger, MAX_DATAGRAM, MAX_PARTS, Verdict,
-    plausible,
+    Defragment, FragmentCounters, FragmentDrop, Insert, Ledger, MAX_DATAGRAM, MAX_PARTS,
+    PartStatus, plausible,
 };
 use wire::{ipv4, ipv6};
 
@@ -127,9 +127,9 @@ impl Reassembly {
     ) -> Result<Option<Mbuf>, FragmentDrop> {
         plausible(part)?;
         match self.ledger.check(now, part) {
-            Verdict::New => {}
-            Verdict::Duplicate => return Err(FragmentDrop::Duplicate),
-            Verdict::Refused(reason) => return Err(reason),
+            PartStatus::New => {}
+            PartStatus::Duplicate => return Err(FragmentDrop::Duplicate),
+            PartStatus::Refused(reason) => return Err(reason),
         }
         let l3_len =
             strip(&mut frame, part).inspect_err(|reason| self.ledger.refuse(now, part, *reason))?;

@@ -1,10 +1,11 @@
 //! The control core: starts the workers, reports on every interval, and ends the run in good order
 //! on a signal, at the end of the time asked for, or at the end of a capture file.
 
-use crate::lcore::{self, Orders, Phase, Settings};
-use crate::report::{self, Sources};
+use crate::lcore::{self, Orders, RunPhase, Settings};
+use crate::report::{self, ReportFile, Sources};
+use crate::rewind::Rewind;
 use crate::setup::{Job, Machine, order_all};
-use crate::worker::Snapshot;
+use crate::snapshots::{Answers, Progress, Snapshots};
 use anyhow::{Context, Result};
 use config::replay::Replay;
 use dpdk::{LcoreHandle, MirrorPort, RxQueue};
@@ -15,23 +16,31 @@ use std::time::{Duration, Instant};
 
 /// How often signals and workers are looked at.
 const TICK: Duration = Duration::from_millis(20);
+/// How often workers are looked at while they get ready for the next pass of a capture file.
+const LOOK: Duration = Duration::from_micros(200);
 /// Time for workers to read what the mirror delivered before they drain.
 const QUIESCE: Duration = Duration::from_millis(100);
-/// Time for draining, beyond the gate's limit.
+/// Time for draining without getting on, beyond the gate's limit.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Time for a worker to answer.
+/// Time for giving up what is left, without getting on.
+const ABANDON: Duration = Duration::from_secs(5);
+/// Time for a worker to answer before its last figures serve.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How often it is logged that draining takes its time.
+const STILL: Duration = Duration::from_secs(10);
 
 type Handle = LcoreHandle<()>;
 
 /// A running engine.
 struct Run<'a> {
     config: &'a Replay,
-    path: &'a Path,
+    file: ReportFile,
     machine: Machine,
     orders: Vec<Arc<Orders<RxQueue>>>,
     handles: Vec<Handle>,
-    snapshots: Vec<Snapshot>,
+    snapshots: Snapshots,
+    /// A capture file is at its end, and is to be begun again.
+    rewind: Option<Rewind>,
     started: Instant,
 }
 
@@ -71,15 +80,16 @@ pub fn run(
     }
     let mut run = Run {
         config,
-        path: report,
-        snapshots: vec![Snapshot::default(); orders.len()],
+        file: ReportFile::new(report.to_owned()),
+        snapshots: Snapshots::new(orders.len()),
+        rewind: None,
         machine,
         orders,
         handles,
         started: Instant::now(),
     };
     let result = run.live(duration, stop).and_then(|()| run.end());
-    order_all(&run.orders, Phase::Stop);
+    order_all(&run.orders, RunPhase::Stop);
     for handle in run.handles.drain(..) {
         handle.join().context("a worker ended before its time")?;
     }
@@ -109,10 +119,7 @@ impl Run<'_> {
                 return Ok(());
             }
             if let Some(i) = self.handles.iter().position(LcoreHandle::is_finished) {
-                self.handles
-                    .remove(i)
-                    .join()
-                    .context("a worker ended before its time")?;
+                return Err(self.worker_ended(i));
             }
             if Instant::now() >= next {
                 next += self.config.report.interval;
@@ -122,78 +129,102 @@ impl Run<'_> {
         }
     }
 
+    /// Why a worker's thread is no more, although nobody ordered it to stop.
+    fn worker_ended(&mut self, worker: usize) -> anyhow::Error {
+        let what = format!("worker {worker} ended before its time");
+        match self.handles.remove(worker).join() {
+            Ok(()) => anyhow::anyhow!(what),
+            Err(e) => anyhow::Error::new(e).context(what),
+        }
+    }
+
     /// Offline: begins the file again as often as asked. False when it is through.
     fn play_on(&mut self) -> Result<bool> {
         let (Some(tape), Some(first)) = (self.machine.tape.as_mut(), self.orders.first()) else {
             return Ok(true);
         };
-        let Some(spent) = first.spent.pop() else {
+        if let Some(spent) = first.spent.pop() {
+            drop(spent);
+            if tape.left == 0 {
+                return Ok(false);
+            }
+            self.machine.mirrors.clear();
+            self.rewind = Some(Rewind::new(self.orders.len()));
+        }
+        let Some(rewind) = &mut self.rewind else {
             return Ok(true);
         };
-        drop(spent);
-        if tape.left == 0 {
-            return Ok(false);
+        // Signals and reports have their turn if it takes longer.
+        let until = Instant::now() + TICK;
+        while !rewind.step(&self.orders) {
+            if Instant::now() >= until {
+                return Ok(true);
+            }
+            std::thread::sleep(LOOK);
         }
-        self.machine.mirrors.clear();
-        for o in &self.orders {
-            o.end_sessions();
-        }
+        self.rewind = None;
         let (port, queue) = tape.open(&self.machine.eal, &self.machine.pool)?;
         self.machine.mirrors.push(port);
-        // Workers end their sessions before the first of them comes again.
-        std::thread::sleep(TICK);
         let _ = first.fresh.push(queue);
         Ok(true)
     }
 
     /// Reads the last of the mirror, replays what was captured, gives up the rest, and reports.
     fn end(&mut self) -> Result<()> {
-        order_all(&self.orders, Phase::Quiesce);
+        order_all(&self.orders, RunPhase::Quiesce);
         std::thread::sleep(QUIESCE);
-        order_all(&self.orders, Phase::Drain);
-        let limit = Instant::now() + self.config.traffic.gate_timeout + DRAIN;
+        order_all(&self.orders, RunPhase::Drain);
+        let gates = self.config.transfers.iter().map(|t| t.pace.gate_timeout);
+        self.wait_drained(gates.max().unwrap_or_default() + DRAIN)?;
+        // What is left is lost because the engine stops, and the last report says so.
+        order_all(&self.orders, RunPhase::Abandon);
+        self.wait_drained(ABANDON)?;
+        self.report(true)
+    }
+
+    /// Waits until all workers are drained, for as long as they get on: until nothing has changed
+    /// for `limit`.
+    fn wait_drained(&mut self, limit: Duration) -> Result<()> {
+        let mut progress = Progress::default();
+        let (mut changed_at, mut logged_at) = (Instant::now(), Instant::now());
         loop {
             self.collect()?;
-            if self.snapshots.iter().all(|s| s.drained) || Instant::now() >= limit {
-                break;
+            if self.snapshots.all_drained() {
+                return Ok(());
+            }
+            let (now, latest) = (Instant::now(), Progress::of(self.snapshots.last()));
+            if latest != progress {
+                (progress, changed_at) = (latest, now);
+            }
+            if now - changed_at >= limit {
+                return Ok(());
+            }
+            if now - logged_at >= STILL {
+                logged_at = now;
+                log::info!(
+                    "still draining: {} turns in flight; a second signal ends at once",
+                    progress.turns
+                );
             }
             std::thread::sleep(TICK);
         }
-        // What is left is lost because the engine stops, and the last report says so.
-        order_all(&self.orders, Phase::Abandon);
-        let limit = Instant::now() + ANSWER;
-        while !self.snapshots.iter().all(|s| s.drained) && Instant::now() < limit {
-            self.collect()?;
-        }
-        self.report(true)
     }
 
     /// Asks every worker for a snapshot.
     fn collect(&mut self) -> Result<()> {
-        for (o, s) in self.orders.iter().zip(&mut self.snapshots) {
-            let _ = o.empty.push(Box::new(std::mem::take(s)));
+        let handles = &self.handles;
+        let has_ended = |i: usize| handles.get(i).is_none_or(LcoreHandle::is_finished);
+        match self.snapshots.collect(&self.orders, ANSWER, has_ended) {
+            Answers::All | Answers::Some => Ok(()),
+            Answers::Ended(i) => Err(self.worker_ended(i)),
         }
-        let limit = Instant::now() + ANSWER;
-        for (i, (o, s)) in self.orders.iter().zip(&mut self.snapshots).enumerate() {
-            loop {
-                if let Some(filled) = o.full.pop() {
-                    *s = *filled;
-                    break;
-                }
-                if Instant::now() >= limit {
-                    anyhow::bail!("worker {i} did not answer within {ANSWER:?}");
-                }
-                std::thread::sleep(Duration::from_micros(200));
-            }
-        }
-        Ok(())
     }
 
     fn report(&mut self, is_final: bool) -> Result<()> {
         self.collect()?;
         let m = &self.machine;
         let sources = Sources {
-            workers: &self.snapshots,
+            workers: self.snapshots.last(),
             cpus: &self.config.eal.lcores,
             mirrors: m
                 .mirrors
@@ -206,8 +237,9 @@ impl Run<'_> {
             mbufs: (m.pool.in_use(), m.pool.size()),
             elapsed: self.started.elapsed(),
             is_final,
+            failed_writes: self.file.failed(),
         };
-        for (i, s) in self.snapshots.iter().enumerate() {
+        for (i, s) in sources.workers.iter().enumerate() {
             if let Err(e) = s.core.balance() {
                 log::error!("the books of worker {i} do not balance: {e}");
             }
@@ -219,8 +251,15 @@ impl Run<'_> {
             }
         }
         log::info!("{}", report::line(&sources));
-        report::write(self.path, &report::json(&sources))
-            .with_context(|| format!("report {} cannot be written", self.path.display()))
+        let report = report::json(&sources);
+        if !is_final {
+            self.file.try_write(&report, Instant::now());
+            return Ok(());
+        }
+        if let Some(doubt) = report::clock_doubt(&sources) {
+            log::warn!("{doubt}");
+        }
+        self.file.write(&report)
     }
 
     fn mirror_names(&self) -> String {

@@ -4,8 +4,7 @@
 //! A frame can only be built for one of the configured targets: the core names a transfer by its
 //! index, never an address.
 
-use crate::links::WorkerEnd;
-use link::{Claim, Message};
+use crate::claims::Claims;
 use replay::{Egress, Refused};
 use std::ops::Range;
 use wire::build::{LinkHeader, tcp};
@@ -29,8 +28,8 @@ pub struct EgressCounters {
     pub no_buffer: u64,
     /// Longer than the port's MTU.
     pub too_long: u64,
-    /// Claims and releases that found the ring to a control link full. A connection whose claim
-    /// did is not opened.
+    /// Claims that could not be made: a ring to a control link was full, or as many connections
+    /// were claimed as may be. These connections are not opened.
     pub claims_dropped: u64,
     /// Frames of ARP, ND and ping that were sent.
     pub control_sent: u64,
@@ -43,40 +42,35 @@ pub struct Outlet<T> {
     pub host: Host,
     mac: [u8; 6],
     targets: Vec<Endpoint>,
-    links: Option<WorkerEnd>,
-    owner: u16,
+    claims: Option<Claims>,
     ident: u16,
     headers: HeaderBuf,
     /// Buffers are short: new sessions are shed.
     pub pressure: bool,
-    /// A claim waits for a link that may be asleep.
-    claimed: bool,
     /// What could not be sent.
     pub counters: EgressCounters,
 }
 
 impl<T: Tx> Outlet<T> {
-    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `links` are there
-    /// in remote mode.
+    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `claims` are there
+    /// in remote mode; `ident` is the IPv4 identification to begin with.
     pub fn new(
         tx: T,
         host: Host,
         mac: [u8; 6],
         targets: Vec<Endpoint>,
-        links: Option<WorkerEnd>,
-        owner: u16,
+        claims: Option<Claims>,
+        ident: u16,
     ) -> Self {
         Self {
             tx,
             host,
             mac,
             targets,
-            links,
-            owner,
-            ident: owner,
+            claims,
+            ident,
             headers: HeaderBuf::new(),
             pressure: false,
-            claimed: false,
             counters: EgressCounters::default(),
         }
     }
@@ -86,31 +80,10 @@ impl<T: Tx> Outlet<T> {
         &mut self.tx
     }
 
-    /// Claims ranges of client addresses that are this core's for as long as it runs.
-    pub fn claim_slice(&mut self, claim: Claim) {
-        self.command(Message::Claim(claim));
-    }
-
-    /// Puts a message on the rings to all links. False if one of them had no room.
-    fn command(&mut self, message: Message) -> bool {
-        let Some(links) = &self.links else {
-            return true;
-        };
-        let mut all = true;
-        for ring in &links.commands {
-            if ring.push(message.clone()).is_err() {
-                self.counters.claims_dropped += 1;
-                all = false;
-            }
-        }
-        self.claimed = true;
-        all
-    }
-
     /// The next record of a response that came over a link.
     #[inline]
     pub fn next_record(&mut self) -> Option<link::Record> {
-        self.links.as_ref()?.responses.pop()
+        self.claims.as_mut()?.next_record()
     }
 
     /// Sends the frame of ARP, ND or ping in `frame`.
@@ -128,20 +101,18 @@ impl<T: Tx> Outlet<T> {
         }
     }
 
-    /// Hands everything to the driver. With `wake`, links that sleep are woken for claims.
+    /// Hands everything to the driver and to the links. With `wake`, links that sleep are woken for
+    /// claims.
     pub fn flush(&mut self, wake: bool) -> usize {
-        if wake
-            && std::mem::take(&mut self.claimed)
-            && let Some(links) = &self.links
-        {
-            links.wake();
+        if let Some(claims) = &mut self.claims {
+            claims.flush(wake);
         }
         self.tx.flush()
     }
 
     /// The control links are used, rather than the replay port, for responses.
     pub fn is_remote(&self) -> bool {
-        self.links.is_some()
+        self.claims.is_some()
     }
 }
 
@@ -183,20 +154,21 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
     }
 
     fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool {
-        let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
-        self.command(Message::Claim(claim))
+        let made = self
+            .claims
+            .as_mut()
+            .is_none_or(|claims| claims.claim(client, transfer));
+        self.counters.claims_dropped += u64::from(!made);
+        made
     }
 
     fn release(&mut self, client: &Endpoint, transfer: u16) {
-        let claim = Claim::exact(*client, self.targets[usize::from(transfer)], self.owner);
-        self.command(Message::Release(claim));
+        if let Some(claims) = &mut self.claims {
+            claims.release(client, transfer);
+        }
     }
 
     fn accepts_sessions(&self) -> bool {
-        let up = self
-            .links
-            .as_ref()
-            .is_none_or(|l| l.up.load(std::sync::atomic::Ordering::Relaxed) > 0);
-        up && !self.pressure
+        self.claims.as_ref().is_none_or(Claims::is_up) && !self.pressure
     }
 }

@@ -4,6 +4,7 @@
 use crate::offline::Player;
 use crate::worker::{Snapshot, Worker};
 use crossbeam::queue::ArrayQueue;
+use replay::Core;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use wire::io::{BURST, Frame, Rx, Tx};
 /// What the worker is to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
-pub enum Phase {
+pub enum RunPhase {
     /// Everything.
     Run,
     /// Read what the mirror has delivered so far, and no more.
@@ -33,17 +34,52 @@ const LAST_READ: Nanos = 50_000_000;
 const EMPTY_ROUNDS: u32 = 32;
 /// How long it sleeps: far below a round trip that matters, far above what a round costs.
 const NAP: Duration = Duration::from_micros(20);
+/// How long giving up what is left may take without getting on.
+const LAST_WORDS: Nanos = 500_000_000;
 /// How often buffers are looked at.
 const PRESSURE_INTERVAL: Nanos = 1_000_000;
 /// Captured segments a core may hold while an unpaced file is read on.
 const UNPACED_SEGMENTS: usize = 1_024;
 
+/// Something that the control core asks of a worker again and again, and the worker's word that it
+/// is done.
+#[derive(Default)]
+pub struct Request {
+    asked: AtomicU32,
+    done: AtomicU32,
+}
+
+impl Request {
+    /// Asks once more.
+    pub fn ask(&self) {
+        self.asked.fetch_add(1, Ordering::Release);
+    }
+
+    /// True if the worker has done what it was asked last.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire) == self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The number of what is asked and not done yet.
+    pub(crate) fn open(&self) -> Option<u32> {
+        let asked = self.asked.load(Ordering::Acquire);
+        (asked != self.done.load(Ordering::Relaxed)).then_some(asked)
+    }
+
+    /// The worker has done what was asked by this number.
+    pub(crate) fn finish(&self, number: u32) {
+        self.done.store(number, Ordering::Release);
+    }
+}
+
 /// The control core's end and the worker's end of one worker.
 pub struct Orders<R> {
-    /// A [`Phase`].
+    /// A [`RunPhase`].
     phase: AtomicU8,
-    /// Counts up when all sessions are to be ended: an offline replay begins its file again.
-    ends: AtomicU32,
+    /// Take what other workers have handed over until now.
+    pub take_over: Request,
+    /// End all sessions, and expect new ones: an offline replay begins its file again.
+    pub end_sessions: Request,
     /// The file is played to its end.
     pub played: AtomicBool,
     /// Snapshots to be filled in.
@@ -60,8 +96,9 @@ impl<R> Orders<R> {
     /// The orders of a worker that is to run.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            phase: AtomicU8::new(Phase::Run as u8),
-            ends: AtomicU32::new(0),
+            phase: AtomicU8::new(RunPhase::Run as u8),
+            take_over: Request::default(),
+            end_sessions: Request::default(),
             played: AtomicBool::new(false),
             empty: ArrayQueue::new(1),
             full: ArrayQueue::new(1),
@@ -71,22 +108,17 @@ impl<R> Orders<R> {
     }
 
     /// Orders a later phase; phases never go back.
-    pub fn set(&self, phase: Phase) {
+    pub fn set(&self, phase: RunPhase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
-    /// All sessions are to be ended, and new ones are to be expected.
-    pub fn end_sessions(&self) {
-        self.ends.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn phase(&self) -> Phase {
+    fn phase(&self) -> RunPhase {
         match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Run,
-            1 => Phase::Quiesce,
-            2 => Phase::Drain,
-            3 => Phase::Abandon,
-            _ => Phase::Stop,
+            0 => RunPhase::Run,
+            1 => RunPhase::Quiesce,
+            2 => RunPhase::Drain,
+            3 => RunPhase::Abandon,
+            _ => RunPhase::Stop,
         }
     }
 }
@@ -118,45 +150,54 @@ where
     G: Fn() -> bool,
 {
     let (mut quiesced_at, mut reading, mut draining) = (None, true, false);
-    let mut abandoned = false;
-    let (mut next_look, mut ends, mut empty_rounds) = (0, 0, 0);
+    // `ending` is the number of the request to end all sessions that the core is busy with.
+    let (mut abandoned, mut ending) = (false, None);
+    let (mut next_look, mut empty_rounds) = (0, 0);
     loop {
         let now = (settings.clock)();
         let phase = orders.phase();
-        if phase == Phase::Stop {
+        if phase == RunPhase::Stop {
             break;
         }
-        if phase >= Phase::Quiesce && reading {
+        if phase >= RunPhase::Quiesce && reading {
             let began = *quiesced_at.get_or_insert(now);
-            reading = now < began + LAST_READ && phase == Phase::Quiesce;
+            reading = now < began + LAST_READ && phase == RunPhase::Quiesce;
         }
-        if phase >= Phase::Drain && !draining {
+        if phase >= RunPhase::Drain && !draining {
             draining = true;
             worker.core.drain(now, &mut worker.out);
         }
-        if phase == Phase::Abandon && !abandoned {
+        if phase == RunPhase::Abandon && !abandoned {
             abandoned = true;
             worker.core.abandon(now, &mut worker.out);
         }
         if now >= next_look {
             next_look = now + PRESSURE_INTERVAL;
             worker.out.pressure = (settings.pressure)();
-            let ordered = orders.ends.load(Ordering::Relaxed);
-            if ordered != ends {
-                ends = ordered;
+            if let Some(number) = orders.end_sessions.open().filter(|n| ending != Some(*n)) {
+                ending = Some(number);
                 worker.core.end_all(now, &mut worker.out);
                 // The file's identifications come again as well.
                 worker.defragment.clear();
             }
         }
         let mut work = match player.as_mut() {
-            Some(player) if phase == Phase::Run => play(&mut worker, player, orders, now),
+            Some(player) if phase == RunPhase::Run => play(&mut worker, player, orders, now),
             _ => 0,
         };
         let live = player.is_none() && reading;
         work += worker.step(now, live);
-        if live && work == 0 && phase == Phase::Quiesce {
+        if live && work == 0 && phase == RunPhase::Quiesce {
             reading = false;
+        }
+        if let Some(number) = orders.take_over.open()
+            && worker.has_taken_over()
+        {
+            orders.take_over.finish(number);
+        }
+        if let Some(number) = ending.filter(|_| !worker.core.is_ending()) {
+            ending = None;
+            orders.end_sessions.finish(number);
         }
         if draining {
             // What is still missing will not come, and sessions need not wait for it.
@@ -173,10 +214,32 @@ where
             std::thread::sleep(NAP);
         }
     }
-    let now = (settings.clock)();
-    worker.core.abandon(now, &mut worker.out);
-    worker.out.flush(true);
+    finish(&mut worker, &settings.clock);
     worker
+}
+
+/// Gives up what is left, so that targets are told. In parts, as the core does it: for as long as
+/// it gets on with that, and no longer than [`LAST_WORDS`] beyond.
+fn finish<R, T, D>(worker: &mut Worker<R, T, D>, clock: &impl Fn() -> Nanos)
+where
+    R: Rx,
+    R::Frame: Frame<Payload = T::Payload>,
+    T: Tx,
+    D: Defragment<R::Frame>,
+{
+    let mut now = clock();
+    worker.core.abandon(now, &mut worker.out);
+    let (mut left, mut end) = (worker.core.session_count(), now + LAST_WORDS);
+    while !worker.core.is_drained() && now < end {
+        worker.core.poll(now, &mut worker.out);
+        worker.out.flush(true);
+        now = clock();
+        if worker.core.session_count() < left {
+            left = worker.core.session_count();
+            end = now + LAST_WORDS;
+        }
+    }
+    worker.out.flush(true);
 }
 
 /// Feeds the frames of a capture file that are due.

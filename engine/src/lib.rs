@@ -6,11 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod claims;
 pub mod control;
 pub mod egress;
 pub mod lcore;
 pub mod links;
 pub mod offline;
 pub mod report;
+pub mod rewind;
 pub mod setup;
+pub mod snapshots;
 pub mod worker;

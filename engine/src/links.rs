@@ -5,26 +5,26 @@
 //! reconnect everything is claimed again. What always holds: workers only push to and pop
 //! from bounded rings and never wait; a record that finds its ring full is dropped and counted.
 
-mod session;
+mod thread;
 
 pub use wake::Waker;
 
 use anyhow::{Context, bail};
 use crossbeam::queue::ArrayQueue;
 use link::{Message, Record};
-use session::Session;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use thread::LinkThread;
 use wire::Nanos;
 
 /// The time, from an arbitrary start that all threads of the process share.
 pub type Clock = Arc<dyn Fn() -> Nanos + Send + Sync>;
 
 /// Claims and releases of one worker that may wait for one link.
-const COMMANDS: usize = 16 * 1024;
+pub const COMMANDS: usize = 16 * 1024;
 
 /// Records that may wait for one worker.
 const RESPONSES: usize = 16 * 1024;
@@ -44,6 +44,9 @@ pub struct Settings {
     pub insecure: bool,
     /// What the engine calls itself in its hello.
     pub name: String,
+    /// Claims and releases of one worker that may wait for one link, at least 1: [`COMMANDS`]
+    /// unless something speaks against it.
+    pub commands: usize,
 }
 
 /// What one worker core holds of the links.
@@ -53,7 +56,7 @@ pub struct WorkerEnd {
     /// [`Message::Claim`] and [`Message::Release`] is taken from it.
     pub commands: Vec<Arc<ArrayQueue<Message>>>,
     /// Records of responses that this worker owns, from all servers. `received_at` is on the
-    /// engine's clock.
+    /// engine's clock, as wrong as [`Stats::clock_error_us`] says, and never in the future.
     pub responses: Arc<ArrayQueue<Record>>,
     /// How many links are up.
     pub up: Arc<AtomicUsize>,
@@ -94,6 +97,9 @@ pub struct Stats {
     pub refusals: u64,
     /// Shortest round trip of the last heartbeats, in ns.
     pub round_trip_ns: Option<u64>,
+    /// How wrong the times of its responses may be on the engine's clock, in µs. None while the
+    /// link is down, or the clocks have not been compared yet.
+    pub clock_error_us: Option<u64>,
     /// Why the link was lost or could not be had the last time.
     pub last_error: Option<String>,
 }
@@ -114,6 +120,8 @@ struct Shared {
     claims: AtomicU64,
     refusals: AtomicU64,
     round_trip: AtomicU64,
+    /// In ns; [`u64::MAX`]: not known.
+    clock_error: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -133,6 +141,7 @@ impl Shared {
             claims: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             round_trip: AtomicU64::new(u64::MAX),
+            clock_error: AtomicU64::new(u64::MAX),
             last_error: Mutex::new(None),
         }
     }
@@ -152,7 +161,7 @@ impl Shared {
     }
 
     fn stats(&self) -> Stats {
-        let rtt = self.round_trip.load(Relaxed);
+        let known = |value: &AtomicU64| Some(value.load(Relaxed)).filter(|v| *v != u64::MAX);
         Stats {
             address: self.address,
             up: self.up.load(Relaxed),
@@ -163,13 +172,14 @@ impl Shared {
             bytes: self.bytes.load(Relaxed),
             claims: self.claims.load(Relaxed),
             refusals: self.refusals.load(Relaxed),
-            round_trip_ns: (rtt != u64::MAX).then_some(rtt),
+            round_trip_ns: known(&self.round_trip),
+            clock_error_us: known(&self.clock_error).map(|ns| ns.div_ceil(1_000)),
             last_error: self.last_error(),
         }
     }
 }
 
-struct Thread {
+struct Link {
     shared: Arc<Shared>,
     waker: Waker,
     handle: JoinHandle<()>,
@@ -177,7 +187,7 @@ struct Thread {
 
 /// The links to all servers.
 pub struct Links {
-    threads: Vec<Thread>,
+    threads: Vec<Link>,
 }
 
 impl Links {
@@ -206,13 +216,13 @@ impl Links {
                 waker: Vec::new(),
             })
             .collect();
-        let instance = instance(&clock);
+        let instance = instance()?;
         let mut links = Self {
             threads: Vec::new(),
         };
         for address in &settings.servers {
             let commands: Vec<_> = (0..workers)
-                .map(|_| Arc::new(ArrayQueue::new(COMMANDS)))
+                .map(|_| Arc::new(ArrayQueue::new(settings.commands.max(1))))
                 .collect();
             let (waker, sleeper) =
                 wake::pair().context("no file descriptor for a control link is left")?;
@@ -221,7 +231,7 @@ impl Links {
                 end.waker.push(waker.clone());
             }
             let shared = Arc::new(Shared::new(*address));
-            let session = Session::new(
+            let link = LinkThread::new(
                 connection_settings(&settings, instance),
                 Arc::clone(&shared),
                 commands,
@@ -232,9 +242,9 @@ impl Links {
             );
             let spawned = std::thread::Builder::new()
                 .name("link".into())
-                .spawn(move || session.run());
+                .spawn(move || link.run());
             match spawned {
-                Ok(handle) => links.threads.push(Thread {
+                Ok(handle) => links.threads.push(Link {
                     shared,
                     waker,
                     handle,
@@ -317,8 +327,8 @@ impl Links {
     pub fn check(settings: &Settings, clock: &Clock) -> Result<(), anyhow::Error> {
         validate(settings)?;
         for address in &settings.servers {
-            session::check(
-                connection_settings(settings, instance(clock)),
+            thread::check(
+                connection_settings(settings, instance()?),
                 *address,
                 CHECK_TIME,
                 clock,
@@ -379,12 +389,6 @@ fn connection_settings(settings: &Settings, instance: u64) -> link::Settings {
 }
 
 /// A number that another run of the engine, on this machine or another, does not have.
-fn instance(clock: &Clock) -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    // The standard library's hasher is seeded by the system for each process; time and process make
-    // doubly sure.
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u32(std::process::id());
-    hasher.write_u64(clock());
-    hasher.finish()
+fn instance() -> Result<u64, anyhow::Error> {
+    getrandom::u64().context("the system gives no random numbers")
 }

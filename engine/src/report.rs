@@ -5,12 +5,13 @@
 
 use crate::links::Stats as LinkStats;
 use crate::worker::Snapshot;
+use anyhow::{Context, Result};
 use dpdk::PortStats;
 use replay::histogram::Histogram;
 use replay::{Counters, Loss, Unused};
 use serde_json::{Map, Value, json};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use wire::Skip;
 use wire::defragment::FragmentDrop;
 
@@ -34,6 +35,8 @@ pub struct Sources<'a> {
     pub elapsed: Duration,
     /// The engine has stopped and nothing more will come.
     pub is_final: bool,
+    /// Reports before this one that could not be written.
+    pub failed_writes: u64,
 }
 
 /// All workers' counters in one.
@@ -63,6 +66,7 @@ pub fn json(s: &Sources<'_>) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "final": s.is_final,
+        "failed_writes": s.failed_writes,
         "elapsed_s": s.elapsed.as_secs_f64(),
         "copies": s.copies,
         "mirror": {
@@ -224,14 +228,82 @@ fn core(w: &Snapshot, cpu: usize) -> Value {
     })
 }
 
-/// Writes the report, so that a reader never sees half of one.
-pub fn write(path: &Path, report: &Value) -> std::io::Result<()> {
+/// How often it is logged that reports cannot be written.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The file that reports are written to. One that cannot be written is counted and logged now and
+/// then, and ends nothing: a replay is worth more than a report of how far it is.
+pub struct ReportFile {
+    path: PathBuf,
+    failed: u64,
+    warned_at: Option<Instant>,
+}
+
+impl ReportFile {
+    /// The file at `path`, which may be there already.
+    pub const fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            failed: 0,
+            warned_at: None,
+        }
+    }
+
+    /// Reports that could not be written.
+    pub const fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// Writes the report, so that a reader never sees half of one.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn write(&mut self, report: &Value) -> Result<()> {
+        write(&self.path, report)
+            .inspect_err(|_| self.failed += 1)
+            .with_context(|| format!("report {} cannot be written", self.path.display()))
+    }
+
+    /// The same, for a report that others follow: a failure is logged, if none was at `now` for
+    /// some time.
+    pub fn try_write(&mut self, report: &Value, now: Instant) {
+        let Err(e) = self.write(report) else {
+            return;
+        };
+        let due = |at| now.saturating_duration_since(at) >= WARN_EVERY;
+        if self.warned_at.is_none_or(due) {
+            self.warned_at = Some(now);
+            let failed = self.failed;
+            log::warn!("{e:#}; the replay goes on ({failed} so far were not)");
+        }
+    }
+}
+
+fn write(path: &Path, report: &Value) -> std::io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}", std::process::id()));
     let text = format!("{report:#}\n");
-    std::fs::write(&temporary, text)?;
-    std::fs::rename(&temporary, path).inspect_err(|_| {
+    let result = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+    result.inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+/// A sentence, if times of responses that came over a control link may be wrong by so much that
+/// the target's latencies say little: by more than half of the median.
+pub fn clock_doubt(s: &Sources<'_>) -> Option<String> {
+    let latency = total(s.workers).target_latency;
+    let median = latency.quantile_us(0.5);
+    let errors = s
+        .links
+        .iter()
+        .flatten()
+        .filter_map(|link| link.clock_error_us);
+    let error = errors.max().filter(|_| latency.count() > 0)?;
+    (error * 2 > median).then(|| {
+        format!(
+            "the intercept's clock is known to {error} us only, and the target's median latency is {median} us: take latencies of the target with care"
+        )
     })
 }
 
@@ -250,4 +322,90 @@ pub fn line(s: &Sources<'_>) -> String {
         c.production_latency.quantile_us(0.99),
         c.target_latency.quantile_us(0.99),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(workers: &[Snapshot], clock_error_us: Option<u64>) -> Sources<'_> {
+        let links = clock_error_us.map(|error| {
+            vec![LinkStats {
+                address: ([127, 0, 0, 1], 1).into(),
+                up: true,
+                reconnects: 0,
+                records: 0,
+                records_dropped: 0,
+                server_dropped: 0,
+                bytes: 0,
+                claims: 0,
+                refusals: 0,
+                round_trip_ns: None,
+                clock_error_us: Some(error),
+                last_error: None,
+            }]
+        });
+        Sources {
+            workers,
+            cpus: &[0],
+            mirrors: Vec::new(),
+            replay: (String::new(), PortStats::default()),
+            links,
+            copies: 1,
+            mbufs: (0, 0),
+            elapsed: Duration::ZERO,
+            is_final: true,
+            failed_writes: 0,
+        }
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_is_counted_and_ends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("later").join("report.json");
+        let mut file = ReportFile::new(path.clone());
+        let report = json!({ "turns": 1 });
+        let now = Instant::now();
+        for n in 1..=3 {
+            file.try_write(&report, now);
+            assert_eq!(file.failed(), n);
+        }
+        assert_eq!(file.warned_at, Some(now), "logged once");
+        file.try_write(&report, now + WARN_EVERY);
+        assert_eq!(file.warned_at, Some(now + WARN_EVERY), "and again");
+        let e = format!("{:#}", file.write(&report).unwrap_err());
+        assert!(e.contains("report.json cannot be written: "), "{e}");
+
+        std::fs::create_dir(dir.path().join("later")).unwrap();
+        file.write(&report).unwrap();
+        assert_eq!(file.failed(), 5);
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            format!("{report:#}\n")
+        );
+        // A folder stands in its place: nothing is left beside it.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        file.write(&report).unwrap_err();
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_not_known_well_enough_is_told() {
+        let mut worker = Snapshot::default();
+        assert_eq!(clock_doubt(&sources(&[worker.clone()], Some(1_000))), None);
+        for _ in 0..9 {
+            worker.core.target_latency.record(1_000_000);
+        }
+        let workers = [worker];
+        assert_eq!(clock_doubt(&sources(&workers, None)), None, "embedded");
+        assert_eq!(clock_doubt(&sources(&workers, Some(400))), None);
+        let doubt = clock_doubt(&sources(&workers, Some(600))).unwrap();
+        assert!(doubt.contains("600 us"), "{doubt}");
+        let links = &json(&sources(&workers, Some(600)))["intercept"]["links"];
+        assert_eq!(links[0]["clock_error_us"], 600);
+    }
 }

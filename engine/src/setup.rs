@@ -1,9 +1,10 @@
 //! From the configuration to a machine that is ready to run: EAL, buffers, ports, links, and one
 //! worker for each lcore.
 
+use crate::claims::Claims;
 use crate::egress::Outlet;
-use crate::lcore::{Orders, Phase};
-use crate::links::{Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
+use crate::lcore::{Orders, RunPhase};
+use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{self, Player};
 use crate::worker::{ResponseOwner, Ring, Worker};
 use anyhow::{Context, Result, bail};
@@ -24,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::decode::{LinkType, MirrorOptions, UdpPorts};
 use wire::defragment::MAX_PARTS;
 use wire::host::{Host, HostConfig, Route};
-use wire::{Addr, Endpoint, Nanos};
+use wire::{Addr, Endpoint, Nanos, Prefix};
 
 /// Bytes an mbuf takes beside its data room: `struct rte_mbuf` and the mempool's object header.
 const MBUF_OVERHEAD: u64 = 128 + 64;
@@ -42,6 +43,9 @@ const FIRST_PORT: u16 = 1_024;
 /// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds
 /// apart; an end system would wait for 60 s (RFC 8200 section 4.5), with memory of its own.
 const FRAGMENT_TIME: Nanos = 2_000_000_000;
+/// Connections that one worker claims at a time: as many as an intercept grants to all engines
+/// together.
+const MAX_CLAIMS: usize = 1 << 20;
 /// How long to wait for the control links at start.
 const LINK_TIME: Duration = Duration::from_secs(5);
 
@@ -156,7 +160,8 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         mirrors.iter().map(MirrorPort::info).chain([replay.info()]),
     );
     let (links, ends) = start_links(config, workers, now)?;
-    let plan = Plan::new(config, &mirrors, replay.info(), now.get(), data);
+    let seed = getrandom::u64().context("the system gives no random numbers")?;
+    let plan = Plan::new(config, &mirrors, replay.info(), now.get(), data, seed);
     plan.check_routes(config)?;
 
     let mut reassemblies = Vec::with_capacity(workers);
@@ -169,7 +174,15 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         )?);
     }
     let replay_queues = (replay_rx, replay_tx);
-    let mut jobs = plan.workers(config, replay.info(), replay_queues, reassemblies, ends);
+    let mut jobs = match plan.workers(config, replay.info(), replay_queues, reassemblies, ends) {
+        Ok(jobs) => jobs,
+        Err(e) => {
+            if let Some(links) = links {
+                links.stop();
+            }
+            return Err(e);
+        }
+    };
     // With a pool all claims there will ever be are made by now. Without these responses the engine
     // would only disturb another.
     if let Some(waiting) = links.as_ref().filter(|_| !config.clients.pool.is_empty())
@@ -283,6 +296,7 @@ fn link_settings(config: &Replay) -> Option<LinkSettings> {
             key: *key,
             insecure: *insecure,
             name: format!("engine {}", std::process::id()),
+            commands: COMMANDS,
         }),
     }
 }
@@ -333,19 +347,10 @@ impl Plan {
         replay: &PortInfo,
         now: Nanos,
         mbufs: u32,
+        seed: u64,
     ) -> Self {
         let cores = config.eal.lcores.len() as u16;
-        let transfers: Vec<_> = config
-            .transfers
-            .iter()
-            .map(|t| Transfer {
-                from: Origin {
-                    addr: t.from.addr.map(Addr::from),
-                    port: t.from.port,
-                },
-                to: t.to.into(),
-            })
-            .collect();
+        let transfers: Vec<_> = config.transfers.iter().map(transfer).collect();
         // RSS hashes both ends of the production flow; a response shows production's end only if
         // its target stands for exactly one.
         let one_each = transfers.iter().enumerate().all(|(i, t)| {
@@ -360,7 +365,6 @@ impl Plan {
         let slices = (0..cores)
             .map(|core| pool_slices(&config.clients.pool, core, cores))
             .collect();
-        let ns = |d: Duration| d.as_nanos() as Nanos;
         let (traffic, limits) = (&config.traffic, &config.limits);
         let per_core = |n: usize| n.div_ceil(usize::from(cores));
         let params = Params {
@@ -369,9 +373,6 @@ impl Plan {
             percent: traffic.percent,
             ramp: ns(traffic.ramp),
             full_sessions_only: traffic.full_sessions_only,
-            wait_for_responses: traffic.wait_for_responses,
-            rtt: traffic.rtt.map(ns),
-            gate_timeout: ns(traffic.gate_timeout),
             session_timeout: ns(traffic.session_timeout),
             keepalive_timeout: ns(traffic.keepalive_timeout),
             // Clients are dealt out by a hash: a core gets a little more than its share now and
@@ -383,7 +384,14 @@ impl Plan {
             mtu: replay.mtu,
             pool: Vec::new(),
             ownership: Ownership { cores, me: 0, by },
-            seed: now ^ u64::from(std::process::id()).rotate_left(40),
+            seed,
+            pace: match &config.mirror.source {
+                Source::Ports(_) => Pace::Live,
+                Source::File { speed, .. } => match speed {
+                    Speed::Factor(factor) => Pace::Recorded(*factor),
+                    Speed::Max => Pace::Unpaced,
+                },
+            },
             start: now,
         };
         Self {
@@ -417,7 +425,7 @@ impl Plan {
         (rx, tx): (Vec<RxQueue>, Vec<TxQueue>),
         reassemblies: Vec<Reassembly>,
         ends: Vec<Option<WorkerEnd>>,
-    ) -> Vec<Job> {
+    ) -> Result<Vec<Job>> {
         let cores = usize::from(self.ownership.cores);
         let rings: Vec<Vec<Ring<dpdk::Mbuf>>> = (0..cores)
             .map(|_| {
@@ -454,10 +462,10 @@ impl Plan {
                 ..self.params.clone()
             };
             let host = Host::new(host_config(config, port.mac));
-            let mut out = Outlet::new(tx, host, port.mac, targets.clone(), end, me);
-            for claim in slice_claims(&config.clients.pool, &pool, &targets, me) {
-                out.claim_slice(claim);
-            }
+            let claims = end
+                .map(|end| self.claims(config, end, &targets, me))
+                .transpose()?;
+            let out = Outlet::new(tx, host, port.mac, targets.clone(), claims, me);
             let core = Core::new(params, self.params.start);
             let mut worker = Worker::new(me, core, out, owner.clone()).reassembling(reassembly);
             worker.replay = Some(rx);
@@ -469,7 +477,52 @@ impl Plan {
                 orders: Orders::new(),
             });
         }
-        jobs
+        Ok(jobs)
+    }
+
+    /// A worker's claims. With a pool it claims its slices now; without, each connection when it
+    /// opens it.
+    fn claims(
+        &self,
+        config: &Replay,
+        end: WorkerEnd,
+        targets: &[Endpoint],
+        me: u16,
+    ) -> Result<Claims> {
+        let pool = &self.slices[usize::from(me)];
+        let connections = self.params.max_sessions * usize::from(self.params.copies);
+        let limit = if pool.is_empty() {
+            connections.min(MAX_CLAIMS)
+        } else {
+            0
+        };
+        let mut claims = Claims::new(end, targets.to_vec(), me, limit);
+        for claim in slice_claims(&config.clients.pool, pool, targets, me) {
+            if !claims.claim_slice(claim) {
+                bail!(
+                    "clients.pool: its prefixes times the targets are more than {COMMANDS}, which is as many as can be claimed"
+                );
+            }
+        }
+        Ok(claims)
+    }
+}
+
+const fn ns(time: Duration) -> Nanos {
+    time.as_nanos() as Nanos
+}
+
+/// A transfer, as the session core has it.
+fn transfer(t: &config::replay::Transfer) -> Transfer {
+    Transfer {
+        from: Origin {
+            addr: t.from.addr.map(Addr::from),
+            port: t.from.port,
+        },
+        to: t.to.into(),
+        wait_for_responses: t.pace.wait_for_responses,
+        gate_timeout: ns(t.pace.gate_timeout),
+        rtt: t.pace.rtt.map(ns),
     }
 }
 
@@ -480,7 +533,7 @@ fn host_config(config: &Replay, mac: [u8; 6]) -> HostConfig {
             .replay
             .addresses
             .iter()
-            .map(|n| (n.addr().into(), n.prefix_len()))
+            .map(|n| Prefix::new(n.addr().into(), n.prefix_len()))
             .collect(),
         gateways: config.replay.gateways.iter().map(|g| (*g).into()).collect(),
         next_hop_mac: config.replay.next_hop_mac,
@@ -492,19 +545,17 @@ fn pool_slices(pool: &[IpNet], core: u16, cores: u16) -> Vec<Slice> {
     let ports = (u32::from(u16::MAX) - u32::from(FIRST_PORT) + 1) / u32::from(cores);
     let low = u32::from(FIRST_PORT) + ports * u32::from(core);
     let slice = |net: &IpNet| {
-        let bits = u32::from(net.max_prefix_len() - net.prefix_len());
+        let prefix = Prefix::new(net.network().into(), net.prefix_len());
         // The first and the last address of an IPv4 network are not a host's; the first of an IPv6
         // one is its routers'.
-        let (skip, keep) = match net {
-            IpNet::V4(_) if bits >= 2 => (1, (1u64 << bits) - 2),
-            IpNet::V4(_) => (0, 1 << bits),
-            IpNet::V6(_) if bits >= 1 => (1, (1u64 << bits.min(32)) - 1),
-            IpNet::V6(_) => (0, 1),
+        let (skip, keep) = match (net, prefix.count()) {
+            (IpNet::V4(_), n) if n >= 4 => (1, n - 2),
+            (IpNet::V6(_), n) if n >= 2 => (1, n - 1),
+            (_, n) => (0, n),
         };
-        let first = u128::from_be_bytes(*Addr::from(net.network()).bytes()) + skip;
         Slice {
-            first: Addr::v6(first.to_be_bytes()),
-            addresses: keep.min(u64::from(u32::MAX)) as u32,
+            first: Addr::from_number(prefix.first().number() + skip),
+            addresses: keep.min(u128::from(u32::MAX)) as u32,
             low: low as u16,
             high: (low + ports - 1) as u16,
         }
@@ -521,7 +572,7 @@ fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u
             .iter()
             .filter(|t| t.addr.is_v4() == slice.first.is_v4())
         {
-            let prefix = (net.network().into(), net.prefix_len());
+            let prefix = Prefix::new(net.network().into(), net.prefix_len());
             let claim = Claim {
                 prefix,
                 ports: slice.low..=slice.high,
@@ -537,7 +588,7 @@ fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u
 }
 
 /// Tells all workers to go on to `phase`.
-pub fn order_all(orders: &[Arc<Orders<RxQueue>>], phase: Phase) {
+pub fn order_all(orders: &[Arc<Orders<RxQueue>>], phase: RunPhase) {
     for o in orders {
         o.set(phase);
     }

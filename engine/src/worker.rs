@@ -18,7 +18,7 @@ use wire::io::{BURST, Frame, Rx, Tx};
 use wire::{Addr, Endpoint, Flow, Head, Nanos, Skip};
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
-const NESTED: usize = 4;
+pub const NESTED: usize = 4;
 
 /// What one core gives to another.
 pub enum Parcel<F> {
@@ -26,8 +26,8 @@ pub enum Parcel<F> {
     Mirrored(Packet, F),
     /// A part of a datagram that is reassembled by the other core.
     Fragment(Fragment, F),
-    /// The header of a response to a connection that the other core owns.
-    Response(Head),
+    /// The header of a response to a connection that the other core owns, and when it was received.
+    Response(Head, Nanos),
     /// A segment of this flow was longer than the path's MTU, and that.
     TooBig(Flow, u32),
     /// A neighbour that answered.
@@ -397,7 +397,7 @@ where
                         self.counters.taken_over += 1;
                         self.reassemble(now, part, frame);
                     }
-                    Parcel::Response(head) => self.core.response(now, &head, &mut self.out),
+                    Parcel::Response(head, received_at) => self.response(now, received_at, &head),
                     Parcel::TooBig(flow, mtu) => {
                         self.core.too_big(now, &flow, mtu, &mut self.out);
                     }
@@ -408,6 +408,11 @@ where
             }
         }
         work
+    }
+
+    /// True if no worker has left anything for this one.
+    pub fn has_taken_over(&self) -> bool {
+        self.from.iter().all(|ring| ring.is_empty())
     }
 
     fn poll_replay(&mut self, now: Nanos) -> usize {
@@ -449,9 +454,9 @@ where
         };
         self.counters.replay_responses += 1;
         if owner == self.index {
-            self.core.response(now, head, &mut self.out);
+            self.response(now, now, head);
         } else if self.to[usize::from(owner)]
-            .push(Parcel::Response(*head))
+            .push(Parcel::Response(*head, now))
             .is_err()
         {
             self.counters.response_full += 1;
@@ -521,9 +526,17 @@ where
                 continue;
             }
             self.counters.link_responses += 1;
-            self.core.response(now, &record.head, &mut self.out);
+            self.response(now, record.received_at, &record.head);
         }
         work
+    }
+
+    /// A response to a connection that this core owns. It was received at `received_at`, which by
+    /// the clock of another thread may be after the `now` of this turn of the loop.
+    #[inline]
+    fn response(&mut self, now: Nanos, received_at: Nanos, head: &Head) {
+        self.core
+            .response(now, received_at.min(now), head, &mut self.out);
     }
 
     /// Fills in what the worker tells.

@@ -1,11 +1,11 @@
 //! Any frame: decoded as a mirror and as a local port see it, and handed to the host. Offsets must
 //! lie inside, what was decoded must survive being built and decoded again, and verifying checksums
 //! must take away and change nothing else.
-use wire::Addr;
 use wire::build::{self, LinkHeader};
 use wire::decode::{self, LinkType, Local, MirrorOptions, Packet, Skip, UdpPorts};
 use wire::head::HeaderBuf;
 use wire::host::{FrameBuf, Host, HostConfig};
+use wire::{Addr, Prefix};
 
 /// The port that stands for configured ones.
 const IP_IN_UDP: u16 = 40_001;
@@ -82,7 +82,10 @@ pub fn run(data: &[u8]) {
     }
     let mut host = Host::new(HostConfig {
         mac: MAC,
-        addresses: vec![(Addr::v4([10, 0, 0, 1]), 24), (Addr::v6([0xfd; 16]), 64)],
+        addresses: vec![
+            Prefix::new(Addr::v4([10, 0, 0, 1]), 24),
+            Prefix::new(Addr::v6([0xfd; 16]), 64),
+        ],
         gateways: vec![Addr::v4([10, 0, 0, 2])],
         next_hop_mac: None,
     });

@@ -130,14 +130,13 @@ impl Egress<MemoryPayload> for Out {
 
 fn params(input: &Input) -> Params {
     let transfer = Transfer {
-        from: PRODUCTION.into(),
-        to: TARGET,
+        wait_for_responses: input.wait_for_responses,
+        ..Transfer::new(PRODUCTION, TARGET)
     };
     let max_segments = usize::from(input.max_segments) + 1;
     Params {
         copies: u16::from(input.copies % 3) + 1,
         full_sessions_only: input.full_sessions_only,
-        wait_for_responses: input.wait_for_responses,
         session_timeout: 60_000_000_000,
         keepalive_timeout: 72_000_000_000,
         session_bytes: u64::from(input.session_bytes),

@@ -4,11 +4,11 @@
 //! from the start: half of its slots always stay free, so neither a look-up nor an insertion
 //! allocates.
 
-use foldhash::fast::FixedState;
+use crate::hash::{Seeded, seeded};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use link::Claim;
-use wire::{Addr, Flow};
+use wire::{Addr, Flow, Prefix};
 
 /// Who gets a response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,29 +21,27 @@ pub struct Route {
 
 /// The claims of one receive core.
 pub struct Claims {
-    exact: HashMap<Flow, Route, FixedState>,
+    exact: HashMap<Flow, Route, Seeded>,
     ranges: Vec<(Claim, Route)>,
     /// Client addresses of exact claims that lie in our own prefixes, and how many claims each
     /// has.
-    neighbours: HashMap<Addr, u32, FixedState>,
-    on_link: Vec<(Addr, u8)>,
+    neighbours: HashMap<Addr, u32, Seeded>,
+    on_link: Vec<Prefix>,
     max_exact: usize,
     max_ranges: usize,
 }
 
 impl Claims {
     /// Room for this many claims of size one and ranges. `on_link` are the prefixes of our own
-    /// addresses: for claimed clients inside them [`Claims::is_neighbour`] says true.
-    pub fn new(max_exact: usize, max_ranges: usize, on_link: Vec<(Addr, u8)>) -> Self {
+    /// addresses: for claimed clients inside them [`Claims::is_neighbour`] says true. `seed` makes
+    /// the places of entries unpredictable.
+    pub fn new(max_exact: usize, max_ranges: usize, on_link: Vec<Prefix>, seed: u64) -> Self {
         Self {
-            exact: HashMap::with_capacity_and_hasher(
-                max_exact.saturating_mul(2),
-                FixedState::default(),
-            ),
+            exact: HashMap::with_capacity_and_hasher(max_exact.saturating_mul(2), seeded(seed)),
             ranges: Vec::with_capacity(max_ranges),
             neighbours: HashMap::with_capacity_and_hasher(
                 max_exact.saturating_mul(2),
-                FixedState::default(),
+                seeded(seed),
             ),
             on_link,
             max_exact,
@@ -74,7 +72,7 @@ impl Claims {
             if let Some(known) = self
                 .ranges
                 .iter_mut()
-                .find(|(c, r)| same(c, claim) && r.connection == connection)
+                .find(|(c, r)| c.is_for_same(claim) && r.connection == connection)
             {
                 known.1 = route;
                 return true;
@@ -107,7 +105,7 @@ impl Claims {
             let at = self
                 .ranges
                 .iter()
-                .position(|(c, r)| same(c, claim) && r.connection == connection);
+                .position(|(c, r)| c.is_for_same(claim) && r.connection == connection);
             return at.map(|at| self.ranges.swap_remove(at)).is_some();
         };
         if self
@@ -131,7 +129,7 @@ impl Claims {
     /// look for it here.
     pub fn is_neighbour(&self, addr: &Addr) -> bool {
         let claimed = || {
-            let range = |c: &Claim| covers(&c.prefix, addr);
+            let range = |c: &Claim| c.prefix.contains(addr);
             self.neighbours.contains_key(addr) || self.ranges.iter().any(|(c, _)| range(c))
         };
         is_on_link(&self.on_link, addr) && claimed()
@@ -148,21 +146,8 @@ impl Claims {
     }
 }
 
-/// The same responses, whoever owns them.
-fn same(a: &Claim, b: &Claim) -> bool {
-    a.prefix == b.prefix && a.ports == b.ports && a.target == b.target
-}
-
-fn is_on_link(prefixes: &[(Addr, u8)], addr: &Addr) -> bool {
-    prefixes.iter().any(|p| covers(p, addr))
-}
-
-/// True if the prefix has this address in it.
-fn covers(prefix: &(Addr, u8), addr: &Addr) -> bool {
-    let bits = if prefix.0.is_v4() { 32 } else { 128 };
-    let host = u32::from(bits - prefix.1.min(bits));
-    let differ = u128::from_be_bytes(*addr.bytes()) ^ u128::from_be_bytes(*prefix.0.bytes());
-    addr.is_v4() == prefix.0.is_v4() && differ.checked_shr(host).unwrap_or(0) == 0
+fn is_on_link(prefixes: &[Prefix], addr: &Addr) -> bool {
+    prefixes.iter().any(|p| p.contains(addr))
 }
 
 #[cfg(test)]
@@ -183,7 +168,7 @@ mod tests {
 
     fn range(len: u8, ports: std::ops::RangeInclusive<u16>, owner: u16) -> Claim {
         Claim {
-            prefix: (Addr::v4([10, 0, 0, 0]), len),
+            prefix: Prefix::new(Addr::v4([10, 0, 0, 0]), len),
             ports,
             target: end(200, 80),
             owner,
@@ -192,7 +177,7 @@ mod tests {
 
     #[test]
     fn exact_claims_go_before_ranges_and_only_their_owner_releases_them() {
-        let mut claims = Claims::new(10, 10, vec![]);
+        let mut claims = Claims::new(10, 10, vec![], 1);
         let client = end(1, 1000);
         let exact = Claim::exact(client, end(200, 80), 7);
         assert!(claims.claim(&range(24, 1..=2000, 1), 5));
@@ -227,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_claim_said_again_is_one_claim() {
-        let mut claims = Claims::new(10, 10, vec![]);
+        let mut claims = Claims::new(10, 10, vec![], 1);
         for owner in 0..3 {
             assert!(claims.claim(&range(24, 1..=5, owner), 1));
             assert!(claims.claim(&Claim::exact(end(1, 9), end(200, 80), owner), 1));
@@ -251,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_full_table_refuses_and_does_not_grow() {
-        let mut claims = Claims::new(100, 1, vec![]);
+        let mut claims = Claims::new(100, 1, vec![], 1);
         let capacity = claims.exact.capacity();
         for round in 0..50 {
             for port in 0..100 {
@@ -269,7 +254,7 @@ mod tests {
 
     #[test]
     fn claimed_clients_on_our_own_wire_are_neighbours_until_released() {
-        let mut claims = Claims::new(10, 10, vec![(Addr::v4([10, 0, 0, 9]), 24)]);
+        let mut claims = Claims::new(10, 10, vec![Prefix::new(Addr::v4([10, 0, 0, 9]), 24)], 1);
         let near = Claim::exact(end(1, 1), end(200, 80), 0);
         let also = Claim::exact(end(1, 2), end(200, 80), 0);
         let far = Claim::exact(Endpoint::new(Addr::v4([10, 0, 1, 1]), 1), end(200, 80), 0);

@@ -6,118 +6,94 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use wire::Skip;
 
-/// The counters of one receive core. Every frame is in exactly one of `control`, `skipped`,
-/// `records`, `ring_full`, `unclaimed`, `pending_full` and `pending`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Frames received.
-    pub frames: u64,
-    /// Bytes of these.
-    pub bytes: u64,
-    /// ARP, neighbour discovery, ping and ICMP errors.
-    pub control: u64,
-    /// Routers' words that a path carries smaller packets only, handed on to the engine whose
-    /// segment it was. Part of `control`.
-    pub path_mtu: u64,
-    /// Answers to these that were sent.
-    pub replies: u64,
-    /// Answers that could not be sent.
-    pub replies_failed: u64,
-    /// Frames that are no TCP segment, by reason, as in [`Skip::ALL`].
-    pub skipped: [u64; Skip::COUNT],
-    /// Responses handed to the server as records.
-    pub records: u64,
-    /// Responses dropped because the server did not keep up.
-    pub ring_full: u64,
-    /// Responses that nobody claimed in time.
-    pub unclaimed: u64,
-    /// Responses without a claim that found no room to wait.
-    pub pending_full: u64,
-    /// Responses that wait for a claim now.
-    pub pending: u64,
-    /// Claims for which this core had no room; the server's limits make sure that there are none.
-    pub claims_failed: u64,
+wire::reasons! {
+    /// Why a response was not handed to the server.
+    pub enum Unsent {
+        /// Nobody claimed it in time.
+        Unclaimed = "unclaimed",
+        /// It had no claim, and there was no room to wait for one.
+        PendingFull = "pending_full",
+        /// The server did not keep up.
+        RingFull = "ring_full",
+    }
 }
 
-const PLAIN: usize = 12;
-const FIELDS: usize = PLAIN + Skip::COUNT;
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident,)*) => {
+        /// The counters of one receive core. Every frame is in exactly one of `control`,
+        /// `skipped`, `records`, `dropped` and `pending`.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: u64,)*
+            /// Frames that are no TCP segment, by [`Skip`].
+            pub skipped: [u64; Skip::COUNT],
+            /// Responses that were not handed to the server, by [`Unsent`].
+            pub dropped: [u64; Unsent::COUNT],
+        }
+
+        /// How many numbers there are.
+        const FIELDS: usize = [$(stringify!($field)),*].len() + Skip::COUNT + Unsent::COUNT;
+
+        impl Counters {
+            /// All of them, in the order of their declaration.
+            fn each(&self) -> impl Iterator<Item = &u64> {
+                [$(&self.$field),*].into_iter().chain(&self.skipped).chain(&self.dropped)
+            }
+
+            /// All of them, to be changed.
+            fn each_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+                [$(&mut self.$field),*]
+                    .into_iter()
+                    .chain(&mut self.skipped)
+                    .chain(&mut self.dropped)
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames received.
+    frames,
+    /// Bytes of these.
+    bytes,
+    /// ARP, neighbour discovery, ping and ICMP errors.
+    control,
+    /// Routers' words that a path carries smaller packets only, handed on to the engine whose
+    /// segment it was. Part of `control`.
+    path_mtu,
+    /// Answers to these that were sent.
+    replies,
+    /// Answers that could not be sent.
+    replies_failed,
+    /// Responses handed to the server as records.
+    records,
+    /// Responses that wait for a claim now.
+    pending,
+    /// Claims for which this core had no room; the server's limits make sure that there are none.
+    claims_failed,
+}
 
 impl Counters {
     /// The frames that are accounted for: equal to [`Counters::frames`].
+    #[cfg(test)]
     pub fn accounted(&self) -> u64 {
         let skipped: u64 = self.skipped.iter().sum();
-        self.control
-            + skipped
-            + self.records
-            + self.ring_full
-            + self.unclaimed
-            + self.pending_full
-            + self.pending
+        let dropped: u64 = self.dropped.iter().sum();
+        self.control + skipped + self.records + dropped + self.pending
+    }
+
+    /// Responses that were not handed to the server for this reason.
+    pub const fn dropped(&self, reason: Unsent) -> u64 {
+        self.dropped[reason as usize]
     }
 
     /// The counters of both.
     #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        let (mut sum, add) = (self.to_array(), other.to_array());
-        for (a, b) in sum.iter_mut().zip(add) {
+    pub fn plus(mut self, other: &Self) -> Self {
+        for (a, b) in self.each_mut().zip(other.each()) {
             *a += b;
         }
-        Self::from_array(&sum)
-    }
-
-    fn to_array(self) -> [u64; FIELDS] {
-        let plain = [
-            self.frames,
-            self.bytes,
-            self.control,
-            self.path_mtu,
-            self.replies,
-            self.replies_failed,
-            self.records,
-            self.ring_full,
-            self.unclaimed,
-            self.pending_full,
-            self.pending,
-            self.claims_failed,
-        ];
-        let mut all = [0; FIELDS];
-        for (to, from) in all.iter_mut().zip(plain.into_iter().chain(self.skipped)) {
-            *to = from;
-        }
-        all
-    }
-
-    fn from_array(all: &[u64; FIELDS]) -> Self {
-        let [
-            frames,
-            bytes,
-            control,
-            path_mtu,
-            replies,
-            replies_failed,
-            records,
-            ring_full,
-            unclaimed,
-            pending_full,
-            pending,
-            claims_failed,
-            skipped @ ..,
-        ] = *all;
-        Self {
-            frames,
-            bytes,
-            control,
-            path_mtu,
-            replies,
-            replies_failed,
-            skipped,
-            records,
-            ring_full,
-            unclaimed,
-            pending_full,
-            pending,
-            claims_failed,
-        }
+        self
     }
 }
 
@@ -135,16 +111,18 @@ impl Published {
     /// Publishes; for the one core that owns the counters.
     #[inline]
     pub fn store(&self, counters: &Counters) {
-        for (to, from) in self.0.iter().zip(counters.to_array()) {
-            to.store(from, Relaxed);
+        for (to, from) in self.0.iter().zip(counters.each()) {
+            to.store(*from, Relaxed);
         }
     }
 
     /// Reads what was published last.
     pub fn load(&self) -> Counters {
-        Counters::from_array(&std::array::from_fn(|n| {
-            self.0.get(n).map_or(0, |v| v.load(Relaxed))
-        }))
+        let mut counters = Counters::default();
+        for (to, from) in counters.each_mut().zip(&self.0) {
+            *to = from.load(Relaxed);
+        }
+        counters
     }
 }
 
@@ -154,17 +132,15 @@ mod tests {
 
     #[test]
     fn what_is_published_is_what_is_read() {
-        let mut all = [0; FIELDS];
-        all.iter_mut().zip(1..).for_each(|(to, n)| *to = n);
-        let counters = Counters::from_array(&all);
-        assert_eq!(counters.to_array(), all);
-        assert_eq!(
-            (counters.frames, counters.claims_failed, counters.skipped[0]),
-            (1, PLAIN as u64, PLAIN as u64 + 1)
-        );
+        let mut counters = Counters::default();
+        counters.each_mut().zip(1..).for_each(|(to, n)| *to = n);
+        let count = FIELDS as u64;
+        assert_eq!((counters.frames, counters.each().max()), (1, Some(&count)));
+        assert_eq!(counters.dropped(Unsent::RingFull), count);
         let published = Published::default();
         published.store(&counters);
         assert_eq!(published.load(), counters);
-        assert_eq!(counters.plus(&counters).skipped[1], 2 * (PLAIN as u64 + 2));
+        let double = counters.plus(&counters);
+        assert!(double.each().zip(counters.each()).all(|(a, b)| *a == 2 * b));
     }
 }

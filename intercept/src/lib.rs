@@ -1,7 +1,7 @@
 //! The intercept: absorbs the target's responses, and hands their headers to the engines that
 //! claimed them.
 //!
-//! Receive cores run [`worker::Worker`] to completion; one thread, [`server`], talks to all
+//! Receive cores run [`receive::ReceiveCore`] to completion; one thread, [`server`], talks to all
 //! engines. They exchange only messages over bounded rings ([`rings`]): claims to the cores,
 //! batches of encoded records back. No response is ever forwarded.
 //!
@@ -12,11 +12,12 @@
 
 pub mod args;
 pub mod claims;
-pub mod counters;
-pub mod pending;
-pub mod registry;
-pub mod report;
+mod counters;
+mod hash;
+mod pending;
+mod receive;
+mod registry;
+mod report;
 pub mod rings;
 pub mod run;
 pub mod server;
-pub mod worker;

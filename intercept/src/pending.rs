@@ -3,7 +3,7 @@
 //! A ring of slots in the order of arrival, and an index by flow. Everything is allocated at the
 //! start; what waits too long, and what finds the ring full, is the caller's to count.
 
-use foldhash::fast::FixedState;
+use crate::hash::{Seeded, seeded};
 use hashbrown::HashMap;
 use link::Claim;
 use wire::{Addr, Endpoint, Flags, Flow, Head, Nanos, Options, Seq};
@@ -25,7 +25,7 @@ pub struct Pending {
     prefixes: Box<[u8]>,
     prefix_room: usize,
     /// Of each waiting flow its oldest and its youngest slot.
-    flows: HashMap<Flow, (u32, u32), FixedState>,
+    flows: HashMap<Flow, (u32, u32), Seeded>,
     front: usize,
     used: usize,
     waiting: usize,
@@ -34,8 +34,8 @@ pub struct Pending {
 
 impl Pending {
     /// Room for `capacity` responses (at least 1) with `payload_prefix` bytes of payload each, that
-    /// wait for `wait`.
-    pub fn new(capacity: u32, payload_prefix: u16, wait: Nanos) -> Self {
+    /// wait for `wait`. `seed` makes the places of entries unpredictable.
+    pub fn new(capacity: u32, payload_prefix: u16, wait: Nanos, seed: u64) -> Self {
         let capacity = capacity.max(1) as usize;
         let prefix_room = usize::from(payload_prefix);
         let nobody = Endpoint::new(Addr::v4([0; 4]), 0);
@@ -62,7 +62,7 @@ impl Pending {
             slots: (0..capacity).map(|_| empty()).collect(),
             prefixes: vec![0; capacity * prefix_room].into(),
             prefix_room,
-            flows: HashMap::with_capacity_and_hasher(capacity * 2, FixedState::default()),
+            flows: HashMap::with_capacity_and_hasher(capacity * 2, seeded(seed)),
             front: 0,
             used: 0,
             waiting: 0,
@@ -76,6 +76,7 @@ impl Pending {
     }
 
     /// True if none waits.
+    #[cfg(test)]
     pub const fn is_empty(&self) -> bool {
         self.waiting == 0
     }
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_claim_gets_what_waited_for_it_in_order() {
-        let mut p = Pending::new(8, 4, 50);
+        let mut p = Pending::new(8, 4, 50, 1);
         for (port, seq) in [(1, 10), (2, 20), (1, 11), (3, 30), (1, 12)] {
             assert!(p.push(&head(port, seq), 0, &[seq as u8; 9]));
         }
@@ -252,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_nobody_claims_in_time_is_dropped_and_its_room_comes_back() {
-        let mut p = Pending::new(3, 0, 50);
+        let mut p = Pending::new(3, 0, 50, 1);
         for round in 0..10u64 {
             let now = round * 100;
             assert!(
@@ -274,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_index_never_grows() {
-        let mut p = Pending::new(64, 0, 1);
+        let mut p = Pending::new(64, 0, 1, 1);
         let capacity = p.flows.capacity();
         for n in 0..10_000u64 {
             p.push(&head(n as u16, n as u32), n, b"");

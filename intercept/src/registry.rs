@@ -41,6 +41,7 @@ impl Registry {
     }
 
     /// True if nothing is claimed.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -62,7 +63,7 @@ impl Registry {
             if !self
                 .ranges
                 .iter()
-                .any(|(c, owner)| *owner == connection && same(c, claim))
+                .any(|(c, owner)| *owner == connection && c.is_for_same(claim))
             {
                 if self.ranges.len() >= self.max_ranges {
                     return Err(Denied::Full(self.max_ranges));
@@ -86,7 +87,7 @@ impl Registry {
             let at = self
                 .ranges
                 .iter()
-                .position(|(c, owner)| *owner == connection && same(c, claim));
+                .position(|(c, owner)| *owner == connection && c.is_for_same(claim));
             return at.map(|at| self.ranges.swap_remove(at)).is_some();
         };
         let ours = self
@@ -120,15 +121,10 @@ impl Registry {
     }
 }
 
-/// The same responses, whichever core of the engine owns them.
-fn same(a: &Claim, b: &Claim) -> bool {
-    a.prefix == b.prefix && a.ports == b.ports && a.target == b.target
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Addr, Endpoint};
+    use wire::{Addr, Endpoint, Prefix};
 
     fn exact(last: u8, port: u16) -> Claim {
         let target = Endpoint::new(Addr::v4([10, 0, 0, 200]), 80);
@@ -137,7 +133,7 @@ mod tests {
 
     fn range(len: u8, ports: std::ops::RangeInclusive<u16>) -> Claim {
         Claim {
-            prefix: (Addr::v4([10, 0, 0, 0]), len),
+            prefix: Prefix::new(Addr::v4([10, 0, 0, 0]), len),
             ports,
             ..exact(0, 1)
         }

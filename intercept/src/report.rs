@@ -3,8 +3,8 @@
 //! Frames received = records handed on + each reason why not; records handed on = records sent +
 //! each reason why not + those on their way. [`Report::adds_up`] says whether that is so.
 
-use crate::counters::Counters;
-use crate::server;
+use crate::counters::{Counters, Unsent};
+use crate::server::{self, Undelivered};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -100,21 +100,14 @@ impl Report {
         // The server's numbers first: what it has sent was batched before, so nothing is in flight
         // twice.
         let sent = link.records_sent.load(Relaxed);
-        let (backlog, gone) = (
-            link.records_backlog.load(Relaxed),
-            link.records_gone.load(Relaxed),
-        );
-        let sum = cores
-            .iter()
-            .fold(Counters::default(), |sum, core| sum.plus(core));
+        let lost = Undelivered::ALL.map(|r| link.records_dropped[r as usize].load(Relaxed));
+        let sum = cores.iter().fold(Counters::default(), Counters::plus);
         let mut dropped: BTreeMap<_, _> = Skip::ALL
             .iter()
             .map(|s| s.name())
             .zip(sum.skipped)
             .collect();
-        dropped.insert("unclaimed", sum.unclaimed);
-        dropped.insert("pending_full", sum.pending_full);
-        dropped.insert("ring_full", sum.ring_full);
+        dropped.extend(Unsent::ALL.iter().map(|r| (r.name(), sum.dropped(*r))));
         Self {
             received: Received {
                 frames: sum.frames,
@@ -130,8 +123,13 @@ impl Report {
             records: Records {
                 batched: sum.records + sum.path_mtu,
                 sent,
-                in_flight: (sum.records + sum.path_mtu).saturating_sub(sent + backlog + gone),
-                dropped: [("slow_engine", backlog), ("engine_gone", gone)].into(),
+                in_flight: (sum.records + sum.path_mtu)
+                    .saturating_sub(sent + lost.iter().sum::<u64>()),
+                dropped: Undelivered::ALL
+                    .map(Undelivered::name)
+                    .into_iter()
+                    .zip(lost)
+                    .collect(),
             },
             link: Link {
                 engines: link.engines.load(Relaxed),
@@ -146,7 +144,7 @@ impl Report {
                 .map(|c| Core {
                     frames: c.frames,
                     records: c.records,
-                    ring_full: c.ring_full,
+                    ring_full: c.dropped(Unsent::RingFull),
                 })
                 .collect(),
         }
@@ -212,18 +210,16 @@ mod tests {
             frames: 100,
             control: 1,
             records: 90,
-            ring_full: 2,
-            unclaimed: 3,
-            pending_full: 1,
             pending: 1,
             ..Counters::default()
         };
         core.skipped[Skip::NotTcp as usize] = 2;
+        core.dropped = [3, 1, 2];
         assert_eq!(core.accounted(), core.frames);
         let link = server::Counters::default();
         link.records_sent.store(170, Relaxed);
-        link.records_gone.store(4, Relaxed);
-        link.records_backlog.store(3, Relaxed);
+        link.records_dropped[Undelivered::SlowEngine as usize].store(3, Relaxed);
+        link.records_dropped[Undelivered::EngineGone as usize].store(4, Relaxed);
         let report = Report::new(&[core, core], &link, BTreeMap::new());
         assert!(report.adds_up());
         assert_eq!((report.received.frames, report.records.in_flight), (200, 3));

@@ -6,10 +6,10 @@
 use crate::args::Args;
 use crate::claims::Claims;
 use crate::counters::{Counters, Published};
+use crate::receive::{Parts, ReceiveCore};
 use crate::report::Report;
 use crate::rings::{ServerEnd, rings};
 use crate::server::{self, Clock, Running, Server};
-use crate::worker::{Parts, Worker};
 use anyhow::{Context, bail};
 use config::Idle;
 use config::intercept::Intercept;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use wake::Waker;
-use wire::Addr;
+use wire::Prefix;
 use wire::host::{Host, HostConfig};
 
 /// Claims of size one that all engines may have together.
@@ -88,7 +88,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<(), Failure> {
 struct Machine {
     eal: Eal,
     port: Port,
-    workers: Vec<Worker<RxQueue, TxQueue>>,
+    cores: Vec<ReceiveCore<RxQueue, TxQueue>>,
     published: Vec<Arc<Published>>,
     sleep: bool,
     server: Server,
@@ -119,18 +119,19 @@ impl Machine {
         };
         let (waker, sleeper) =
             wake::pair().context("no file descriptor for the link's server is left")?;
-        let addresses: Vec<(Addr, u8)> = config
+        let addresses: Vec<Prefix> = config
             .port
             .addresses
             .iter()
-            .map(|net| (net.addr().into(), net.prefix_len()))
+            .map(|net| Prefix::new(net.addr().into(), net.prefix_len()))
             .collect();
-        let (mut workers, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
+        let (mut cores, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
             Default::default();
         for (rx, tx) in rx.into_iter().zip(tx) {
+            let seed = getrandom::u64().context("the system gives no random numbers")?;
             let (core, end) = rings(BATCHES, waker.clone());
             let counters = Arc::new(Published::default());
-            workers.push(Worker::new(Parts {
+            cores.push(ReceiveCore::new(Parts {
                 rx,
                 tx,
                 host: Host::new(HostConfig {
@@ -139,10 +140,11 @@ impl Machine {
                     gateways: vec![],
                     next_hop_mac: None,
                 }),
-                claims: Claims::new(MAX_EXACT, MAX_RANGES, addresses.clone()),
+                claims: Claims::new(MAX_EXACT, MAX_RANGES, addresses.clone(), seed),
                 out: core,
                 payload_prefix: config.link.payload_prefix,
                 published: Arc::clone(&counters),
+                seed: seed.rotate_left(32),
             }));
             published.push(counters);
             ends.push(end);
@@ -163,7 +165,7 @@ impl Machine {
         Ok(Self {
             eal,
             port,
-            workers,
+            cores,
             published,
             sleep,
             server,
@@ -184,7 +186,7 @@ impl Machine {
             "absorbing responses on {} ({}) with {} receive cores",
             info.name,
             info.driver,
-            self.workers.len()
+            self.cores.len()
         );
         let server = self
             .server
@@ -196,11 +198,11 @@ impl Machine {
         let sleep = self.sleep;
         let mut handles = Vec::new();
         let mut failed = None;
-        for (n, worker) in self.workers.into_iter().enumerate() {
+        for (n, core) in self.cores.into_iter().enumerate() {
             let stop = Arc::clone(&cores_stop);
             match self
                 .eal
-                .launch(n, move || worker.run(&stop, sleep, || clock.now()))
+                .launch(n, move || core.run(&stop, sleep, || clock.now()))
             {
                 Ok(handle) => handles.push(handle),
                 Err(e) => {
@@ -288,7 +290,7 @@ fn watch(
     }
 }
 
-/// Opens the port with a queue for each worker, or with one queue if the device has no more.
+/// Opens the port with a queue for each core, or with one queue if the device has no more.
 fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue>, Vec<TxQueue>)> {
     let cores = u16::try_from(config.eal.lcores.len()).unwrap_or(u16::MAX);
     let count = MBUFS * u32::from(cores);

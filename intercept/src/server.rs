@@ -61,18 +61,24 @@ pub struct Settings {
     pub max_ranges: usize,
 }
 
-/// What the server counts. Records that cores batched = sent + the three reasons + those still in
-/// rings.
+wire::reasons! {
+    /// Why a record went to no engine.
+    pub enum Undelivered {
+        /// Its engine does not read fast enough.
+        SlowEngine = "slow_engine",
+        /// Its engine has gone, before or after the record was put into its buffer.
+        EngineGone = "engine_gone",
+    }
+}
+
+/// What the server counts. Records that cores batched = sent + dropped + those still in rings.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Records that were written to an engine's socket, or wait in an established link's buffer
     /// for it.
     pub records_sent: AtomicU64,
-    /// Records dropped because their engine does not read fast enough.
-    pub records_backlog: AtomicU64,
-    /// Records dropped because their engine has gone, before or after they were put into its
-    /// buffer.
-    pub records_gone: AtomicU64,
+    /// Records that went to no engine, by [`Undelivered`].
+    pub records_dropped: [AtomicU64; Undelivered::COUNT],
     /// Connections accepted.
     pub accepted: AtomicU64,
     /// Connections that ended with an error.
@@ -83,6 +89,12 @@ pub struct Counters {
     pub claims: AtomicU64,
     /// Claims that were not granted.
     pub claims_refused: AtomicU64,
+}
+
+impl Counters {
+    const fn dropped(&self, reason: Undelivered) -> &AtomicU64 {
+        &self.records_dropped[reason as usize]
+    }
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -216,15 +228,7 @@ impl Server {
             PollFd::new(&self.listener, PollFlags::IN),
         ];
         for peer in self.peers.values() {
-            let mut events = if readable {
-                PollFlags::IN
-            } else {
-                PollFlags::empty()
-            };
-            if peer.wants_to_write() {
-                events |= PollFlags::OUT;
-            }
-            fds.push(PollFd::new(peer.stream(), events));
+            fds.push(peer.poll_fd(readable));
         }
         let cores = &self.cores;
         let result = self.sleeper.wait(&mut fds, timeout, || {
@@ -280,13 +284,13 @@ impl Server {
         if !self.may_read() {
             return;
         }
-        let now = self.now();
+        let clock = Arc::clone(&self.clock);
         let numbers: Vec<u32> = self.peers.keys().copied().collect();
         for number in numbers {
             let Some(peer) = self.peers.get_mut(&number) else {
                 continue;
             };
-            let result = peer.read(&mut self.buffer, now);
+            let result = peer.read(&mut self.buffer, &*clock);
             let (new, mut messages) = (peer.newly_established(), Vec::new());
             while let Some(message) = peer.next_message() {
                 messages.push(message);
@@ -387,13 +391,16 @@ impl Server {
             while let Some(batch) = core.batch() {
                 any = true;
                 let records = u64::from(batch.records);
-                let counter = match self.peers.get_mut(&batch.route.connection) {
-                    Some(peer) => match peer.send_records(&batch) {
-                        Ok(()) => &self.counters.records_sent,
-                        Err(link::Error::Backlog { .. }) => &self.counters.records_backlog,
-                        Err(_) => &self.counters.records_gone,
-                    },
-                    None => &self.counters.records_gone,
+                let result = match self.peers.get_mut(&batch.route.connection) {
+                    Some(peer) => peer.send_records(&batch),
+                    None => Err(link::Error::Ended),
+                };
+                let counter = match result {
+                    Ok(()) => &self.counters.records_sent,
+                    Err(link::Error::Backlog { .. }) => {
+                        self.counters.dropped(Undelivered::SlowEngine)
+                    }
+                    Err(_) => self.counters.dropped(Undelivered::EngineGone),
                 };
                 add(counter, records);
                 core.give_back(batch);
@@ -425,7 +432,7 @@ impl Server {
         let _ = peer.write();
         let unsent = peer.unsent_records();
         self.counters.records_sent.fetch_sub(unsent, Relaxed);
-        add(&self.counters.records_gone, unsent);
+        add(self.counters.dropped(Undelivered::EngineGone), unsent);
         match why {
             Lost::Bye => info!("engine {peer} said goodbye"),
             why => {

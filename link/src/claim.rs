@@ -4,14 +4,13 @@ use crate::Error;
 use crate::codec::{Reader, put_addr, put_endpoint};
 use std::fmt;
 use std::ops::RangeInclusive;
-use wire::{Addr, Endpoint, Flow};
+use wire::{Endpoint, Flow, Prefix};
 
 /// Responses of one target to a prefix of client addresses and a range of client ports.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Claim {
-    /// Client address and prefix length in bits: 0–32 for IPv4, 0–128 for IPv6. Bits behind the
-    /// prefix are ignored.
-    pub prefix: (Addr, u8),
+    /// Client addresses.
+    pub prefix: Prefix,
     /// Client ports, both ends included.
     pub ports: RangeInclusive<u16>,
     /// Who answers: the source of the responses. Of the same family as the prefix.
@@ -20,27 +19,12 @@ pub struct Claim {
     pub owner: u16,
 }
 
-/// The longest prefix length of the address's family, in bits.
-const fn bits(v6: bool) -> u8 {
-    if v6 { 128 } else { 32 }
-}
-
-/// The address as a number, and the mask of a prefix in the same 128 bits.
-fn number(addr: &Addr) -> u128 {
-    u128::from_be_bytes(*addr.bytes())
-}
-
-fn mask(prefix: &(Addr, u8)) -> u128 {
-    let host = u32::from(bits(!prefix.0.is_v4()).saturating_sub(prefix.1));
-    u128::MAX.checked_shl(host).unwrap_or(0)
-}
-
 impl Claim {
     /// The claim of size one: the responses of one connection, which is the flow `client` →
     /// `target`.
     pub fn exact(client: Endpoint, target: Endpoint, owner: u16) -> Self {
         Self {
-            prefix: (client.addr, bits(!client.addr.is_v4())),
+            prefix: Prefix::host(client.addr),
             ports: client.port..=client.port,
             target,
             owner,
@@ -49,11 +33,10 @@ impl Claim {
 
     /// For a claim of size one, the flow of its responses: from the target to the client.
     pub fn response_flow(&self) -> Option<Flow> {
-        let single =
-            self.prefix.1 == bits(!self.prefix.0.is_v4()) && self.ports.start() == self.ports.end();
+        let single = self.prefix.is_host() && self.ports.start() == self.ports.end();
         single.then(|| Flow {
             src: self.target,
-            dst: Endpoint::new(self.prefix.0, *self.ports.start()),
+            dst: Endpoint::new(self.prefix.addr(), *self.ports.start()),
         })
     }
 
@@ -62,29 +45,27 @@ impl Claim {
     pub fn covers(&self, response: &Flow) -> bool {
         response.src == self.target
             && self.ports.contains(&response.dst.port)
-            && response.dst.addr.is_v4() == self.prefix.0.is_v4()
-            && (number(&response.dst.addr) ^ number(&self.prefix.0)) & mask(&self.prefix) == 0
+            && self.prefix.contains(&response.dst.addr)
+    }
+
+    /// True if both are for the same responses, whichever core owns them.
+    pub fn is_for_same(&self, other: &Self) -> bool {
+        self.prefix == other.prefix && self.ports == other.ports && self.target == other.target
     }
 
     /// True if some response could belong to both.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let shorter = if self.prefix.1 < other.prefix.1 {
-            &self.prefix
-        } else {
-            &other.prefix
-        };
         self.target == other.target
-            && self.prefix.0.is_v4() == other.prefix.0.is_v4()
             && self.ports.start() <= other.ports.end()
             && other.ports.start() <= self.ports.end()
-            && (number(&self.prefix.0) ^ number(&other.prefix.0)) & mask(shorter) == 0
+            && self.prefix.overlaps(&other.prefix)
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let v6 = !self.prefix.0.is_v4();
+        let v6 = !self.prefix.is_v4();
         out.push(if v6 { 6 } else { 4 });
-        out.push(self.prefix.1);
-        put_addr(out, &self.prefix.0, v6);
+        out.push(self.prefix.bits());
+        put_addr(out, &self.prefix.addr(), v6);
         out.extend_from_slice(&self.ports.start().to_be_bytes());
         out.extend_from_slice(&self.ports.end().to_be_bytes());
         put_endpoint(out, &self.target, v6);
@@ -104,7 +85,7 @@ impl Claim {
             }
         };
         let len = r.u8()?;
-        if len > bits(v6) {
+        if len > Prefix::max_len(!v6) {
             return Err(Error::Invalid {
                 what: "a claim's prefix length",
                 found: len.into(),
@@ -129,7 +110,7 @@ impl Claim {
             });
         }
         Ok(Self {
-            prefix: (addr, len),
+            prefix: Prefix::new(addr, len),
             ports: first..=last,
             target,
             owner: r.u16()?,
@@ -139,12 +120,11 @@ impl Claim {
 
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (addr, len) = self.prefix;
         let (first, last) = (self.ports.start(), self.ports.end());
         write!(
             f,
-            "{addr}/{len} ports {first}\u{2013}{last} from {}",
-            self.target
+            "{} ports {first}\u{2013}{last} from {}",
+            self.prefix, self.target
         )
     }
 }

@@ -4,6 +4,7 @@
 //! ended; what is left in [`Connection::output`] is the refusal that tells the peer why, and should
 //! still be written.
 
+use crate::clock::{ClockOffset, PeerClock};
 use crate::frame::{self, HEADER_LEN, bad_version};
 use crate::message::{Kind, put_responses_head};
 use crate::noise::{Handshake, Sealer};
@@ -25,8 +26,8 @@ pub const OUTPUT_LIMIT: usize = 1 << 20;
 /// death.
 const CONTROL_RESERVE: usize = 64 * 1024;
 
-/// How many echoes the clock comparison looks back on: the one with the shortest round trip counts.
-const CLOCK_SAMPLES: usize = 8;
+/// How many echoes [`Connection::round_trip`] looks back on.
+const ROUND_TRIPS: usize = 8;
 
 /// Which end of the link this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +53,8 @@ pub struct Settings {
     pub key: Option<[u8; 32]>,
 }
 
-enum State {
+/// How far a connection has come.
+enum Stage {
     /// Waits for the peer's hello.
     Hello,
     /// Waits for the peer's handshake message.
@@ -62,7 +64,7 @@ enum State {
     Ended,
 }
 
-impl State {
+impl Stage {
     const fn when(&self) -> &'static str {
         match self {
             Self::Hello => "before the hello",
@@ -119,7 +121,7 @@ impl Output {
 /// One end of one link.
 pub struct Connection {
     settings: Settings,
-    state: State,
+    stage: Stage,
     /// The peer proved that it is there and, with a key, that it has it.
     established: bool,
     hello: Vec<u8>,
@@ -133,8 +135,9 @@ pub struct Connection {
     echoed: Option<Nanos>,
     stats: Stats,
     peer_stats: Stats,
-    /// Round trip and offset of the peer's clock to ours, of the last echoes.
-    clock: VecDeque<(Nanos, i64)>,
+    clock: PeerClock,
+    /// Of the last echoes.
+    round_trips: VecDeque<Nanos>,
 }
 
 impl Connection {
@@ -156,7 +159,7 @@ impl Connection {
         hello.encode_body(&mut body);
         let mut connection = Self {
             settings,
-            state: State::Hello,
+            stage: Stage::Hello,
             established: false,
             hello: body,
             peer: None,
@@ -169,7 +172,8 @@ impl Connection {
             echoed: None,
             stats: Stats::default(),
             peer_stats: Stats::default(),
-            clock: VecDeque::new(),
+            clock: PeerClock::default(),
+            round_trips: VecDeque::new(),
         };
         // A hello is always shorter than a frame may be.
         let _ = frame::encode_frame(&hello, &mut connection.output.bytes);
@@ -179,12 +183,12 @@ impl Connection {
     /// True while messages can be sent: both ends said hello and, with a key, the peer proved that
     /// it has it.
     pub const fn is_established(&self) -> bool {
-        self.established && matches!(self.state, State::Open(_))
+        self.established && matches!(self.stage, Stage::Open(_))
     }
 
     /// True after an error, a goodbye or death.
     pub const fn has_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
+        matches!(self.stage, Stage::Ended)
     }
 
     /// The peer's hello, once it was heard. Only on an established connection is it known to be the
@@ -259,7 +263,7 @@ impl Connection {
         self.queue(message)?;
         match message {
             Message::Responses { records, .. } => self.mark(records.len()),
-            Message::Bye => self.state = State::Ended,
+            Message::Bye => self.stage = Stage::Ended,
             _ => {}
         }
         Ok(())
@@ -308,12 +312,12 @@ impl Connection {
         }
         let silent = now.saturating_sub(self.heard_at);
         if silent >= DEAD_AFTER {
-            self.state = State::Ended;
+            self.stage = Stage::Ended;
             return Err(Error::Dead {
                 millis: silent / 1_000_000,
             });
         }
-        if matches!(self.state, State::Open(_)) && now >= self.heartbeat_at {
+        if matches!(self.stage, Stage::Open(_)) && now >= self.heartbeat_at {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
             self.control(&Message::Heartbeat {
                 token: now,
@@ -326,7 +330,7 @@ impl Connection {
     /// When [`Connection::poll`] has something to do next.
     pub fn next_poll(&self) -> Nanos {
         let dead = self.heard_at.saturating_add(DEAD_AFTER);
-        if matches!(self.state, State::Open(_)) {
+        if matches!(self.stage, Stage::Open(_)) {
             dead.min(self.heartbeat_at)
         } else {
             dead
@@ -356,20 +360,20 @@ impl Connection {
 
     /// The shortest round trip among the last heartbeats.
     pub fn round_trip(&self) -> Option<Nanos> {
-        self.clock.iter().map(|(rtt, _)| *rtt).min()
+        self.round_trips.iter().min().copied()
     }
 
-    /// A time on the peer's clock as a time on ours, wrong by at most half of
-    /// [`Connection::round_trip`]. `None` before the first echo.
-    pub fn to_local(&self, peer_time: Nanos) -> Option<Nanos> {
-        let (_, offset) = self.clock.iter().min_by_key(|(rtt, _)| *rtt)?;
-        Some(peer_time.saturating_add_signed(offset.saturating_neg()))
+    /// How the peer's clock stands to ours at `now`, by the heartbeats that it echoed: wrong by at
+    /// most half of the shortest round trip, and what the clocks have drifted since. `None` before
+    /// the first echo.
+    pub fn peer_clock(&self, now: Nanos) -> Option<ClockOffset> {
+        self.clock.offset(now)
     }
 
     fn frame(&mut self, kind: Kind, body: &[u8], now: Nanos) -> Result<(), Error> {
-        match (&mut self.state, kind) {
-            (State::Hello, Kind::Hello) => self.hello(body, now),
-            (State::Hello | State::Handshake(_), Kind::Refuse) => {
+        match (&mut self.stage, kind) {
+            (Stage::Hello, Kind::Hello) => self.hello(body, now),
+            (Stage::Hello | Stage::Handshake(_), Kind::Refuse) => {
                 match Message::decode_body(kind, body)? {
                     Message::Refuse { reason } => Err(Error::Refused(reason)),
                     other => Err(Error::Unexpected {
@@ -378,16 +382,16 @@ impl Connection {
                     }),
                 }
             }
-            (State::Handshake(handshake), Kind::Handshake) => {
+            (Stage::Handshake(handshake), Kind::Handshake) => {
                 handshake.read(body)?;
                 self.handshake(now)
             }
-            (State::Open(None), Kind::Handshake | Kind::Sealed) => Err(Error::Unexpected {
+            (Stage::Open(None), Kind::Handshake | Kind::Sealed) => Err(Error::Unexpected {
                 what: kind.name(),
                 when: "on a link without a key",
             }),
-            (State::Open(None), _) => self.message(Message::decode_body(kind, body)?, now),
-            (State::Open(Some(sealer)), Kind::Sealed) => {
+            (Stage::Open(None), _) => self.message(Message::decode_body(kind, body)?, now),
+            (Stage::Open(Some(sealer)), Kind::Sealed) => {
                 sealer.open(body, &mut self.plain)?;
                 // Only now is it sure that the peer has the key: a recorded handshake can be
                 // replayed, a sealed message cannot.
@@ -402,9 +406,9 @@ impl Connection {
                 let message = Message::decode_body(Kind::parse(*kind)?, body)?;
                 self.message(message, now)
             }
-            (state, _) => Err(Error::Unexpected {
+            (stage, _) => Err(Error::Unexpected {
                 what: kind.name(),
-                when: state.when(),
+                when: stage.when(),
             }),
         }
     }
@@ -423,7 +427,7 @@ impl Connection {
             (Some(_), false) => Err(Error::PeerHasNoKey),
             (None, true) => Err(Error::PeerHasKey),
             (None, false) => {
-                self.state = State::Open(None);
+                self.stage = Stage::Open(None);
                 self.established = true;
                 self.poll(now)
             }
@@ -440,7 +444,7 @@ impl Connection {
                         out.extend_from_slice(&message)
                     })?;
                 }
-                self.state = State::Handshake(handshake);
+                self.stage = Stage::Handshake(handshake);
                 Ok(())
             }
         }
@@ -448,7 +452,7 @@ impl Connection {
 
     /// The peer's handshake message was right.
     fn handshake(&mut self, now: Nanos) -> Result<(), Error> {
-        let State::Handshake(mut handshake) = std::mem::replace(&mut self.state, State::Ended)
+        let Stage::Handshake(mut handshake) = std::mem::replace(&mut self.stage, Stage::Ended)
         else {
             return Err(Error::Ended);
         };
@@ -460,7 +464,7 @@ impl Connection {
         } else {
             self.established = true;
         }
-        self.state = State::Open(Some(handshake.finish()?));
+        self.stage = Stage::Open(Some(handshake.finish()?));
         // The heartbeat that is due at once proves to the peer that this end has the key.
         self.poll(now)
     }
@@ -474,18 +478,18 @@ impl Connection {
             (Message::Echo { token, at }, _) => {
                 // A token from the future is none of ours.
                 if let Some(rtt) = now.checked_sub(token) {
-                    if self.clock.len() == CLOCK_SAMPLES {
-                        self.clock.pop_front();
+                    if self.round_trips.len() == ROUND_TRIPS {
+                        self.round_trips.pop_front();
                     }
+                    self.round_trips.push_back(rtt);
+                    self.clock.echo(token, at, now);
                     self.echoed = self.echoed.max(Some(token));
-                    let middle = token + rtt / 2;
-                    self.clock.push_back((rtt, at.wrapping_sub(middle) as i64));
                 }
                 Ok(())
             }
             (Message::Bye, _) => {
                 self.messages.push_back(Message::Bye);
-                self.state = State::Ended;
+                self.stage = Stage::Ended;
                 Ok(())
             }
             (m @ Message::Refuse { .. }, _)
@@ -513,7 +517,7 @@ impl Connection {
                 reason: e.to_string(),
             });
         }
-        self.state = State::Ended;
+        self.stage = Stage::Ended;
     }
 
     /// Queues a heartbeat or an echo. A peer that does not even read these gets none, and dies of
@@ -543,7 +547,7 @@ impl Connection {
     }
 
     fn put(&mut self, kind: Kind, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
-        let State::Open(Some(sealer)) = &mut self.state else {
+        let Stage::Open(Some(sealer)) = &mut self.stage else {
             return frame::put(&mut self.output.bytes, kind, fill);
         };
         self.plain.clear();

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod claim;
+mod clock;
 mod codec;
 mod connection;
 mod error;
@@ -34,6 +35,7 @@ mod noise;
 mod record;
 
 pub use claim::Claim;
+pub use clock::ClockOffset;
 pub use connection::{Connection, DEAD_AFTER, HEARTBEAT_EVERY, OUTPUT_LIMIT, Role, Settings};
 pub use error::Error;
 pub use frame::{HEADER_LEN, MAX_BODY, decode_frame, encode_frame};

@@ -2,7 +2,7 @@
 
 use crate::*;
 use proptest::prelude::*;
-use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Seq};
+use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Prefix, Seq};
 
 pub(crate) fn head(v6: bool) -> Head {
     let addr = |n| {
@@ -133,7 +133,7 @@ fn claim() -> impl Strategy<Value = Claim> {
             )
         })
         .prop_map(|(a, len, (p, q), target, owner)| Claim {
-            prefix: (a, len),
+            prefix: Prefix::new(a, len),
             ports: p.min(q)..=p.max(q),
             target,
             owner,
@@ -220,12 +220,10 @@ proptest! {
     #[test]
     fn claims_cover_and_overlap_alike(a in claim(), b in claim(), host in any::<u128>(), port in any::<u16>()) {
         let inside = |c: &Claim| {
-            let bits = if c.prefix.0.is_v4() { 32 } else { 128 } - u32::from(c.prefix.1);
-            let mask = 1u128.checked_shl(bits).map_or(u128::MAX, |m| m - 1);
-            let n = (u128::from_be_bytes(*c.prefix.0.bytes()) & !mask) | (host & mask);
+            let addr = Addr::from_number(c.prefix.first().number() | host & (c.prefix.count() - 1));
             let width = u32::from(c.ports.end() - c.ports.start()) + 1;
             let port = c.ports.start() + (u32::from(port) % width) as u16;
-            Flow { src: c.target, dst: Endpoint::new(Addr::v6(n.to_be_bytes()), port) }
+            Flow { src: c.target, dst: Endpoint::new(addr, port) }
         };
         let flow = inside(&a);
         prop_assert!(a.covers(&flow));
@@ -249,7 +247,7 @@ fn exact_claims_name_the_flow_of_their_responses() {
     assert_eq!(claim.response_flow(), Some(flow));
     assert!(claim.covers(&flow) && !claim.covers(&flow.reversed()));
     let wide = Claim {
-        prefix: (client.addr, 24),
+        prefix: Prefix::new(client.addr, 24),
         ..claim.clone()
     };
     assert_eq!(wide.response_flow(), None);

@@ -4,30 +4,9 @@
 
 use crate::histogram::Histogram;
 
-macro_rules! named {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$doc])* $variant,)* }
-
-        impl $name {
-            /// All of them, in the order of their indices.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            /// How many there are.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The name in reports.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-named! {
+wire::reasons! {
     /// Why a mirrored frame that could be decoded was of no use.
-    Unused {
+    pub enum Unused {
         /// Neither end is a configured production address.
         NoTransfer = "no_transfer",
         /// The session is not among the `percent` that are replayed.
@@ -50,9 +29,9 @@ named! {
     }
 }
 
-named! {
+wire::reasons! {
     /// Why turns or bytes were lost.
-    Loss {
+    pub enum Loss {
         /// The mirror did not show bytes that production had.
         Hole = "hole",
         /// The session was already running when it was first seen.

@@ -3,8 +3,8 @@
 //! Both directions of a mirrored flow and the target's answers must meet on one core. One function
 //! decides, from values that all of them show: the client's endpoint, and (where every target
 //! stands for exactly one production address) production's. In the second form the value is the
-//! symmetric Toeplitz hash that a NIC computes itself, so that frames arrive on their owner's queue
-//! and nothing needs to be handed over.
+//! symmetric Toeplitz hash that a NIC computes itself, and the owner is the queue that the NIC
+//! chooses by it, so that frames arrive on their owner's queue and nothing needs to be handed over.
 
 use wire::{Endpoint, Flow};
 
@@ -42,19 +42,59 @@ impl Ownership {
         if self.cores <= 1 {
             return 0;
         }
-        let hash = match self.by {
-            HashBy::Client => wire::rss::client_hash(client),
-            HashBy::Flow => wire::rss::owner_hash(&Flow {
-                src: *client,
-                dst: *server,
-            }),
-        };
-        (hash % u32::from(self.cores)) as u16
+        match self.by {
+            HashBy::Client => (wire::rss::client_hash(client) % u32::from(self.cores)) as u16,
+            HashBy::Flow => {
+                let flow = Flow {
+                    src: *client,
+                    dst: *server,
+                };
+                wire::rss::queue_of(wire::rss::owner_hash(&flow), self.cores)
+            }
+        }
     }
 
     /// True if the asking core owns it.
     #[inline]
     pub fn is_mine(&self, client: &Endpoint, server: &Endpoint) -> bool {
         self.owner(client, server) == self.me
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::Addr;
+
+    /// What drivers fill a redirection table of `entries` with for `queues`.
+    fn round_robin(entries: u32, queues: u16) -> Vec<u16> {
+        (0..entries)
+            .map(|i| (i % u32::from(queues)) as u16)
+            .collect()
+    }
+
+    #[test]
+    fn a_flow_is_owned_by_the_queue_that_the_nic_chooses() {
+        let server = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
+        for cores in 1..=16 {
+            let rule = Ownership {
+                cores,
+                me: 0,
+                by: HashBy::Flow,
+            };
+            let table = round_robin(wire::rss::TABLE_ENTRIES, cores);
+            let mut seen = [false; wire::rss::TABLE_ENTRIES as usize];
+            for port in 0..=u16::MAX {
+                let client = Endpoint::new(Addr::v4([10, 0, (port >> 8) as u8, 1]), port);
+                let hash = wire::rss::owner_hash(&Flow {
+                    src: client,
+                    dst: server,
+                });
+                let entry = (hash & (wire::rss::TABLE_ENTRIES - 1)) as usize;
+                seen[entry] = true;
+                assert_eq!(rule.owner(&client, &server), table[entry], "{cores} cores");
+            }
+            assert!(seen.iter().all(|s| *s), "an entry that no flow has");
+        }
     }
 }

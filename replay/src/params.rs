@@ -40,10 +40,10 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// From production to a target, as the configuration has it where it says nothing more.
-    pub const fn new(from: Origin, to: Endpoint) -> Self {
+    /// A transfer that is paced as the configuration has it where it says nothing.
+    pub fn new(from: impl Into<Origin>, to: Endpoint) -> Self {
         Self {
-            from,
+            from: from.into(),
             to,
             wait_for_responses: true,
             gate_timeout: 5 * SECOND,

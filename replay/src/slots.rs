@@ -33,13 +33,9 @@ pub struct Slice {
 impl Slice {
     /// True if `e` lies in it.
     pub fn contains(&self, e: &Endpoint) -> bool {
-        let n = as_number(&e.addr).wrapping_sub(as_number(&self.first));
+        let n = e.addr.number().wrapping_sub(self.first.number());
         n < u128::from(self.addresses) && (self.low..=self.high).contains(&e.port)
     }
-}
-
-fn as_number(a: &Addr) -> u128 {
-    u128::from_be_bytes(*a.bytes())
 }
 
 /// The slots of one slice.
@@ -117,15 +113,12 @@ impl Slots {
 
     fn endpoint(&self, slot: usize) -> Endpoint {
         let n = self.slice.addresses as usize;
-        let addr = as_number(&self.slice.first) + (slot % n) as u128;
-        Endpoint::new(
-            Addr::v6(addr.to_be_bytes()),
-            self.slice.low + (slot / n) as u16,
-        )
+        let addr = self.slice.first.number() + (slot % n) as u128;
+        Endpoint::new(Addr::from_number(addr), self.slice.low + (slot / n) as u16)
     }
 
     fn slot(&self, e: &Endpoint) -> usize {
-        let n = as_number(&e.addr).wrapping_sub(as_number(&self.slice.first)) as usize;
+        let n = e.addr.number().wrapping_sub(self.slice.first.number()) as usize;
         usize::from(e.port.wrapping_sub(self.slice.low)) * self.slice.addresses as usize + n
     }
 }

@@ -217,3 +217,47 @@ fn a_duration_ends_it_and_the_report_goes_where_it_is_told() {
         "--report overrides report.json"
     );
 }
+
+#[test]
+fn a_report_without_a_place_costs_the_exit_code_and_no_session() {
+    if skipped("a_report_without_a_place_costs_the_exit_code_and_no_session") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let _servers = [Side::Production, Side::Target]
+        .map(|side| Server::start(&lab, side, Service::Http, true).unwrap());
+    let folder = lab.file("later");
+    let place = folder.join("report.json");
+    let options = EngineOptions {
+        args: vec!["--report".to_owned(), place.display().to_string()],
+        ..EngineOptions::default()
+    };
+    for comes in [false, true] {
+        let command = Engine::command(&lab, &options).unwrap();
+        let mut process = lab.spawn("engine", command).unwrap();
+        process.wait_for("ready", LIMIT).unwrap();
+        some_load(&lab);
+        if comes {
+            std::fs::create_dir(&folder).unwrap();
+        }
+        process.signal(Signal::TERM).unwrap();
+        let status = process.wait(LIMIT).unwrap();
+        let log = process.tail();
+        assert!(log.contains("the replay goes on"), "{log}");
+        if comes {
+            assert_eq!(status.code(), Some(0), "{log}");
+            let report = Report::read(&place).unwrap();
+            report.check_books(1).unwrap();
+            assert!(report.number("failed_writes").unwrap() > 0, "{report}");
+            assert_eq!(report.number("replayed.turns").unwrap(), 40, "{report}");
+        } else {
+            assert_eq!(status.code(), Some(1), "{log}");
+            let last = log.lines().last().unwrap_or_default();
+            assert!(
+                last.starts_with("engine: report ") && last.contains("cannot be written"),
+                "{last}"
+            );
+        }
+    }
+}

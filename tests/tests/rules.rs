@@ -27,19 +27,25 @@ const MAX_LINES: usize = 600;
 const MAX_COMMENT: usize = 100;
 
 /// Each crate, and the crates of this workspace that it may use in what it ships.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("dpdk-sys", &[]),
     ("dpdk", &["dpdk-sys", "wire"]),
     ("wire", &[]),
     ("link", &["wire"]),
+    ("link-tcp", &["link", "wire"]),
     ("wake", &[]),
     ("replay", &["wire"]),
     ("config", &["wire"]),
     (
         "engine",
-        &["config", "dpdk", "link", "replay", "wake", "wire"],
+        &[
+            "config", "dpdk", "link", "link-tcp", "replay", "wake", "wire",
+        ],
     ),
-    ("intercept", &["config", "dpdk", "link", "wake", "wire"]),
+    (
+        "intercept",
+        &["config", "dpdk", "link", "link-tcp", "wake", "wire"],
+    ),
 ];
 
 fn workspace() -> PathBuf {

@@ -50,6 +50,18 @@ impl Addr {
         &self.0
     }
 
+    /// The sixteen bytes as a number, so that the address that follows has the next one.
+    #[inline]
+    pub const fn number(&self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+
+    /// The address with this number.
+    #[inline]
+    pub const fn from_number(n: u128) -> Self {
+        Self(n.to_be_bytes())
+    }
+
     /// The address as the standard library writes it.
     pub fn to_ip(self) -> IpAddr {
         if self.is_v4() {

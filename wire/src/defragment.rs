@@ -27,45 +27,20 @@ pub const MAX_DATAGRAM: usize = u16::MAX as usize;
 /// identifications (RFC 6864 section 3.2).
 const ECHO: Nanos = 100_000_000;
 
-/// Why a fragment was dropped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub enum FragmentDrop {
-    /// The rest of its datagram did not come in time.
-    Expired,
-    /// The parts of its datagram overlap, leave a hole, are too many, or make it too long; or it is
-    /// of no or of an odd length itself.
-    Invalid,
-    /// The capture cut it off: its datagram cannot be whole.
-    Truncated,
-    /// As many datagrams as there is room for are waiting for their rest.
-    TableFull,
-    /// The very part came before.
-    Duplicate,
-}
-
-impl FragmentDrop {
-    /// How many reasons there are.
-    pub const COUNT: usize = 5;
-
-    /// All reasons, in the order of their discriminants, so that `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Expired,
-        Self::Invalid,
-        Self::Truncated,
-        Self::TableFull,
-        Self::Duplicate,
-    ];
-
-    /// The name under which the report counts it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "fragment_expired",
-            Self::Invalid => "fragment_invalid",
-            Self::Truncated => "fragment_truncated",
-            Self::TableFull => "fragment_table_full",
-            Self::Duplicate => "fragment_duplicate",
-        }
+crate::reasons! {
+    /// Why a fragment was dropped.
+    pub enum FragmentDrop {
+        /// The rest of its datagram did not come in time.
+        Expired = "fragment_expired",
+        /// The parts of its datagram overlap, leave a hole, are too many, or make it too long; or
+        /// it is of no or of an odd length itself.
+        Invalid = "fragment_invalid",
+        /// The capture cut it off: its datagram cannot be whole.
+        Truncated = "fragment_truncated",
+        /// As many datagrams as there is room for are waiting for their rest.
+        TableFull = "fragment_table_full",
+        /// The very part came before.
+        Duplicate = "fragment_duplicate",
     }
 }
 
@@ -165,7 +140,7 @@ pub fn plausible(part: &Fragment) -> Result<(), FragmentDrop> {
 #[inline]
 pub fn datagram_hash(part: &Fragment) -> u32 {
     let fold = |a: &Addr| {
-        let w = u128::from_be_bytes(*a.bytes());
+        let w = a.number();
         mix((w >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15) ^ w as u64
     };
     // One after the other, so that the two directions differ.
@@ -183,7 +158,7 @@ fn protocol_of(part: &Fragment) -> u8 {
 
 /// What the [`Ledger`] says of a part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum PartStatus {
     /// It has not come before, as far as is known.
     New,
     /// The very part came before.
@@ -286,25 +261,25 @@ impl Ledger {
 
     /// Notes a part that is [`plausible`], and says whether it came before.
     #[inline]
-    pub fn check(&mut self, now: Nanos, part: &Fragment) -> Verdict {
+    pub fn check(&mut self, now: Nanos, part: &Fragment) -> PartStatus {
         let timeout = self.timeout;
         self.used = true;
         let range = (part.offset as u16, part.len as u16);
         let Some(e) = self.entry(part) else {
-            return Verdict::New;
+            return PartStatus::New;
         };
         let age = now.saturating_sub(e.since);
         if e.is_of(part) {
             match e.state {
                 State::Open if age <= timeout => {
                     if e.has(range) {
-                        return Verdict::Duplicate;
+                        return PartStatus::Duplicate;
                     }
                     e.note(range);
-                    return Verdict::New;
+                    return PartStatus::New;
                 }
-                State::Whole if age <= ECHO && e.has(range) => return Verdict::Duplicate,
-                State::Refused(reason) if age <= timeout => return Verdict::Refused(reason),
+                State::Whole if age <= ECHO && e.has(range) => return PartStatus::Duplicate,
+                State::Refused(reason) if age <= timeout => return PartStatus::Refused(reason),
                 // Out of date, or the identification is used again.
                 _ => {}
             }
@@ -320,7 +295,7 @@ impl Ledger {
             ..Entry::FREE
         };
         e.note(range);
-        Verdict::New
+        PartStatus::New
     }
 
     /// The datagram of `part` is whole.

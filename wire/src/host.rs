@@ -14,7 +14,7 @@ use crate::arp::{self, Operation};
 use crate::ethernet::{self, ethertype};
 use crate::icmp::{self, Message};
 use crate::ipv4::protocol;
-use crate::{Addr, Flow, Nanos, Skip, ipv4, ipv6, vlan};
+use crate::{Addr, Flow, Nanos, Prefix, Skip, ipv4, ipv6, vlan};
 use arrayvec::ArrayVec;
 use neighbors::Neighbors;
 
@@ -36,7 +36,7 @@ pub struct HostConfig {
     /// The port's Ethernet address.
     pub mac: [u8; 6],
     /// Own addresses, each with the prefix length of its network.
-    pub addresses: Vec<(Addr, u8)>,
+    pub addresses: Vec<Prefix>,
     /// Routers for what is not on the wire, the first of a family counts.
     pub gateways: Vec<Addr>,
     /// The Ethernet address to send everything to, instead of resolving.
@@ -99,33 +99,6 @@ impl Received {
     }
 }
 
-/// A network that is on the wire.
-struct Network {
-    addr: Addr,
-    mask: u128,
-}
-
-impl Network {
-    fn new(addr: Addr, prefix: u8) -> Self {
-        // In the mapped form an IPv4 prefix is 96 bits longer.
-        let bits = if addr.is_v4() {
-            96 + u32::from(prefix.min(32))
-        } else {
-            u32::from(prefix.min(128))
-        };
-        Self {
-            addr,
-            mask: u128::MAX.checked_shl(128 - bits).unwrap_or(0),
-        }
-    }
-
-    #[inline]
-    fn contains(&self, a: &Addr) -> bool {
-        let differ = u128::from_be_bytes(*self.addr.bytes()) ^ u128::from_be_bytes(*a.bytes());
-        self.addr.is_v4() == a.is_v4() && differ & self.mask == 0
-    }
-}
-
 /// The Ethernet side of a received frame, as an answer needs it.
 struct Link {
     src: [u8; 6],
@@ -137,7 +110,7 @@ struct Link {
 pub struct Host {
     mac: [u8; 6],
     link_local: Addr,
-    networks: Vec<Network>,
+    networks: Vec<Prefix>,
     gateways: Vec<Addr>,
     next_hop_mac: Option<[u8; 6]>,
     neighbors: Neighbors,
@@ -167,11 +140,7 @@ impl Host {
         Self {
             mac: config.mac,
             link_local: icmp::link_local(config.mac),
-            networks: config
-                .addresses
-                .into_iter()
-                .map(|(a, p)| Network::new(a, p))
-                .collect(),
+            networks: config.addresses,
             gateways: config.gateways,
             next_hop_mac: config.next_hop_mac,
             neighbors: Neighbors::new(),
@@ -185,7 +154,7 @@ impl Host {
 
     /// True for an address of the host itself.
     pub fn is_own(&self, a: &Addr) -> bool {
-        *a == self.link_local || self.networks.iter().any(|n| n.addr == *a)
+        *a == self.link_local || self.networks.iter().any(|n| n.addr() == *a)
     }
 
     /// Where a packet to `dst` goes first.
@@ -271,7 +240,7 @@ impl Host {
     /// The address to ask with: one in the same network, else one of the same family, else the
     /// link-local or unspecified one.
     fn source_for(&self, dst: &Addr) -> Addr {
-        let same_family = |n: &&Network| n.addr.is_v4() == dst.is_v4();
+        let same_family = |n: &&Prefix| n.is_v4() == dst.is_v4();
         let fallback = if dst.is_v4() {
             UNSPECIFIED_V4
         } else {
@@ -282,7 +251,7 @@ impl Host {
         }
         let near = self.networks.iter().find(|n| n.contains(dst));
         near.or_else(|| self.networks.iter().find(same_family))
-            .map_or(fallback, |n| n.addr)
+            .map_or(fallback, Prefix::addr)
     }
 
     /// Acts on a frame that is not TCP. An answer is put into `out`, and only then

@@ -20,6 +20,8 @@ pub mod icmp;
 pub mod io;
 pub mod ipv4;
 pub mod ipv6;
+pub mod prefix;
+pub mod reasons;
 pub mod rss;
 #[cfg(test)]
 mod samples;
@@ -32,6 +34,7 @@ pub mod vlan;
 
 pub use addr::{Addr, Endpoint, Flow};
 pub use head::{Flags, Head, Options};
+pub use prefix::Prefix;
 pub use seq::Seq;
 pub use skip::Skip;
 

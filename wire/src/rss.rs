@@ -56,7 +56,7 @@ fn fold(a: &Addr) -> u16 {
     let w = if a.is_v4() {
         u32::from_be_bytes(a.v4_bytes())
     } else {
-        let w = u128::from_be_bytes(*a.bytes());
+        let w = a.number();
         let w = (w >> 64) as u64 ^ w as u64;
         (w >> 32) as u32 ^ w as u32
     };
@@ -69,6 +69,24 @@ fn fold(a: &Addr) -> u16 {
 pub fn owner_hash(flow: &Flow) -> u32 {
     let w = fold(&flow.src.addr) ^ fold(&flow.dst.addr) ^ flow.src.port ^ flow.dst.port;
     HIGH[usize::from(w >> 8)] ^ LOW[usize::from(w & 0xff)]
+}
+
+/// Entries of a network card's redirection table.
+pub const TABLE_ENTRIES: u32 = 128;
+
+/// The receive queue that a network card with `queues` queues chooses for a hash, if its
+/// redirection table has [`TABLE_ENTRIES`] entries and is filled with the queues in turn, as drivers
+/// do it unless they are told otherwise.
+///
+/// The low bits of the hash choose the entry. So the queue is the hash modulo `queues` only if that
+/// is a power of two. A card with a larger table chooses another queue for some hashes if it is
+/// none: these frames are handed over by the core that receives them.
+#[inline]
+pub const fn queue_of(hash: u32, queues: u16) -> u16 {
+    match queues {
+        0 => 0,
+        n => (hash % TABLE_ENTRIES % n as u32) as u16,
+    }
 }
 
 /// The finalizer of SplitMix64: a bijection with full avalanche.
@@ -85,7 +103,7 @@ pub(crate) const fn mix(mut x: u64) -> u64 {
 /// takes.
 #[inline]
 pub fn client_hash(e: &Endpoint) -> u32 {
-    let w = u128::from_be_bytes(*e.addr.bytes());
+    let w = e.addr.number();
     let h = mix((w >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15);
     let h = mix(h ^ w as u64);
     let h = mix(h

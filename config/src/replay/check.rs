@@ -182,7 +182,7 @@ pub(super) fn pool(
     addresses: &[Found<'_, IpNet>],
     gateways: &[Found<'_, IpAddr>],
 ) -> Result<(), Error> {
-    for FoundTransfer { from, to } in transfers {
+    for FoundTransfer { from, to, .. } in transfers {
         let (addr, family) = (to.value.ip(), family(to.value.ip()));
         if pool.is_empty() {
             if from

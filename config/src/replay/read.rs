@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Clients, Intercept, Limits, Mirror, Replay, ReplayPort, Source, Speed, Traffic, Transfer, check,
+    Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Source, Speed, Traffic, Transfer,
+    check,
 };
 use crate::doc::{Doc, Found, Schema, Section};
 use crate::key::KeyReader;
@@ -24,7 +25,10 @@ pub(super) const SCHEMA: Schema = &[
         ],
     ),
     ("replay", &["port", "address", "gateway", "next_hop_mac"]),
-    ("transfer", &["from", "to"]),
+    (
+        "transfer",
+        &["from", "to", "wait_for_responses", "rtt", "gate_timeout"],
+    ),
     ("clients", &["pool"]),
     (
         "traffic",
@@ -50,6 +54,7 @@ pub(super) const SCHEMA: Schema = &[
 pub(super) struct FoundTransfer<'a> {
     pub from: Found<'a, Origin>,
     pub to: Found<'a, std::net::SocketAddr>,
+    pub pace: Pace,
 }
 
 pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay, Error> {
@@ -96,6 +101,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         ));
     }
 
+    let traffic = traffic(&doc.section(root, "traffic")?)?;
     let mut transfers = Vec::new();
     for section in doc.sections(root, "transfer")? {
         let item = section.need("from", format_args!("give {}", value::ORIGIN))?;
@@ -108,7 +114,8 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
             value: item.parsed(value::TARGET, value::target)?,
             item,
         };
-        transfers.push(FoundTransfer { from, to });
+        let pace = pace(&section, traffic.pace)?;
+        transfers.push(FoundTransfer { from, to, pace });
     }
     if transfers.is_empty() {
         let reason = "is missing; give at least one [[transfer]] with from and to";
@@ -138,10 +145,11 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
             .map(|t| Transfer {
                 from: t.from.value,
                 to: t.to.value,
+                pace: t.pace,
             })
             .collect(),
         clients: Clients { pool: values(pool) },
-        traffic: traffic(&doc.section(root, "traffic")?)?,
+        traffic,
         intercept,
         limits: limits(&doc.section(root, "limits")?)?,
         report: Report::read(&doc.section(root, "report")?)?,
@@ -215,12 +223,48 @@ fn udp_ports(section: &Section<'_>) -> Result<Vec<u16>, Error> {
     Ok(ports)
 }
 
-fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {
-    let time = |key: &str, default: Duration, least: Duration| match section.get(key) {
+/// The pace where neither the transfer nor `[traffic]` says anything.
+const DEFAULT_PACE: Pace = Pace {
+    wait_for_responses: true,
+    rtt: None,
+    gate_timeout: Duration::from_secs(5),
+};
+
+fn time(
+    section: &Section<'_>,
+    key: &str,
+    default: Duration,
+    least: Duration,
+) -> Result<Duration, Error> {
+    match section.get(key) {
         Some(item) => item.parsed("a duration", |s| duration(s, least, DAY)),
         None => Ok(default),
-    };
-    let flag = |key: &str, default: bool| section.get(key).map_or(Ok(default), |item| item.bool());
+    }
+}
+
+fn flag(section: &Section<'_>, key: &str, default: bool) -> Result<bool, Error> {
+    section.get(key).map_or(Ok(default), |item| item.bool())
+}
+
+/// What `[traffic]` or a `[[transfer]]` says of the pace; `default` has the rest.
+fn pace(section: &Section<'_>, default: Pace) -> Result<Pace, Error> {
+    let rtt = |s: &str| duration(s, Duration::from_micros(1), Duration::from_secs(60));
+    Ok(Pace {
+        wait_for_responses: flag(section, "wait_for_responses", default.wait_for_responses)?,
+        rtt: match section.get("rtt") {
+            Some(item) => Some(item.parsed("a duration", rtt)?),
+            None => default.rtt,
+        },
+        gate_timeout: time(
+            section,
+            "gate_timeout",
+            default.gate_timeout,
+            Duration::from_millis(1),
+        )?,
+    })
+}
+
+fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {
     let (millisecond, second) = (Duration::from_millis(1), Duration::from_secs(1));
     let percent = match section.get("percent") {
         None => 100.0,
@@ -229,22 +273,16 @@ fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {
             _ => return Err(item.fail("give a number above 0 and at most 100")),
         },
     };
-    let rtt = |s: &str| duration(s, Duration::from_micros(1), Duration::from_secs(60));
     Ok(Traffic {
         copies: section
             .get("copies")
             .map_or(Ok(1), |item| item.integer(1..=1023))?,
         percent,
-        ramp: time("ramp", Duration::ZERO, Duration::ZERO)?,
-        full_sessions_only: flag("full_sessions_only", false)?,
-        wait_for_responses: flag("wait_for_responses", true)?,
-        rtt: section
-            .get("rtt")
-            .map(|item| item.parsed("a duration", rtt))
-            .transpose()?,
-        gate_timeout: time("gate_timeout", 5 * second, millisecond)?,
-        session_timeout: time("session_timeout", 600 * second, millisecond)?,
-        keepalive_timeout: time("keepalive_timeout", 720 * second, millisecond)?,
+        ramp: time(section, "ramp", Duration::ZERO, Duration::ZERO)?,
+        full_sessions_only: flag(section, "full_sessions_only", false)?,
+        pace: pace(section, DEFAULT_PACE)?,
+        session_timeout: time(section, "session_timeout", 600 * second, millisecond)?,
+        keepalive_timeout: time(section, "keepalive_timeout", 720 * second, millisecond)?,
     })
 }
 

@@ -80,13 +80,16 @@ fn defaults_are_the_documented_ones() {
         percent: 100.0,
         ramp: Duration::ZERO,
         full_sessions_only: false,
-        wait_for_responses: true,
-        rtt: None,
-        gate_timeout: Duration::from_secs(5),
+        pace: Pace {
+            wait_for_responses: true,
+            rtt: None,
+            gate_timeout: Duration::from_secs(5),
+        },
         session_timeout: Duration::from_secs(600),
         keepalive_timeout: Duration::from_secs(720),
     };
     assert_eq!(replay.traffic, traffic);
+    assert_eq!(replay.transfers[0].pace, traffic.pace);
     assert_eq!(replay.intercept, Intercept::Embedded);
     assert_eq!(
         replay.limits,
@@ -124,6 +127,8 @@ to = "192.0.2.1:80"
 [[transfer]]
 from = "[2001:db8:1::2]:443"
 to = "[2001:db8:2::2]:443"
+wait_for_responses = true
+gate_timeout = "4s"
 [clients]
 pool = ["62.135.200.0/24", "2001:db8:3::/64"]
 [traffic]
@@ -175,14 +180,22 @@ idle = "sleep"
     assert_eq!(replay.clients.pool[1].to_string(), "2001:db8:3::/64");
     assert_eq!((replay.traffic.copies, replay.traffic.percent), (1023, 0.5));
     assert_eq!(replay.traffic.ramp, Duration::from_secs(90));
-    assert!(replay.traffic.full_sessions_only && !replay.traffic.wait_for_responses);
-    assert_eq!(replay.traffic.rtt, Some(Duration::from_millis(20)));
+    assert!(replay.traffic.full_sessions_only && !replay.traffic.pace.wait_for_responses);
     let timeouts = [
-        replay.traffic.gate_timeout,
+        replay.traffic.pace.gate_timeout,
         replay.traffic.session_timeout,
         replay.traffic.keepalive_timeout,
     ];
     assert_eq!(timeouts, [1, 2, 3].map(Duration::from_secs));
+    let rtt = Some(Duration::from_millis(20));
+    assert_eq!(replay.traffic.pace.rtt, rtt);
+    assert_eq!(replay.transfers[0].pace, replay.traffic.pace);
+    let second = Pace {
+        wait_for_responses: true,
+        rtt,
+        gate_timeout: Duration::from_secs(4),
+    };
+    assert_eq!(replay.transfers[1].pace, second);
     let Intercept::Remote {
         servers,
         key: None,

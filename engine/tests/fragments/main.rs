@@ -28,7 +28,7 @@ use target::{Target, Wire};
 use wire::decode::{LinkType, Skip, fragment, mirrored, mirrored_on};
 use wire::defragment::Insert;
 use wire::host::{Host, HostConfig};
-use wire::{Addr, Endpoint, Flags, Nanos};
+use wire::{Addr, Endpoint, Flags, Nanos, Prefix};
 
 const MILLISECOND: Nanos = 1_000_000;
 const TIMEOUT: Nanos = 2_000 * MILLISECOND;
@@ -114,14 +114,14 @@ type Rig = Worker<RxQueue, Wire, Reassembly>;
 
 /// Any address's `port` is replayed.
 fn params(port: u16, v6: bool, ownership: Ownership) -> Params {
+    let from = Origin { addr: None, port };
     let transfer = Transfer {
-        from: Origin { addr: None, port },
-        to: Endpoint::new(our_addr(v6, 2), 8_080),
-    };
-    Params {
         wait_for_responses: false,
         rtt: Some(MILLISECOND),
         gate_timeout: 100 * MILLISECOND,
+        ..Transfer::new(from, Endpoint::new(our_addr(v6, 2), 8_080))
+    };
+    Params {
         session_bytes: 16 << 20,
         ownership,
         seed: 1,
@@ -154,7 +154,7 @@ fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, W
     let target = params.transfers[0].to;
     let host = Host::new(HostConfig {
         mac: [2; 6],
-        addresses: vec![(our_addr(v6, 9), if v6 { 64 } else { 24 })],
+        addresses: vec![Prefix::new(our_addr(v6, 9), if v6 { 64 } else { 24 })],
         gateways: vec![],
         next_hop_mac: Some([4; 6]),
     });
@@ -254,6 +254,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             mbufs: (0, 0),
             elapsed: Duration::ZERO,
             is_final: true,
+            failed_writes: 0,
         }),
     };
     outcome.check_books();

@@ -2,15 +2,14 @@
 
 use super::{Settings, stats};
 use crate::rings::Batch;
-use link::{Connection, Error, Message, Role};
+use link::{Error, Message, Role};
+use link_tcp::Stream;
 use log::warn;
+use rustix::event::PollFd;
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use wire::Nanos;
-
-/// Pieces read from one engine before the others have their turn.
-const READS: usize = 16;
 
 /// Refused claims of one engine that are logged; all are counted and told to the engine.
 const LOGGED_REFUSALS: u32 = 5;
@@ -20,32 +19,32 @@ const LOGGED_REFUSALS: u32 = 5;
 pub(super) enum Lost {
     /// It ended the link in order.
     Bye,
-    /// Its end of the stream was closed without a goodbye.
-    Closed,
     /// The same engine has connected again.
     Displaced,
-    /// The stream broke.
-    Io(io::Error),
-    /// It was refused or died.
-    Link(Error),
+    /// It closed the stream without a goodbye, the stream broke, or it was refused or died.
+    Stream(link_tcp::Error),
+}
+
+impl From<link_tcp::Error> for Lost {
+    fn from(e: link_tcp::Error) -> Self {
+        Self::Stream(e)
+    }
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bye => f.write_str("it said goodbye"),
-            Self::Closed => f.write_str("it closed the connection"),
             Self::Displaced => f.write_str("it has connected again"),
-            Self::Io(e) => e.fmt(f),
-            Self::Link(e) => e.fmt(f),
+            Self::Stream(link_tcp::Error::Closed) => f.write_str("it closed the connection"),
+            Self::Stream(e) => e.fmt(f),
         }
     }
 }
 
 pub(super) struct Peer {
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
-    connection: Connection,
     welcomed: bool,
     refusals: u32,
     sent: u64,
@@ -54,13 +53,11 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(
-        stream: TcpStream,
+        socket: TcpStream,
         address: SocketAddr,
         settings: &Settings,
         now: Nanos,
     ) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
         let settings = link::Settings {
             role: Role::Intercept,
             name: settings.name.clone(),
@@ -69,9 +66,8 @@ impl Peer {
             key: settings.key,
         };
         Ok(Self {
-            stream,
+            stream: Stream::new(socket, settings, now)?,
             address,
-            connection: Connection::new(settings, now),
             welcomed: false,
             refusals: 0,
             sent: 0,
@@ -79,12 +75,13 @@ impl Peer {
         })
     }
 
-    pub(super) const fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// What to wait for with poll(2); see [`Stream::poll_fd`].
+    pub(super) fn poll_fd(&self, reading: bool) -> PollFd<'_> {
+        self.stream.poll_fd(reading)
     }
 
     pub(super) const fn is_established(&self) -> bool {
-        self.connection.is_established()
+        self.stream.connection.is_established()
     }
 
     /// True once, when the link has just been established.
@@ -96,68 +93,59 @@ impl Peer {
 
     /// True if both are connections of the same run of the same engine.
     pub(super) fn is_same_engine(&self, other: &Self) -> bool {
-        let id = |p: &Self| p.connection.peer().map(|h| (h.name.clone(), h.instance));
+        let id = |p: &Self| {
+            p.stream
+                .connection
+                .peer()
+                .map(|h| (h.name.clone(), h.instance))
+        };
         self.welcomed && other.welcomed && id(self) == id(other)
     }
 
     pub(super) fn wants_to_write(&self) -> bool {
-        !self.connection.output().is_empty()
+        self.stream.wants_to_write()
     }
 
     pub(super) fn unsent_records(&self) -> u64 {
-        self.connection.unsent_records()
+        self.stream.connection.unsent_records()
     }
 
     pub(super) fn next_message(&mut self) -> Option<Message> {
-        self.connection.next_message()
+        self.stream.connection.next_message()
     }
 
-    pub(super) fn read(&mut self, buffer: &mut [u8], now: Nanos) -> Result<(), Lost> {
-        for _ in 0..READS {
-            match self.stream.read(buffer) {
-                Ok(0) => return Err(Lost::Closed),
-                Ok(n) => {
-                    let bytes = buffer.get(..n).unwrap_or_default();
-                    self.connection.receive(bytes, now).map_err(Lost::Link)?;
-                    if self.connection.has_ended() {
-                        return Err(Lost::Bye);
-                    }
-                    if n < buffer.len() {
-                        return Ok(());
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Lost::Io(e)),
-            }
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        clock: &dyn Fn() -> Nanos,
+    ) -> Result<(), Lost> {
+        self.stream.read(buffer, clock)?;
+        if self.stream.connection.has_ended() {
+            return Err(Lost::Bye);
         }
         Ok(())
     }
 
     pub(super) fn write(&mut self) -> Result<(), Lost> {
-        while !self.connection.output().is_empty() {
-            match self.stream.write(self.connection.output()) {
-                Ok(0) => return Err(Lost::Closed),
-                Ok(n) => self.connection.consume(n),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Lost::Io(e)),
-            }
-        }
-        Ok(())
+        Ok(self.stream.write()?)
     }
 
     pub(super) fn poll(&mut self, now: Nanos) -> Result<(), Lost> {
-        if now < self.connection.next_poll() {
+        if now < self.stream.connection.next_poll() {
             return Ok(());
         }
-        self.connection.set_stats(stats(self.sent, self.dropped));
-        self.connection.poll(now).map_err(Lost::Link)
+        self.stream
+            .connection
+            .set_stats(stats(self.sent, self.dropped));
+        self.stream
+            .connection
+            .poll(now)
+            .map_err(|e| Lost::Stream(link_tcp::Error::Link(e)))
     }
 
     pub(super) fn send_records(&mut self, batch: &Batch) -> Result<(), Error> {
         let records = u64::from(batch.records);
-        let result = self.connection.send_records(
+        let result = self.stream.connection.send_records(
             batch.route.owner,
             usize::from(batch.records),
             &batch.bytes,
@@ -177,18 +165,18 @@ impl Peer {
         }
         self.refusals = self.refusals.saturating_add(1);
         // An engine that reads nothing misses it; the log and the counter have it.
-        let _ = self.connection.send(&Message::Refuse { reason });
+        let _ = self.stream.connection.send(&Message::Refuse { reason });
     }
 
     pub(super) fn goodbye(&mut self) {
         // Not established or backlogged: then the end of the stream says it.
-        let _ = self.connection.send(&Message::Bye);
+        let _ = self.stream.connection.send(&Message::Bye);
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.connection.peer().filter(|_| self.welcomed) {
+        match self.stream.connection.peer().filter(|_| self.welcomed) {
             Some(hello) => write!(f, "{} ({})", hello.name, self.address),
             None => self.address.fmt(f),
         }

@@ -343,7 +343,7 @@ fn the_peers_clock_is_told_in_ours() {
     let (mut a, mut b) = pair(None, None);
     // b's clock is 1 h ahead of a's.
     let ahead = 3_600_000_000_000;
-    assert_eq!(a.to_local(5), None);
+    assert_eq!(a.peer_clock(5), None);
     b.receive(a.output(), ahead).unwrap();
     a.consume(usize::MAX);
     a.receive(b.output(), 0).unwrap();
@@ -354,7 +354,8 @@ fn the_peers_clock_is_told_in_ours() {
     let answer = b.output().to_vec();
     a.receive(&answer, 2000).unwrap();
     assert_eq!(a.round_trip(), Some(2000));
-    assert_eq!(a.to_local(ahead + 77), Some(77));
+    let clock = a.peer_clock(2000).unwrap();
+    assert_eq!((clock.to_local(ahead + 77), clock.error()), (77, 1000));
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub fn check(world: &World) {
     assert_eq!(core.slots().0, 0, "pool addresses in use");
 
     let excuses = excusable(world);
-    for &reason in Loss::ALL {
+    for reason in Loss::ALL {
         let (turns, bytes) = (c.lost_turns[reason as usize], c.lost_bytes[reason as usize]);
         assert!(
             (turns == 0 && bytes == 0) || excuses.contains(&reason),

@@ -157,13 +157,12 @@ fn params(plan: &Plan, seed: u64) -> Params {
         high,
     };
     let transfer = Transfer {
-        from: production.into(),
-        to: script::target(plan.v6),
+        wait_for_responses: plan.wait_for_responses,
+        gate_timeout: 500 * MS,
+        ..Transfer::new(production, script::target(plan.v6))
     };
     Params {
         copies: plan.copies,
-        wait_for_responses: plan.wait_for_responses,
-        gate_timeout: 500 * MS,
         session_bytes: plan.session_bytes,
         mtu: plan.mtu,
         pool: match plan.pool {

@@ -57,13 +57,9 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let transfer = |from: Endpoint, to| Transfer {
-            from: from.into(),
-            to,
-        };
         let transfers = vec![
-            transfer(PRODUCTION, TARGET),
-            transfer(PRODUCTION_V6, TARGET_V6),
+            Transfer::new(PRODUCTION, TARGET),
+            Transfer::new(PRODUCTION_V6, TARGET_V6),
         ];
         let client = Endpoint::new(Addr::v4([192, 0, 2, 1]), 40_000);
         Self {
@@ -84,6 +80,8 @@ impl Settings {
         let words: Vec<_> = rest.split_whitespace().collect();
         match (word, &words[..]) {
             ("set", [key, value]) => self.set(key, value),
+            ("set", [key, value, "v4"]) => self.pace(key, value, |t| t.to.addr.is_v4()),
+            ("set", [key, value, "v6"]) => self.pace(key, value, |t| !t.to.addr.is_v4()),
             ("client", [at]) => self.client("", at, None),
             ("client", [name, at]) => self.client(name, at, None),
             ("client", [at, "to", server]) => self.client("", at, Some(server)),
@@ -118,12 +116,12 @@ impl Settings {
                 p.percent = percent.ok_or_else(|| format!("'{value}' is no share up to 100"))?;
             }
             "ramp" => p.ramp = duration(value)?,
-            "rtt" => p.rtt = Some(duration(value)?),
-            "gate_timeout" => p.gate_timeout = duration(value)?,
+            "rtt" | "gate_timeout" | "wait_for_responses" => {
+                return self.pace(key, value, |_| true);
+            }
             "session_timeout" => p.session_timeout = duration(value)?,
             "keepalive_timeout" => p.keepalive_timeout = duration(value)?,
             "full_sessions_only" => p.full_sessions_only = yes(value)?,
-            "wait_for_responses" => p.wait_for_responses = yes(value)?,
             "session_bytes" => p.session_bytes = whole()?,
             "max_sessions" => p.max_sessions = whole()? as usize,
             "max_segments" => p.max_segments = whole()? as usize,
@@ -137,6 +135,24 @@ impl Settings {
                     "unknown parameter '{key}': one of mtu, copies, percent, ramp, rtt, gate_timeout, session_timeout, \
                      keepalive_timeout, full_sessions_only, wait_for_responses, session_bytes, max_sessions, max_segments, pool, tisn"
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets what a transfer may have of its own, for those that are `meant`.
+    fn pace(
+        &mut self,
+        key: &str,
+        value: &str,
+        meant: impl Fn(&Transfer) -> bool,
+    ) -> Result<(), String> {
+        for t in self.params.transfers.iter_mut().filter(|t| meant(t)) {
+            match key {
+                "rtt" => t.rtt = Some(duration(value)?),
+                "gate_timeout" => t.gate_timeout = duration(value)?,
+                "wait_for_responses" => t.wait_for_responses = yes(value)?,
+                _ => return Err(format!("'{key}' is the same for all transfers")),
             }
         }
         Ok(())

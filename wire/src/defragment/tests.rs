@@ -69,8 +69,8 @@ fn the_parts_of_a_datagram_share_a_hash_that_others_do_not() {
         assert_ne!(datagram_hash(&a), datagram_hash(&other));
     }
     let mut l = Ledger::new(1, TIMEOUT);
-    assert_eq!(l.check(0, &a), Verdict::New);
-    assert_eq!(l.check(1, &vlan), Verdict::New);
+    assert_eq!(l.check(0, &a), PartStatus::New);
+    assert_eq!(l.check(1, &vlan), PartStatus::New);
     // In IPv6 the later parts need not agree in their next header.
     let v6 = |protocol| Fragment {
         src: Addr::v6([0x20; 16]),
@@ -94,15 +94,15 @@ fn hashes_deal_datagrams_out_evenly() {
 fn copies_are_known_while_the_datagram_is_open_and_for_a_moment_after() {
     let mut l = Ledger::new(16, TIMEOUT);
     let (a, b) = (part(1, 0, 1480, true), part(1, 1480, 20, false));
-    assert_eq!(l.check(0, &a), Verdict::New);
-    assert_eq!(l.check(TIMEOUT, &a), Verdict::Duplicate);
-    assert_eq!(l.check(TIMEOUT, &b), Verdict::New);
+    assert_eq!(l.check(0, &a), PartStatus::New);
+    assert_eq!(l.check(TIMEOUT, &a), PartStatus::Duplicate);
+    assert_eq!(l.check(TIMEOUT, &b), PartStatus::New);
     l.complete(TIMEOUT, &b);
-    assert_eq!(l.check(TIMEOUT + ECHO, &a), Verdict::Duplicate);
-    assert_eq!(l.check(TIMEOUT + ECHO, &b), Verdict::Duplicate);
+    assert_eq!(l.check(TIMEOUT + ECHO, &a), PartStatus::Duplicate);
+    assert_eq!(l.check(TIMEOUT + ECHO, &b), PartStatus::Duplicate);
     // Later the sender may have come round to the same identification.
-    assert_eq!(l.check(TIMEOUT + ECHO + 1, &a), Verdict::New);
-    assert_eq!(l.check(TIMEOUT + ECHO + 1, &b), Verdict::New);
+    assert_eq!(l.check(TIMEOUT + ECHO + 1, &a), PartStatus::New);
+    assert_eq!(l.check(TIMEOUT + ECHO + 1, &b), PartStatus::New);
 }
 
 #[test]
@@ -112,18 +112,18 @@ fn a_part_that_differs_after_the_end_begins_another_datagram() {
     l.check(0, &a);
     l.check(0, &b);
     l.complete(0, &b);
-    assert_eq!(l.check(1, &part(1, 0, 512, true)), Verdict::New);
-    assert_eq!(l.check(1, &b), Verdict::New);
+    assert_eq!(l.check(1, &part(1, 0, 512, true)), PartStatus::New);
+    assert_eq!(l.check(1, &b), PartStatus::New);
 }
 
 #[test]
 fn an_open_datagram_is_forgotten_after_its_time() {
     let mut l = Ledger::new(16, TIMEOUT);
     let a = part(1, 0, 1480, true);
-    assert_eq!(l.check(5, &a), Verdict::New);
-    assert_eq!(l.check(5 + TIMEOUT + 1, &a), Verdict::New);
+    assert_eq!(l.check(5, &a), PartStatus::New);
+    assert_eq!(l.check(5 + TIMEOUT + 1, &a), PartStatus::New);
     l.clear();
-    assert_eq!(l.check(5 + TIMEOUT + 1, &a), Verdict::New);
+    assert_eq!(l.check(5 + TIMEOUT + 1, &a), PartStatus::New);
 }
 
 #[test]
@@ -132,32 +132,32 @@ fn what_comes_of_a_refused_datagram_is_refused_as_well() {
     let (a, b) = (part(1, 0, 1480, true), part(1, 1480, 20, false));
     l.check(0, &a);
     l.refuse(0, &a, FragmentDrop::TableFull);
-    let refused = Verdict::Refused(FragmentDrop::TableFull);
+    let refused = PartStatus::Refused(FragmentDrop::TableFull);
     assert_eq!(l.check(TIMEOUT, &b), refused);
     assert_eq!(l.check(TIMEOUT, &a), refused);
-    assert_eq!(l.check(TIMEOUT + 1, &b), Verdict::New);
+    assert_eq!(l.check(TIMEOUT + 1, &b), PartStatus::New);
 }
 
 #[test]
 fn a_place_taken_by_another_datagram_is_not_mistaken_for_it() {
     let mut l = Ledger::new(1, TIMEOUT);
     let (a, other) = (part(1, 0, 1480, true), part(2, 0, 1480, true));
-    assert_eq!(l.check(0, &a), Verdict::New);
-    assert_eq!(l.check(0, &other), Verdict::New);
+    assert_eq!(l.check(0, &a), PartStatus::New);
+    assert_eq!(l.check(0, &other), PartStatus::New);
     // Neither end of the first one touches the second.
     l.complete(0, &a);
     l.refuse(0, &a, FragmentDrop::Invalid);
-    assert_eq!(l.check(0, &other), Verdict::Duplicate);
-    assert_eq!(l.check(0, &a), Verdict::New);
+    assert_eq!(l.check(0, &other), PartStatus::Duplicate);
+    assert_eq!(l.check(0, &a), PartStatus::New);
 }
 
 #[test]
 fn more_parts_than_it_remembers_do_no_harm() {
     let mut l = Ledger::new(4, TIMEOUT);
     for i in 0..3 * MAX_PARTS {
-        assert_eq!(l.check(0, &part(1, i * 8, 8, true)), Verdict::New);
+        assert_eq!(l.check(0, &part(1, i * 8, 8, true)), PartStatus::New);
     }
-    assert_eq!(l.check(0, &part(1, 0, 8, true)), Verdict::Duplicate);
+    assert_eq!(l.check(0, &part(1, 0, 8, true)), PartStatus::Duplicate);
 }
 
 #[test]

@@ -25,7 +25,7 @@ impl Rig {
     fn new() -> Self {
         let host = Host::new(HostConfig {
             mac: MAC,
-            addresses: vec![(v4(9), 24), (v6(9), 64)],
+            addresses: vec![Prefix::new(v4(9), 24), Prefix::new(v6(9), 64)],
             gateways: vec![v4(1), v6(1)],
             next_hop_mac: None,
         });
@@ -333,7 +333,7 @@ fn routes() {
     assert_eq!(rig.host.route(&icmp::ALL_NODES), Route::None);
     let bare = HostConfig {
         mac: MAC,
-        addresses: vec![(v6(9), 0)],
+        addresses: vec![Prefix::new(v6(9), 0)],
         gateways: vec![v6(1)],
         next_hop_mac: None,
     };
@@ -490,7 +490,7 @@ fn implausible_neighbours_are_not_learned() {
 fn a_fixed_next_hop_needs_no_asking() {
     let config = HostConfig {
         mac: MAC,
-        addresses: vec![(v4(9), 24)],
+        addresses: vec![Prefix::new(v4(9), 24)],
         gateways: vec![],
         next_hop_mac: Some(PEER),
     };

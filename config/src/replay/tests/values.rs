@@ -87,6 +87,26 @@ fn bad_values_are_refused_with_key_value_and_what_is_accepted() {
             &["\"0s\"", "1us", "1m"],
         ),
         (
+            with(TO, &format!("{TO}\nrtt = \"2m\"")),
+            "transfer[0].rtt",
+            &["\"2m\"", "1us", "1m"],
+        ),
+        (
+            with(TO, &format!("{TO}\ngate_timeout = \"0s\"")),
+            "transfer[0].gate_timeout",
+            &["\"0s\"", "1ms"],
+        ),
+        (
+            with(TO, &format!("{TO}\nwait_for_responses = 1")),
+            "transfer[0].wait_for_responses",
+            &["= 1", "true or false"],
+        ),
+        (
+            with(TO, &format!("{TO}\ncopies = 2")),
+            "transfer[0].copies",
+            &["did you mean traffic.copies?"],
+        ),
+        (
             and("[traffic]\nrtt = \"20\""),
             "traffic.rtt",
             &["\"20\"", "250ms"],

@@ -17,7 +17,7 @@ mod target;
 use super::{Core, Egress, Refused};
 use crate::counters::{Counters, Loss, Unused};
 use crate::owner::Ownership;
-use crate::params::{Origin, Params, Transfer};
+use crate::params::{Params, Transfer};
 use ::tests::memory::{MemoryFrame, MemoryPayload};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -35,10 +35,7 @@ const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
 const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
 
 fn params() -> Params {
-    let transfer = Transfer {
-        from: PRODUCTION.into(),
-        to: TARGET,
-    };
+    let transfer = Transfer::new(PRODUCTION, TARGET);
     Params {
         session_timeout: 60 * SECOND,
         keepalive_timeout: 120 * SECOND,

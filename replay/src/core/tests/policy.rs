@@ -194,13 +194,7 @@ fn a_client_s_own_port_that_is_busy_is_replaced() {
     // Two production addresses, one target: the same client endpoint towards both.
     let other = Endpoint::new(Addr::v4([10, 10, 0, 3]), 80);
     let mut b = Bed::with(|p| {
-        p.transfers.push(Transfer {
-            from: Origin {
-                addr: Some(other.addr),
-                port: 80,
-            },
-            to: TARGET,
-        });
+        p.transfers.push(Transfer::new(other, TARGET));
     });
     let (_, t) = b.open_both(4000);
     let mut d = Conv::new(4000);

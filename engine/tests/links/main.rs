@@ -4,14 +4,9 @@
 // Helpers of an integration test are not seen as tests by clippy.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-// Only part of what the engine uses of the module is used here.
-#[allow(dead_code)]
-#[path = "../src"]
-mod engine {
-    pub mod links;
-}
+mod claims;
 
-use engine::links::{Links, Settings, WorkerEnd};
+use engine::links::{COMMANDS, Links, Settings, WorkerEnd};
 use intercept::claims::Route;
 use intercept::rings::{Command, CoreEnd, rings};
 use intercept::server::{Clock, Running, Server, Settings as ServerSettings};
@@ -56,6 +51,7 @@ fn settings(servers: &[SocketAddr], key: Option<[u8; 32]>) -> Settings {
         key,
         insecure: false,
         name: "engine".into(),
+        commands: COMMANDS,
     }
 }
 
@@ -395,6 +391,44 @@ fn a_worker_that_takes_nothing_loses_counted_records() {
     let counters = running.counters();
     let sent = counters.records_sent.load(Relaxed);
     assert_eq!(sent, stats.records + stats.records_dropped);
+    links.stop();
+    assert!(running.stop());
+}
+
+#[test]
+fn responses_have_the_time_of_their_reception_on_the_engine_s_clock() {
+    let later = |clock: &Clock, by: u64| -> Clock {
+        let clock = Arc::clone(clock);
+        Arc::new(move || clock() + by)
+    };
+    let ours = later(&clock(), 1_000_000_000_000);
+    let theirs = later(&ours, 3_600_000_000_000);
+    let (running, mut core) = server(any_port(), None, &theirs);
+    let (links, ends) =
+        Links::start(settings(&[running.address()], None), 1, Arc::clone(&ours)).unwrap();
+    links.wait_up(LONG).unwrap();
+    say(&ends[0], Message::Claim(claim(1, 0)));
+    let (_, connection) = expect_claim(&mut core);
+    let error = until("an echo", || links.stats()[0].clock_error_us);
+    assert!(error < 1_000_000, "{error} us");
+    let route = Route {
+        connection,
+        owner: 0,
+    };
+    // One was received long before it is handed on, one in the future.
+    let late = 5_000_000_000;
+    let (received, at) = (ours(), theirs());
+    for at in [at - late, at + late] {
+        core.push(route, &head(1), at, &[]);
+    }
+    core.flush_all();
+    core.wake();
+    let record = || until("a record", || ends[0].responses.pop()).received_at;
+    let (first, second) = (record(), record());
+    // Between the two clocks' readings above, a little time passed as well.
+    let wrong = first.abs_diff(received - late);
+    assert!(wrong <= 100_000_000 + error * 1_000, "{wrong} ns");
+    assert!((received..=ours()).contains(&second), "{second}");
     links.stop();
     assert!(running.stop());
 }

@@ -3,10 +3,10 @@
 //!
 //! It is generic over the port, so the loop that runs on an lcore runs in a test over memory. What
 //! always holds: every frame is freed or, as an answer's payload, sent back; none is forwarded;
-//! each is counted once. One [`Worker::step`] neither allocates nor waits.
+//! each is counted once. One [`ReceiveCore::step`] neither allocates nor waits.
 
 use crate::claims::Claims;
-use crate::counters::{Counters, Published};
+use crate::counters::{Counters, Published, Unsent};
 use crate::pending::Pending;
 use crate::rings::{Command, CoreEnd};
 use arrayvec::ArrayVec;
@@ -50,10 +50,12 @@ pub struct Parts<R, T> {
     pub payload_prefix: u16,
     /// Where the counters are published.
     pub published: Arc<Published>,
+    /// Makes the places in the core's tables unpredictable.
+    pub seed: u64,
 }
 
 /// One receive core.
-pub struct Worker<R: Rx, T> {
+pub struct ReceiveCore<R: Rx, T> {
     parts: Parts<R, T>,
     pending: Pending,
     burst: ArrayVec<R::Frame, BURST>,
@@ -63,7 +65,7 @@ pub struct Worker<R: Rx, T> {
     pushed: u64,
 }
 
-impl<R, T> Worker<R, T>
+impl<R, T> ReceiveCore<R, T>
 where
     R: Rx,
     T: Tx<Payload = <R::Frame as Frame>::Payload>,
@@ -71,7 +73,7 @@ where
     /// A core that has seen nothing yet.
     pub fn new(parts: Parts<R, T>) -> Self {
         Self {
-            pending: Pending::new(PENDING_ROOM, parts.payload_prefix, PENDING_WAIT),
+            pending: Pending::new(PENDING_ROOM, parts.payload_prefix, PENDING_WAIT, parts.seed),
             parts,
             burst: ArrayVec::new(),
             answer: FrameBuf::new(),
@@ -82,6 +84,7 @@ where
     }
 
     /// The counters up to now.
+    #[cfg(test)]
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -111,7 +114,8 @@ where
         let due = now >= self.housekeeping_at;
         if due {
             self.housekeeping_at = now.saturating_add(HOUSEKEEPING);
-            self.counters.unclaimed += self.pending.expire(now);
+            let expired = self.pending.expire(now);
+            self.drop_responses(Unsent::Unclaimed, expired);
             if self.parts.host.poll(now, &mut self.answer) {
                 // A question that cannot be sent is asked again.
                 let _ = self.parts.tx.send(&self.answer, None);
@@ -128,16 +132,22 @@ where
     /// Gives up what waits, hands on what is batched, and says what came of everything.
     pub fn finish(mut self, now: Nanos) -> Counters {
         self.step(now);
-        self.counters.unclaimed += self.pending.expire(Nanos::MAX);
+        let expired = self.pending.expire(Nanos::MAX);
+        self.drop_responses(Unsent::Unclaimed, expired);
         self.parts.out.flush_all();
         self.parts.out.wake();
         self.publish();
         self.counters
     }
 
+    fn drop_responses(&mut self, reason: Unsent, count: u64) {
+        self.counters.dropped[reason as usize] += count;
+    }
+
     fn publish(&mut self) {
-        self.counters.ring_full = self.parts.out.dropped();
-        self.counters.records = self.pushed - self.counters.ring_full;
+        let ring_full = self.parts.out.dropped();
+        self.counters.dropped[Unsent::RingFull as usize] = ring_full;
+        self.counters.records = self.pushed - ring_full;
         self.counters.pending = self.pending.len() as u64;
         self.parts.published.store(&self.counters);
     }
@@ -197,7 +207,7 @@ where
                 self.parts.out.push(route, &packet.head, now, prefix);
             }
             None if self.pending.push(&packet.head, now, prefix) => {}
-            None => self.counters.pending_full += 1,
+            None => self.drop_responses(Unsent::PendingFull, 1),
         }
     }
 
@@ -226,8 +236,8 @@ where
     /// cut smaller ones.
     fn too_big(&mut self, flow: &Flow, mtu: u32, now: Nanos) {
         if let Some(route) = self.parts.claims.find(flow) {
-            let told = self.parts.out.push_path_mtu(route, flow, mtu, now);
-            self.counters.path_mtu += u64::from(told);
+            let batched = self.parts.out.push_path_mtu(route, flow, mtu, now);
+            self.counters.path_mtu += u64::from(batched);
         }
     }
 

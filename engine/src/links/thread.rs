@@ -2,11 +2,11 @@
 
 use super::{Clock, Shared};
 use crossbeam::queue::ArrayQueue;
-use link::{Claim, Connection, Error, Message, Record};
+use link::{Claim, ClockOffset, Connection, Error, Message, Record};
+use link_tcp::Stream;
 use log::{info, warn};
-use rustix::event::{PollFd, PollFlags};
 use std::collections::HashSet;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -31,9 +31,6 @@ const WAIT_IDLE: Duration = Duration::from_millis(1);
 /// Commands taken from each worker before the socket has its turn.
 const COMMANDS_A_TURN: usize = 256;
 
-/// Pieces read before claims have their turn.
-const READS_A_TURN: usize = 16;
-
 /// How long the last bytes may take at the end.
 const LAST_WORDS: Nanos = 500_000_000;
 
@@ -46,33 +43,46 @@ const LOGGED_REFUSALS: u32 = 5;
 
 /// Why a link is down.
 #[derive(Debug)]
-pub(super) enum Down {
-    Io(io::Error),
-    Link(Error),
-    /// The server ended the stream, after this refusal if there was one.
-    Closed(Option<String>),
+pub(super) enum Ended {
+    /// It cannot be connected to, the stream broke or was closed, or the server broke the protocol.
+    Stream(link_tcp::Error),
+    /// The server ended the stream after this refusal.
+    Refused(String),
     Bye,
     /// We end it.
     Stopped,
 }
 
-impl std::fmt::Display for Down {
+impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Io(e) => e.fmt(f),
-            Self::Link(e) => e.fmt(f),
-            Self::Closed(Some(reason)) => write!(f, "the server refused the link: {reason}"),
-            Self::Closed(None) => f.write_str("the server closed the connection"),
+            Self::Stream(link_tcp::Error::Closed) => {
+                f.write_str("the server closed the connection")
+            }
+            Self::Stream(e) => e.fmt(f),
+            Self::Refused(reason) => write!(f, "the server refused the link: {reason}"),
             Self::Bye => f.write_str("the server said goodbye"),
             Self::Stopped => f.write_str("the engine ends"),
         }
     }
 }
 
-/// A socket and the connection over it.
-struct Line {
-    stream: TcpStream,
-    connection: Connection,
+impl From<link::Error> for Ended {
+    fn from(e: link::Error) -> Self {
+        Self::Stream(link_tcp::Error::Link(e))
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(e: io::Error) -> Self {
+        Self::Stream(link_tcp::Error::Io(e))
+    }
+}
+
+/// One connection to the server, and what was said over it.
+struct Attempt {
+    stream: Stream,
+    /// The last refusal.
     refusal: Option<String>,
     refusals: u32,
     /// When the heartbeat was asked for whose echo is waited for, and how many came, while claims
@@ -81,13 +91,10 @@ struct Line {
     echoes: u8,
 }
 
-impl Line {
-    fn new(stream: TcpStream, settings: link::Settings, now: Nanos) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+impl Attempt {
+    fn new(socket: TcpStream, settings: link::Settings, now: Nanos) -> io::Result<Self> {
         Ok(Self {
-            stream,
-            connection: Connection::new(settings, now),
+            stream: Stream::new(socket, settings, now)?,
             refusal: None,
             refusals: 0,
             asked_at: None,
@@ -95,44 +102,26 @@ impl Line {
         })
     }
 
-    fn write(&mut self) -> Result<(), Down> {
-        while !self.connection.output().is_empty() {
-            match self.stream.write(self.connection.output()) {
-                Ok(0) => return Err(Down::Closed(self.refusal.take())),
-                Ok(n) => self.connection.consume(n),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Down::Io(e)),
-            }
-        }
-        Ok(())
+    fn write(&mut self) -> Result<(), Ended> {
+        self.stream.write().map_err(|e| self.why(e))
     }
 
     /// Reads what has arrived; the number of bytes.
-    fn read(&mut self, buffer: &mut [u8], now: Nanos) -> Result<u64, Down> {
-        let mut total = 0;
-        for _ in 0..READS_A_TURN {
-            match self.stream.read(buffer) {
-                Ok(0) => return Err(Down::Closed(self.refusal.take())),
-                Ok(n) => {
-                    total += n as u64;
-                    let bytes = buffer.get(..n).unwrap_or_default();
-                    self.connection.receive(bytes, now).map_err(Down::Link)?;
-                    if n < buffer.len() || self.connection.has_ended() {
-                        break;
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Down::Io(e)),
-            }
+    fn read(&mut self, buffer: &mut [u8], clock: &dyn Fn() -> Nanos) -> Result<u64, Ended> {
+        self.stream.read(buffer, clock).map_err(|e| self.why(e))
+    }
+
+    /// A stream that was closed after a refusal was closed for that reason.
+    fn why(&mut self, e: link_tcp::Error) -> Ended {
+        match (e, self.refusal.take()) {
+            (link_tcp::Error::Closed, Some(reason)) => Ended::Refused(reason),
+            (e, _) => Ended::Stream(e),
         }
-        Ok(total)
     }
 }
 
 /// The thread's state.
-pub(super) struct Session {
+pub(super) struct LinkThread {
     settings: link::Settings,
     shared: Arc<Shared>,
     commands: Vec<Arc<ArrayQueue<Message>>>,
@@ -150,7 +139,7 @@ pub(super) struct Session {
     buffer: Vec<u8>,
 }
 
-impl Session {
+impl LinkThread {
     pub(super) fn new(
         settings: link::Settings,
         shared: Arc<Shared>,
@@ -186,52 +175,53 @@ impl Session {
 
     pub(super) fn run(mut self) {
         let mut backoff = FIRST_BACKOFF;
-        let mut said = None;
+        let mut logged = None;
         while !self.stopping() {
             let connects = self.shared.connects.load(Relaxed);
             let why = self.attempt();
             if self.shared.up.swap(false, Relaxed) {
                 self.up.fetch_sub(1, Relaxed);
             }
-            if matches!(why, Down::Stopped) {
+            self.shared.clock_error.store(u64::MAX, Relaxed);
+            if matches!(why, Ended::Stopped) {
                 return;
             }
             if self.shared.connects.load(Relaxed) != connects {
                 backoff = FIRST_BACKOFF;
-                said = None;
+                logged = None;
             }
             let why = why.to_string();
             // The same failure again and again is said once.
-            if said.as_ref() != Some(&why) {
+            if logged.as_ref() != Some(&why) {
                 warn!("control link to {}: {why}", self.shared.address);
             }
             self.shared.set_error(why.clone());
-            said = Some(why);
+            logged = Some(why);
             self.pause(backoff);
             backoff = (backoff * 2).min(LAST_BACKOFF);
         }
     }
 
     /// One connection, from connecting to its end.
-    fn attempt(&mut self) -> Down {
+    fn attempt(&mut self) -> Ended {
         let stream = match self.connect() {
             Ok(stream) => stream,
             Err(e) => return e,
         };
-        let mut line = match Line::new(stream, self.settings.clone(), self.now()) {
-            Ok(line) => line,
-            Err(e) => return Down::Io(e),
+        let mut attempt = match Attempt::new(stream, self.settings.clone(), self.now()) {
+            Ok(attempt) => attempt,
+            Err(e) => return e.into(),
         };
         self.delayed = None;
         self.to_claim.clear();
         loop {
             if self.stopping() {
-                self.finish(&mut line);
-                return Down::Stopped;
+                self.finish(&mut attempt);
+                return Ended::Stopped;
             }
-            if let Err(e) = self.turn(&mut line) {
+            if let Err(e) = self.turn(&mut attempt) {
                 // What the peer is to know is in the output.
-                let _ = line.write();
+                let _ = attempt.write();
                 return e;
             }
         }
@@ -239,21 +229,20 @@ impl Session {
 
     /// Connecting blocks, so a thread of its own does it while this one takes the workers'
     /// commands.
-    fn connect(&mut self) -> Result<TcpStream, Down> {
+    fn connect(&mut self) -> Result<TcpStream, Ended> {
         let address = self.shared.address;
         let connecting: JoinHandle<io::Result<TcpStream>> = std::thread::Builder::new()
             .name("link-connect".into())
-            .spawn(move || TcpStream::connect_timeout(&address, CONNECT_TIME))
-            .map_err(Down::Io)?;
+            .spawn(move || TcpStream::connect_timeout(&address, CONNECT_TIME))?;
         while !connecting.is_finished() {
             if self.stopping() {
-                return Err(Down::Stopped);
+                return Err(Ended::Stopped);
             }
             self.pause(1_000_000);
         }
         match connecting.join() {
-            Ok(result) => result.map_err(Down::Io),
-            Err(_) => Err(Down::Io(io::Error::other("connecting panicked"))),
+            Ok(result) => Ok(result?),
+            Err(_) => Err(io::Error::other("connecting panicked").into()),
         }
     }
 
@@ -274,44 +263,49 @@ impl Session {
         }
     }
 
-    fn turn(&mut self, line: &mut Line) -> Result<(), Down> {
-        self.wait(line);
+    fn turn(&mut self, attempt: &mut Attempt) -> Result<(), Ended> {
+        self.wait(attempt);
         let now = self.now();
-        let read = line.read(&mut self.buffer, now);
+        let read = attempt.read(&mut self.buffer, &*self.clock);
         if let Ok(bytes) = read {
             self.shared.bytes.fetch_add(bytes, Relaxed);
         }
-        self.messages(line, now)?;
+        self.messages(attempt)?;
         read?;
-        if line.connection.is_established() && !self.shared.up.load(Relaxed) {
-            self.established(line);
+        if attempt.stream.connection.is_established() && !self.shared.up.load(Relaxed) {
+            self.established(attempt);
         }
-        if line.connection.is_established() {
-            self.send_claims(line)?;
-            self.confirm(line, now);
+        if attempt.stream.connection.is_established() {
+            self.send_claims(attempt)?;
+            self.confirm(attempt, now);
         } else {
             self.note_commands();
         }
-        if now >= line.connection.next_poll() {
-            line.connection.set_stats(link::Stats {
+        if now >= attempt.stream.connection.next_poll() {
+            attempt.stream.connection.set_stats(link::Stats {
                 records: self.shared.records.load(Relaxed),
                 dropped: self.shared.records_dropped.load(Relaxed),
             });
-            line.connection.poll(now).map_err(Down::Link)?;
+            attempt.stream.connection.poll(now)?;
             self.shared
                 .server_dropped
-                .store(line.connection.peer_stats().dropped, Relaxed);
+                .store(attempt.stream.connection.peer_stats().dropped, Relaxed);
+            let connection = &attempt.stream.connection;
+            let round_trip = connection.round_trip().unwrap_or(u64::MAX);
+            self.shared.round_trip.store(round_trip, Relaxed);
+            // At its largest: the next echo is about to come.
+            let error = connection.peer_clock(now).map(ClockOffset::error);
             self.shared
-                .round_trip
-                .store(line.connection.round_trip().unwrap_or(u64::MAX), Relaxed);
+                .clock_error
+                .store(error.unwrap_or(u64::MAX), Relaxed);
         }
-        line.write()
+        attempt.write()
     }
 
-    fn wait(&mut self, line: &Line) {
+    fn wait(&mut self, attempt: &Attempt) {
         let now = self.now();
         let to_send = self.delayed.is_some() || !self.to_claim.is_empty();
-        let blocked = !line.connection.output().is_empty();
+        let blocked = attempt.stream.wants_to_write();
         let timeout = match (
             to_send && !blocked,
             now.saturating_sub(self.commands_at) < LATELY,
@@ -320,11 +314,7 @@ impl Session {
             (false, true) => WAIT_BUSY,
             (false, false) => WAIT_IDLE,
         };
-        let mut events = PollFlags::IN;
-        if blocked {
-            events |= PollFlags::OUT;
-        }
-        let mut fds = [self.sleeper.poll_fd(), PollFd::new(&line.stream, events)];
+        let mut fds = [self.sleeper.poll_fd(), attempt.stream.poll_fd(true)];
         let commands = &self.commands;
         let idle = || blocked || commands.iter().all(|ring| ring.is_empty());
         if self.sleeper.wait(&mut fds, timeout, idle).is_err() {
@@ -332,12 +322,13 @@ impl Session {
         }
     }
 
-    fn established(&mut self, line: &Line) {
+    fn established(&mut self, attempt: &Attempt) {
         self.shared.up.store(true, Relaxed);
         self.shared.connects.fetch_add(1, Relaxed);
         self.up.fetch_add(1, Relaxed);
         self.to_claim = self.live.iter().cloned().collect();
-        let name = line
+        let name = attempt
+            .stream
             .connection
             .peer()
             .map_or("", |hello| hello.name.as_str());
@@ -347,22 +338,22 @@ impl Session {
         );
     }
 
-    fn messages(&mut self, line: &mut Line, now: Nanos) -> Result<(), Down> {
-        while let Some(message) = line.connection.next_message() {
+    fn messages(&mut self, attempt: &mut Attempt) -> Result<(), Ended> {
+        while let Some(message) = attempt.stream.connection.next_message() {
             match message {
                 Message::Responses { owner, records } => {
-                    self.responses(&line.connection, owner, records, now)
+                    self.responses(&attempt.stream.connection, owner, records)
                 }
                 Message::Refuse { reason } => {
                     self.shared.refusals.fetch_add(1, Relaxed);
-                    if line.refusals < LOGGED_REFUSALS {
+                    if attempt.refusals < LOGGED_REFUSALS {
                         warn!("intercept {} refused: {reason}", self.shared.address);
                     }
-                    line.refusals = line.refusals.saturating_add(1);
+                    attempt.refusals = attempt.refusals.saturating_add(1);
                     self.shared.set_error(reason.clone());
-                    line.refusal = Some(reason);
+                    attempt.refusal = Some(reason);
                 }
-                Message::Bye => return Err(Down::Bye),
+                Message::Bye => return Err(Ended::Bye),
                 // The connection lets no other through to an engine.
                 _ => {}
             }
@@ -370,18 +361,19 @@ impl Session {
         Ok(())
     }
 
-    fn responses(&self, connection: &Connection, owner: u16, records: Vec<Record>, now: Nanos) {
+    fn responses(&self, connection: &Connection, owner: u16, records: Vec<Record>) {
         let mut dropped = 0;
         let count = records.len() as u64;
         match self.responses.get(usize::from(owner)) {
             None => dropped = count,
             Some(ring) => {
+                // After the records came here: they cannot have been received later than that,
+                // whatever the comparison of clocks says.
+                let now = self.now();
+                let clock = connection.peer_clock(now);
                 for mut record in records {
-                    // It cannot have been received after it came here, whatever the comparison of
-                    // clocks says.
-                    record.received_at = connection
-                        .to_local(record.received_at)
-                        .map_or(now, |at| at.min(now));
+                    record.received_at =
+                        clock.map_or(now, |clock| clock.to_local(record.received_at).min(now));
                     dropped += u64::from(ring.push(record).is_err());
                 }
             }
@@ -418,16 +410,16 @@ impl Session {
 
     /// Tells the server what it does not know yet, as far as the output has room. What has none
     /// stays in the rings.
-    fn send_claims(&mut self, line: &mut Line) -> Result<(), Down> {
+    fn send_claims(&mut self, attempt: &mut Attempt) -> Result<(), Ended> {
         if let Some(message) = self.delayed.take() {
-            self.send(line, message)?;
+            self.send(attempt, message)?;
         }
         while self.delayed.is_none()
             && let Some(claim) = self.to_claim.pop()
         {
             // It may have been released since.
             if self.live.contains(&claim) {
-                self.send(line, Message::Claim(claim))?;
+                self.send(attempt, Message::Claim(claim))?;
             }
         }
         for n in 0..self.commands.len() {
@@ -440,7 +432,7 @@ impl Session {
                 };
                 self.commands_at = self.now();
                 if self.note(&message) {
-                    self.send(line, message)?;
+                    self.send(attempt, message)?;
                 }
             }
         }
@@ -448,55 +440,55 @@ impl Session {
     }
 
     /// Where it is asked for, finds out that the server has answered for every claim there is.
-    fn confirm(&self, line: &mut Line, now: Nanos) {
-        if !self.shared.confirm.load(Relaxed) || line.echoes == CONFIRMING_ECHOES {
+    fn confirm(&self, attempt: &mut Attempt, now: Nanos) {
+        if !self.shared.confirm.load(Relaxed) || attempt.echoes == CONFIRMING_ECHOES {
             return;
         }
-        let said = self.delayed.is_none()
+        let all_sent = self.delayed.is_none()
             && self.to_claim.is_empty()
             && self.commands.iter().all(|ring| ring.is_empty());
-        match line.asked_at {
-            Some(at) if line.connection.echoed() >= Some(at) => {
-                line.asked_at = None;
-                line.echoes += 1;
-                if line.echoes == CONFIRMING_ECHOES {
+        match attempt.asked_at {
+            Some(at) if attempt.stream.connection.echoed() >= Some(at) => {
+                attempt.asked_at = None;
+                attempt.echoes += 1;
+                if attempt.echoes == CONFIRMING_ECHOES {
                     self.shared.confirmed.store(true, Relaxed);
                 }
             }
-            None if said => {
-                line.asked_at = Some(now);
-                line.connection.hurry();
+            None if all_sent => {
+                attempt.asked_at = Some(now);
+                attempt.stream.connection.hurry();
             }
             _ => {}
         }
     }
 
-    fn send(&mut self, line: &mut Line, message: Message) -> Result<(), Down> {
-        match line.connection.send(&message) {
+    fn send(&mut self, attempt: &mut Attempt, message: Message) -> Result<(), Ended> {
+        match attempt.stream.connection.send(&message) {
             Ok(()) => Ok(()),
             Err(Error::Backlog { .. }) => {
                 self.delayed = Some(message);
                 Ok(())
             }
-            Err(e) => Err(Down::Link(e)),
+            Err(e) => Err(e.into()),
         }
     }
 
     /// The last claims, releases and the goodbye.
-    fn finish(&mut self, line: &mut Line) {
+    fn finish(&mut self, attempt: &mut Attempt) {
         let end = self.now() + LAST_WORDS;
-        let mut said = false;
+        let mut goodbye_sent = false;
         while self.now() < end {
-            if !said && line.connection.is_established() {
-                if self.send_claims(line).is_err() {
+            if !goodbye_sent && attempt.stream.connection.is_established() {
+                if self.send_claims(attempt).is_err() {
                     return;
                 }
                 let waiting =
                     self.delayed.is_some() || self.commands.iter().any(|ring| !ring.is_empty());
-                said = !waiting && line.connection.send(&Message::Bye).is_ok();
+                goodbye_sent = !waiting && attempt.stream.connection.send(&Message::Bye).is_ok();
             }
-            if line.write().is_err()
-                || (said && line.connection.output().is_empty())
+            if attempt.write().is_err()
+                || (goodbye_sent && attempt.stream.connection.output().is_empty())
                 || !self.shared.up.load(Relaxed)
             {
                 return;
@@ -512,35 +504,38 @@ pub(super) fn check(
     address: SocketAddr,
     time: Duration,
     clock: &Clock,
-) -> Result<(), Down> {
+) -> Result<(), Ended> {
     let end = clock().saturating_add(time.as_nanos() as u64);
-    let stream = TcpStream::connect_timeout(&address, time).map_err(Down::Io)?;
-    let mut line = Line::new(stream, settings, clock()).map_err(Down::Io)?;
+    let stream = TcpStream::connect_timeout(&address, time)?;
+    let mut attempt = Attempt::new(stream, settings, clock())?;
     let mut buffer = vec![0; 4096];
     loop {
-        line.write()?;
-        let result = line.read(&mut buffer, clock());
-        while let Some(message) = line.connection.next_message() {
+        attempt.write()?;
+        let result = attempt.read(&mut buffer, &**clock);
+        while let Some(message) = attempt.stream.connection.next_message() {
             if let Message::Refuse { reason } = message {
-                return Err(Down::Closed(Some(reason)));
+                return Err(Ended::Refused(reason));
             }
         }
         if let Err(e) = result {
             // The refusal, if this side has one to say.
-            let _ = line.write();
+            let _ = attempt.write();
             return Err(e);
         }
         // A round trip proves that the server accepts this side, too.
-        if line.connection.is_established() && line.connection.round_trip().is_some() {
-            let _ = line.connection.send(&Message::Bye);
-            return line.write();
+        if attempt.stream.connection.is_established()
+            && attempt.stream.connection.round_trip().is_some()
+        {
+            let _ = attempt.stream.connection.send(&Message::Bye);
+            return attempt.write();
         }
         let now = clock();
-        line.connection.poll(now).map_err(Down::Link)?;
+        attempt.stream.connection.poll(now)?;
         if now >= end {
-            return Err(Down::Link(Error::Dead {
+            return Err(Error::Dead {
                 millis: time.as_millis() as u64,
-            }));
+            }
+            .into());
         }
         std::thread::sleep(WAIT_IDLE);
     }

@@ -10,7 +10,7 @@ use wake::Sleeper;
 use wire::build::{self, LinkHeader};
 use wire::head::HeaderBuf;
 use wire::host::HostConfig;
-use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Seq, Skip};
+use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Prefix, Seq, Skip};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const TARGET_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -18,7 +18,7 @@ const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 80);
 const MS: Nanos = 1_000_000;
 
 struct Rig {
-    worker: Worker<MemoryRx, MemoryTx>,
+    worker: ReceiveCore<MemoryRx, MemoryTx>,
     wire: MemoryWire,
     server: ServerEnd,
     _sleeper: Sleeper,
@@ -28,21 +28,22 @@ fn rig(payload_prefix: u16, batches: usize) -> Rig {
     let port = MemoryPort::new(20_000);
     let (waker, sleeper) = wake::pair().unwrap();
     let (out, server) = rings(batches, waker);
-    let own = vec![(Addr::v4([10, 20, 0, 3]), 24)];
+    let own = vec![Prefix::new(Addr::v4([10, 20, 0, 3]), 24)];
     let host = Host::new(HostConfig {
         mac: MAC,
         addresses: own.clone(),
         gateways: vec![],
         next_hop_mac: None,
     });
-    let worker = Worker::new(Parts {
+    let worker = ReceiveCore::new(Parts {
         rx: port.rx,
         tx: port.tx,
         host,
-        claims: Claims::new(1000, 10, own),
+        claims: Claims::new(1000, 10, own, 1),
         out,
         payload_prefix,
         published: Arc::default(),
+        seed: 1,
     });
     Rig {
         worker,
@@ -214,7 +215,10 @@ fn a_response_before_its_claim_waits_and_one_without_is_counted() {
     );
     rig.settle(10 * MS + PENDING_WAIT);
     let c = *rig.worker.counters();
-    assert_eq!((c.records, c.unclaimed, c.pending), (1, 1, 0));
+    assert_eq!(
+        (c.records, c.dropped(Unsent::Unclaimed), c.pending),
+        (1, 1, 0)
+    );
     rig.server
         .command(Command::Release(Claim::exact(client(1), TARGET, 0), 1))
         .unwrap();
@@ -228,7 +232,7 @@ fn a_response_before_its_claim_waits_and_one_without_is_counted() {
     );
     assert!(rig.batch().is_none());
     assert_eq!(
-        rig.worker.finish(201 * MS).unclaimed,
+        rig.worker.finish(201 * MS).dropped(Unsent::Unclaimed),
         2,
         "what waits at the end is counted too"
     );
@@ -242,7 +246,10 @@ fn more_than_waits_and_more_than_the_server_takes_is_counted() {
     }
     rig.settle(MS);
     let c = *rig.worker.counters();
-    assert_eq!((c.pending, c.pending_full), (u64::from(PENDING_ROOM), 10));
+    assert_eq!(
+        (c.pending, c.dropped(Unsent::PendingFull)),
+        (u64::from(PENDING_ROOM), 10)
+    );
     let everybody = Claim {
         ports: 0..=u16::MAX,
         ..Claim::exact(client(0), TARGET, 0)
@@ -253,7 +260,7 @@ fn more_than_waits_and_more_than_the_server_takes_is_counted() {
     }
     rig.settle(2 * MS);
     let c = rig.worker.finish(3 * MS);
-    assert!(c.ring_full > 0 && c.records > 0);
+    assert!(c.dropped(Unsent::RingFull) > 0 && c.records > 0);
     assert_eq!((c.accounted(), c.pending), (c.frames, 0));
     let mut batched = 0;
     while let Some(batch) = rig.server.batch() {
@@ -370,7 +377,7 @@ fn a_router_s_word_about_the_path_reaches_the_engine_that_sent_the_segment() {
     rig.settle(5 * MS);
     let c = *rig.worker.counters();
     assert_eq!((c.control, c.path_mtu, c.records), (3, 1, 0));
-    assert_eq!(c.ring_full, 0);
+    assert_eq!(c.dropped(Unsent::RingFull), 0);
 }
 
 #[test]
