@@ -52,8 +52,8 @@ pub struct Outlet<T> {
 }
 
 impl<T: Tx> Outlet<T> {
-    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `claims` are there
-    /// in remote mode; `ident` is the IPv4 identification to begin with.
+    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `claims` are
+    /// there in remote mode; `ident` is the IPv4 identification to begin with.
     pub fn new(
         tx: T,
         host: Host,

@@ -4,7 +4,6 @@
 use crate::offline::Player;
 use crate::worker::{Snapshot, Worker};
 use crossbeam::queue::ArrayQueue;
-use replay::Core;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;

@@ -12,6 +12,7 @@ pub mod egress;
 pub mod lcore;
 pub mod links;
 pub mod offline;
+mod plan;
 pub mod report;
 pub mod rewind;
 pub mod setup;

@@ -284,7 +284,7 @@ pub fn run(data: &[u8]) {
             }
             Event::Target { .. } => {
                 if let Some(h) = answer(&out, event) {
-                    core.response(now, &h, &mut out);
+                    core.response(now, now, &h, &mut out);
                 }
             }
             Event::Stray {
@@ -297,7 +297,12 @@ pub fn run(data: &[u8]) {
                     src: TARGET,
                     dst: client(c).src,
                 };
-                core.response(now, &head(flow, Seq(seq), Seq(ack), flags, 0), &mut out);
+                core.response(
+                    now,
+                    now,
+                    &head(flow, Seq(seq), Seq(ack), flags, 0),
+                    &mut out,
+                );
             }
             Event::Pass { ms } => now += u64::from(ms) * 1_000_000,
             Event::Wait { seconds } => now += u64::from(seconds) * 1_000_000_000,

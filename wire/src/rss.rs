@@ -75,8 +75,8 @@ pub fn owner_hash(flow: &Flow) -> u32 {
 pub const TABLE_ENTRIES: u32 = 128;
 
 /// The receive queue that a network card with `queues` queues chooses for a hash, if its
-/// redirection table has [`TABLE_ENTRIES`] entries and is filled with the queues in turn, as drivers
-/// do it unless they are told otherwise.
+/// redirection table has [`TABLE_ENTRIES`] entries and is filled with the queues in turn, as
+/// drivers do it unless they are told otherwise.
 ///
 /// The low bits of the hash choose the entry. So the queue is the hash modulo `queues` only if that
 /// is a power of two. A card with a larger table chooses another queue for some hashes if it is

@@ -425,7 +425,7 @@ impl World {
         let shift = if syn { 0 } else { window.shift };
         let edge = head.ack + (u32::from(head.window) << shift);
         window.edge = Some(window.edge.map_or(edge, |e| e.max(edge)));
-        self.core.response(self.now, &head, &mut self.out);
+        self.core.response(self.now, self.now, &head, &mut self.out);
     }
 
     /// After every event: the invariants, and what the core has sent goes onto the wire.

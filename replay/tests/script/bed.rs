@@ -173,7 +173,7 @@ impl Bed<'_> {
                 };
                 let Base { seq, ack } = self.base(conn.client);
                 let head = spec.head(flow, Base { seq: ack, ack: seq });
-                self.core.response(self.now, &head, &mut self.out);
+                self.core.response(self.now, self.now, &head, &mut self.out);
             }
             Event::TooBig { name, mtu } => {
                 let conn = self.conn(name)?;

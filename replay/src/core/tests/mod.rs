@@ -391,7 +391,7 @@ impl Bed {
     /// A segment of the target.
     #[track_caller]
     fn respond(&mut self, head: &Head) {
-        self.core.response(self.now, head, &mut self.out);
+        self.core.response(self.now, self.now, head, &mut self.out);
         self.audit();
     }
 

@@ -1,0 +1,327 @@
+//! From the configuration to the workers: who owns what, the session core's parameters, client
+//! addresses, and the claims that follow from them.
+
+use crate::claims::Claims;
+use crate::egress::Outlet;
+use crate::lcore::Orders;
+use crate::links::{COMMANDS, WorkerEnd};
+use crate::setup::Job;
+use crate::worker::{ResponseOwner, Ring, Worker};
+use anyhow::{Result, bail};
+use config::replay::{Replay, Source, Speed};
+use crossbeam::queue::ArrayQueue;
+use dpdk::{MirrorPort, PortInfo, Reassembly, RxQueue, TxQueue};
+use ipnet::IpNet;
+use link::Claim;
+use replay::slots::Slice;
+use replay::{Core, HashBy, Origin, Ownership, Pace, Params, Transfer};
+use std::sync::Arc;
+use std::time::Duration;
+use wire::host::{Host, HostConfig, Route};
+use wire::{Addr, Endpoint, Nanos, Prefix};
+
+/// Parcels one core may leave for another.
+const RING: usize = 4_096;
+/// Client ports of a pool begin above the well-known ones.
+const FIRST_PORT: u16 = 1_024;
+/// Connections that one worker claims at a time: as many as an intercept grants to all engines
+/// together.
+const MAX_CLAIMS: usize = 1 << 20;
+
+/// What all workers share of their parameters.
+pub struct Plan {
+    /// Which core owns a session.
+    pub ownership: Ownership,
+    params: Params,
+    slices: Vec<Vec<Slice>>,
+}
+
+impl Plan {
+    /// The plan of this configuration, for these ports. `now` is the time, `mbufs` how many buffers
+    /// there are, `seed` makes hashes unpredictable.
+    pub fn new(
+        config: &Replay,
+        mirrors: &[MirrorPort],
+        replay: &PortInfo,
+        now: Nanos,
+        mbufs: u32,
+        seed: u64,
+    ) -> Self {
+        let cores = config.eal.lcores.len() as u16;
+        let transfers: Vec<_> = config.transfers.iter().map(transfer).collect();
+        // RSS hashes both ends of the production flow; a response shows production's end only if
+        // its target stands for exactly one.
+        let one_each = transfers.iter().enumerate().all(|(i, t)| {
+            t.from.addr.is_some() && transfers.iter().skip(i + 1).all(|other| other.to != t.to)
+        });
+        let rss = !mirrors.is_empty() && mirrors.iter().all(|m| m.info().rss);
+        let by = if rss && one_each {
+            HashBy::Flow
+        } else {
+            HashBy::Client
+        };
+        let slices = (0..cores)
+            .map(|core| pool_slices(&config.clients.pool, core, cores))
+            .collect();
+        let (traffic, limits) = (&config.traffic, &config.limits);
+        let per_core = |n: usize| n.div_ceil(usize::from(cores));
+        let params = Params {
+            transfers,
+            copies: traffic.copies,
+            percent: traffic.percent,
+            ramp: ns(traffic.ramp),
+            full_sessions_only: traffic.full_sessions_only,
+            session_timeout: ns(traffic.session_timeout),
+            keepalive_timeout: ns(traffic.keepalive_timeout),
+            // Clients are dealt out by a hash: a core gets a little more than its share now and
+            // then.
+            max_sessions: per_core(limits.sessions) + per_core(limits.sessions) / 8 + 1,
+            // A quarter of the buffers is never held, so that receive does not starve.
+            max_segments: per_core(mbufs as usize / 4 * 3),
+            session_bytes: limits.session_bytes,
+            mtu: replay.mtu,
+            pool: Vec::new(),
+            ownership: Ownership { cores, me: 0, by },
+            seed,
+            pace: match &config.mirror.source {
+                Source::Ports(_) => Pace::Live,
+                Source::File { speed, .. } => match speed {
+                    Speed::Factor(factor) => Pace::Recorded(*factor),
+                    Speed::Max => Pace::Unpaced,
+                },
+            },
+            start: now,
+        };
+        Self {
+            ownership: params.ownership,
+            params,
+            slices,
+        }
+    }
+
+    /// Every target can be reached from the replay port.
+    ///
+    /// # Errors
+    /// The first that cannot.
+    pub fn check_routes(&self, config: &Replay) -> Result<()> {
+        let host = Host::new(host_config(config, [2, 0, 0, 0, 0, 0]));
+        if config.replay.next_hop_mac.is_some() {
+            return Ok(());
+        }
+        for (i, t) in self.params.transfers.iter().enumerate() {
+            if host.route(&t.to.addr) == Route::None {
+                bail!(
+                    "transfer[{i}].to = {}: it is in no network of replay.address and there is no replay.gateway to it",
+                    t.to
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The workers, each with its queues of the replay port, and what it has of the links.
+    ///
+    /// # Errors
+    /// The pool is too large to be claimed.
+    pub fn workers(
+        &self,
+        config: &Replay,
+        port: &PortInfo,
+        (rx, tx): (Vec<RxQueue>, Vec<TxQueue>),
+        reassemblies: Vec<Reassembly>,
+        ends: Vec<Option<WorkerEnd>>,
+    ) -> Result<Vec<Job>> {
+        let cores = usize::from(self.ownership.cores);
+        let rings: Vec<Vec<Ring<dpdk::Mbuf>>> = (0..cores)
+            .map(|_| {
+                (0..cores)
+                    .map(|_| Arc::new(ArrayQueue::new(RING)))
+                    .collect()
+            })
+            .collect();
+        let targets: Vec<Endpoint> = self.params.transfers.iter().map(|t| t.to).collect();
+        let any = Addr::v4([0; 4]);
+        let production = |t: &Transfer| Endpoint::new(t.from.addr.unwrap_or(any), t.from.port);
+        let owner = ResponseOwner {
+            slices: self.slices.clone(),
+            ownership: self.ownership,
+            targets: self
+                .params
+                .transfers
+                .iter()
+                .map(|t| (t.to, production(t)))
+                .collect(),
+        };
+        let mut jobs = Vec::with_capacity(cores);
+        let queues = rx.into_iter().zip(tx);
+        for (i, (((rx, tx), reassembly), end)) in queues.zip(reassemblies).zip(ends).enumerate() {
+            let me = i as u16;
+            let pool = self.slices[i].clone();
+            let params = Params {
+                pool: pool.clone(),
+                ownership: Ownership {
+                    me,
+                    ..self.ownership
+                },
+                seed: self.params.seed.wrapping_add(u64::from(me) << 32),
+                ..self.params.clone()
+            };
+            let host = Host::new(host_config(config, port.mac));
+            let claims = end
+                .map(|end| self.claims(config, end, &targets, me))
+                .transpose()?;
+            let out = Outlet::new(tx, host, port.mac, targets.clone(), claims, me);
+            let core = Core::new(params, self.params.start);
+            let mut worker = Worker::new(me, core, out, owner.clone()).reassembling(reassembly);
+            worker.replay = Some(rx);
+            worker.to = rings.iter().map(|from| Arc::clone(&from[i])).collect();
+            worker.from = rings[i].iter().map(Arc::clone).collect();
+            jobs.push(Job {
+                worker,
+                player: None,
+                orders: Orders::new(),
+            });
+        }
+        Ok(jobs)
+    }
+
+    /// A worker's claims. With a pool it claims its slices now; without, each connection when it
+    /// opens it.
+    fn claims(
+        &self,
+        config: &Replay,
+        end: WorkerEnd,
+        targets: &[Endpoint],
+        me: u16,
+    ) -> Result<Claims> {
+        let pool = &self.slices[usize::from(me)];
+        let connections = self.params.max_sessions * usize::from(self.params.copies);
+        let limit = if pool.is_empty() {
+            connections.min(MAX_CLAIMS)
+        } else {
+            0
+        };
+        let mut claims = Claims::new(end, targets.to_vec(), me, limit);
+        for claim in slice_claims(&config.clients.pool, pool, targets, me) {
+            if !claims.claim_slice(claim) {
+                bail!(
+                    "clients.pool: its prefixes times the targets are more than {COMMANDS}, which is as many as can be claimed"
+                );
+            }
+        }
+        Ok(claims)
+    }
+}
+
+const fn ns(time: Duration) -> Nanos {
+    time.as_nanos() as Nanos
+}
+
+/// A transfer, as the session core has it.
+fn transfer(t: &config::replay::Transfer) -> Transfer {
+    Transfer {
+        from: Origin {
+            addr: t.from.addr.map(Addr::from),
+            port: t.from.port,
+        },
+        to: t.to.into(),
+        wait_for_responses: t.pace.wait_for_responses,
+        gate_timeout: ns(t.pace.gate_timeout),
+        rtt: t.pace.rtt.map(ns),
+    }
+}
+
+fn host_config(config: &Replay, mac: [u8; 6]) -> HostConfig {
+    HostConfig {
+        mac,
+        addresses: config
+            .replay
+            .addresses
+            .iter()
+            .map(|n| Prefix::new(n.addr().into(), n.prefix_len()))
+            .collect(),
+        gateways: config.replay.gateways.iter().map(|g| (*g).into()).collect(),
+        next_hop_mac: config.replay.next_hop_mac,
+    }
+}
+
+/// The part of the pool that belongs to one core: all its addresses, and a range of ports.
+fn pool_slices(pool: &[IpNet], core: u16, cores: u16) -> Vec<Slice> {
+    let ports = (u32::from(u16::MAX) - u32::from(FIRST_PORT) + 1) / u32::from(cores);
+    let low = u32::from(FIRST_PORT) + ports * u32::from(core);
+    let slice = |net: &IpNet| {
+        let prefix = Prefix::new(net.network().into(), net.prefix_len());
+        // The first and the last address of an IPv4 network are not a host's; the first of an IPv6
+        // one is its routers'.
+        let (skip, keep) = match (net, prefix.count()) {
+            (IpNet::V4(_), n) if n >= 4 => (1, n - 2),
+            (IpNet::V6(_), n) if n >= 2 => (1, n - 1),
+            (_, n) => (0, n),
+        };
+        Slice {
+            first: Addr::from_number(prefix.first().number() + skip),
+            addresses: keep.min(u128::from(u32::MAX)) as u32,
+            low: low as u16,
+            high: (low + ports - 1) as u16,
+        }
+    };
+    pool.iter().map(slice).collect()
+}
+
+/// What a core claims of the pool, once: every prefix with its range of ports, for every target of
+/// the same family.
+fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u16) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for (net, slice) in pool.iter().zip(slices) {
+        for target in targets
+            .iter()
+            .filter(|t| t.addr.is_v4() == slice.first.is_v4())
+        {
+            let prefix = Prefix::new(net.network().into(), net.prefix_len());
+            let claim = Claim {
+                prefix,
+                ports: slice.low..=slice.high,
+                target: *target,
+                owner,
+            };
+            if !claims.contains(&claim) {
+                claims.push(claim);
+            }
+        }
+    }
+    claims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cores_slices_cover_the_pool_and_do_not_meet() {
+        let pool: Vec<IpNet> = vec![
+            "62.135.200.0/24".parse().unwrap(),
+            "fd62::/64".parse().unwrap(),
+            "10.9.9.9/32".parse().unwrap(),
+        ];
+        let all: Vec<_> = (0..3).map(|core| pool_slices(&pool, core, 3)).collect();
+        assert_eq!(all[0][0].first, Addr::v4([62, 135, 200, 1]));
+        assert_eq!(all[0][0].addresses, 254);
+        assert_eq!(
+            (all[0][2].first, all[0][2].addresses),
+            (Addr::v4([10, 9, 9, 9]), 1)
+        );
+        assert_eq!(all[0][0].low, FIRST_PORT);
+        for pair in all.windows(2) {
+            assert_eq!(u32::from(pair[0][0].high) + 1, u32::from(pair[1][0].low));
+        }
+        let v6 = Endpoint::new(
+            Addr::from("fd62::1".parse::<std::net::IpAddr>().unwrap()),
+            2_000,
+        );
+        assert!(all[0][1].contains(&v6));
+        let targets = [Endpoint::new(Addr::v4([10, 20, 0, 2]), 80)];
+        let claims = slice_claims(&pool, &all[1], &targets, 1);
+        assert_eq!(claims.len(), 2, "IPv4 prefixes alone for an IPv4 target");
+        assert_eq!(claims[0].ports, all[1][0].low..=all[1][0].high);
+    }
+}
