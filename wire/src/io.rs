@@ -21,7 +21,7 @@ pub enum Checksum {
     Unknown,
     /// It is right, or was never needed as the segment did not leave the machine.
     Good,
-    /// It is wrong.
+    /// It is wrong, which one left to hardware is, too: it is to be summed up.
     Bad,
 }
 
