@@ -15,10 +15,10 @@ mod verify;
 
 use crate::ethernet::{self, ethertype};
 use crate::io::{Checksum, Frame};
-use crate::ipv4::protocol;
+use crate::ipv4::{self, protocol};
 use crate::scope::{self, Network};
 use crate::tunnel::{Inner, Opened, Tunnel};
-use crate::{Addr, Endpoint, Flags, Flow, Head, tcp, vlan};
+use crate::{Addr, Endpoint, Flags, Flow, Head, ipv6, tcp, vlan};
 use ip::{Ip, addresses};
 use std::ops::Range;
 use verify::Unfinished;
@@ -116,7 +116,9 @@ struct Rules {
     port: Port,
     /// Which unfinished checksums pass; with `None` none is verified.
     verify: Option<Unfinished>,
-    /// What the driver knows of the TCP checksum.
+    /// What the driver knows of the TCP checksum. It counts for plain frames alone: of a tunnel it
+    /// may know the outer checksum, and some drivers find nothing wrong with what their NIC did not
+    /// look into, as behind two tags or extension headers.
     known: Checksum,
     ip_in_udp: UdpPorts,
     scope: u32,
@@ -233,6 +235,8 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
     let mut end = frame_len;
     let mut depth = 0usize;
     let mut scope = rules.scope;
+    // Whether a NIC that verifies checksums is sure to have found TCP.
+    let mut plain = true;
     loop {
         let here = rest(bytes, at, end)?;
         let tunnel = match layer {
@@ -260,6 +264,7 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                     at += vlan::TAG_LEN;
                     tags += 1;
                 }
+                plain &= tags <= 1;
                 match (t, port) {
                     (ethertype::IPV4 | ethertype::IPV6, _) => {
                         let version = rest(bytes, at, end)?.first().ok_or(Skip::TooShort)? >> 4;
@@ -275,6 +280,7 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                     (..ethertype::MIN, Port::Mirror) => {
                         t = ethernet::snap_type(rest(bytes, at, end)?)?;
                         at += 8;
+                        plain = false;
                         // Once only: what SNAP announces must be a type again.
                         if t < ethertype::MIN {
                             return Err(Skip::NotIp);
@@ -329,9 +335,12 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                         if port == Port::Local && stated > frame_len {
                             return Err(Skip::BadLength);
                         }
-                        // Of a tunnel the driver may know the outer checksum alone. One that it
-                        // finds wrong may be unfinished. What was cut has no end to sum up to.
-                        let known = depth == 0 && rules.known == Checksum::Good;
+                        // One that the driver finds wrong may be unfinished. What was cut has no
+                        // end to sum up to.
+                        let known = rules.known == Checksum::Good
+                            && plain
+                            && depth == 0
+                            && matches!(ip.header_len, ipv4::MIN_HEADER_LEN | ipv6::HEADER_LEN);
                         let spared = known || ip.readdressed || end < stated;
                         return Ok(Stop::Tcp(Place {
                             ip: ip_at,
