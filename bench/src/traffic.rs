@@ -8,7 +8,9 @@
 
 use crate::frames::{Buffer, ROOM};
 use wire::build::{LinkHeader, tcp};
+use wire::checksum::Sum;
 use wire::head::HeaderBuf;
+use wire::ipv4::protocol::TCP;
 use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Seq};
 
 /// Bytes of a request.
@@ -168,7 +170,7 @@ pub const LINK: LinkHeader = LinkHeader {
 };
 
 /// Headers of each kind of segment, so that a frame is made by copying and filling in what differs.
-/// Checksums are those of the first session: no mirror port checks any.
+/// Checksums are those that a sender leaves to its hardware, which the engine verifies all the same.
 pub struct Templates {
     headers: [HeaderBuf; Kind::ALL.len()],
 }
@@ -221,7 +223,13 @@ impl Templates {
             Kind::Response => RESPONSE,
             _ => 0,
         };
-        headers.len() + payload as usize
+        let len = headers.len() + payload as usize;
+        // Addition knows no order: the pseudo-header is the same in both directions.
+        let pseudo =
+            Sum::new().pseudo_header(&client.addr, &PRODUCTION.addr, TCP, (len - 34) as u32);
+        out[24..26].fill(0);
+        out[50..52].copy_from_slice(&(!pseudo.finish()).to_be_bytes());
+        len
     }
 }
 

@@ -234,8 +234,7 @@ where
             received += self.mirrors[i].rx_burst(&mut frames);
             // Filled where it is: what is collected would be moved, all of its room.
             let mut packets = ArrayVec::<_, BURST>::new();
-            let decoded = |f: &R::Frame| mirrored_frame(&self.mirror_options, f);
-            packets.extend(frames.iter().map(decoded));
+            packets.extend(frames.iter().map(|f| self.decode(&self.mirror_options, f)));
             let mut owners = ArrayVec::<_, BURST>::new();
             owners.extend(packets.iter().map(|p| self.owner_of(p)));
             self.expect(&packets, &owners);
@@ -251,9 +250,16 @@ where
     /// or to a counter.
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
-        let packet = mirrored_frame(&self.mirror_options, &frame);
+        let packet = self.decode(&self.mirror_options, &frame);
         let owner = self.owner_of(&packet);
         self.decoded(now, &packet, owner, frame);
+    }
+
+    /// Decodes a frame of the mirror. What no transfer wants is not verified.
+    #[inline]
+    fn decode(&self, options: &MirrorOptions, frame: &R::Frame) -> Result<Packet, Skip> {
+        let params = self.core.params();
+        mirrored_frame(options, frame, |flow| params.transfer_of(flow).is_some())
     }
 
     /// The core that a decoded frame belongs to: this one, if it is no segment.
@@ -342,7 +348,7 @@ where
                 }
             };
             let options = self.mirror_options.reassembled(part.scope);
-            match mirrored_frame(&options, &frame) {
+            match self.decode(&options, &frame) {
                 Ok(packet) => {
                     let owner = self.mirror_owner(&packet.head);
                     return self.segment(now, &packet, owner, frame);

@@ -15,10 +15,10 @@ mod verify;
 
 use crate::ethernet::{self, ethertype};
 use crate::io::{Checksum, Frame};
-use crate::ipv4::protocol;
+use crate::ipv4::{self, protocol};
 use crate::scope::{self, Network};
 use crate::tunnel::{Inner, Opened, Tunnel};
-use crate::{Addr, Endpoint, Flags, Flow, Head, tcp, vlan};
+use crate::{Addr, Endpoint, Flags, Flow, Head, ipv6, tcp, vlan};
 use ip::{Ip, addresses};
 use std::ops::Range;
 use verify::Unfinished;
@@ -116,7 +116,9 @@ struct Rules {
     port: Port,
     /// Which unfinished checksums pass; with `None` none is verified.
     verify: Option<Unfinished>,
-    /// What the driver knows of the TCP checksum.
+    /// What the driver knows of the TCP checksum. It counts for plain frames alone: of a tunnel it
+    /// may know the outer checksum, and some drivers find nothing wrong with what their NIC did not
+    /// look into, as behind two tags or extension headers.
     known: Checksum,
     ip_in_udp: UdpPorts,
     scope: u32,
@@ -164,8 +166,42 @@ struct Place {
     depth: usize,
     /// VLANs and virtual networks around it.
     scope: u32,
-    /// Its checksum is to be verified and goes on behind the first buffer segment.
-    open: bool,
+    /// Which unfinished checksums pass, if its own is to be verified.
+    verify: Option<Unfinished>,
+}
+
+impl Place {
+    /// Whether the checksum of a segment that lies in the first buffer segment is sound. True if
+    /// it is not to be verified, or goes on behind.
+    #[inline]
+    fn is_sound(&self, bytes: &[u8]) -> bool {
+        match (self.verify, bytes.get(self.tcp..self.stated)) {
+            (Some(passes), Some(segment)) => {
+                verify::segment_is_sound(bytes.get(self.ip..).unwrap_or(&[]), segment, passes)
+            }
+            _ => true,
+        }
+    }
+
+    /// The same for a segment that may go on from buffer segment to buffer segment.
+    #[inline]
+    fn is_sound_in<F: Frame>(&self, frame: &F) -> bool {
+        let first = frame.bytes();
+        if self.verify.is_some() && self.stated > first.len() {
+            self.goes_on_soundly(frame)
+        } else {
+            self.is_sound(first)
+        }
+    }
+
+    #[cold]
+    fn goes_on_soundly<F: Frame>(&self, frame: &F) -> bool {
+        let first = frame.bytes();
+        let ip = first.get(self.ip..).unwrap_or(&[]);
+        verify::chain_is_sound(ip, first, self.tcp..self.stated, |visit| {
+            frame.visit_rest(visit)
+        })
+    }
 }
 
 /// The header that comes next.
@@ -199,6 +235,8 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
     let mut end = frame_len;
     let mut depth = 0usize;
     let mut scope = rules.scope;
+    // Whether a NIC that verifies checksums is sure to have found TCP.
+    let mut plain = true;
     loop {
         let here = rest(bytes, at, end)?;
         let tunnel = match layer {
@@ -226,6 +264,7 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                     at += vlan::TAG_LEN;
                     tags += 1;
                 }
+                plain &= tags <= 1;
                 match (t, port) {
                     (ethertype::IPV4 | ethertype::IPV6, _) => {
                         let version = rest(bytes, at, end)?.first().ok_or(Skip::TooShort)? >> 4;
@@ -241,6 +280,7 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                     (..ethertype::MIN, Port::Mirror) => {
                         t = ethernet::snap_type(rest(bytes, at, end)?)?;
                         at += 8;
+                        plain = false;
                         // Once only: what SNAP announces must be a type again.
                         if t < ethertype::MIN {
                             return Err(Skip::NotIp);
@@ -295,30 +335,13 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                         if port == Port::Local && stated > frame_len {
                             return Err(Skip::BadLength);
                         }
-                        let mut open = false;
-                        if let Some(passes) = rules.verify
-                            && !ip.readdressed
-                        {
-                            // Of a tunnel the driver may know the outer checksum alone.
-                            let known = if depth == 0 {
-                                rules.known
-                            } else {
-                                Checksum::Unknown
-                            };
-                            // What was cut has no end to sum up to.
-                            let whole = bytes.get(at..stated).filter(|_| end == stated);
-                            open = match (known, whole) {
-                                (Checksum::Good, _) => false,
-                                // A driver that finds it wrong may not know unfinished ones.
-                                (_, Some(segment)) => {
-                                    if !verify::segment_is_sound(here, segment, passes) {
-                                        return Err(Skip::BadChecksum);
-                                    }
-                                    false
-                                }
-                                (_, None) => end == stated,
-                            };
-                        }
+                        // One that the driver finds wrong may be unfinished. What was cut has no
+                        // end to sum up to.
+                        let known = rules.known == Checksum::Good
+                            && plain
+                            && depth == 0
+                            && matches!(ip.header_len, ipv4::MIN_HEADER_LEN | ipv6::HEADER_LEN);
+                        let spared = known || ip.readdressed || end < stated;
                         return Ok(Stop::Tcp(Place {
                             ip: ip_at,
                             tcp: at,
@@ -326,7 +349,7 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                             end,
                             depth,
                             scope,
-                            open,
+                            verify: rules.verify.filter(|_| !spared),
                         }));
                     }
                     (protocol::ICMP | protocol::ICMPV6, Port::Local) => return Ok(Stop::Control),
@@ -436,21 +459,26 @@ pub fn mirrored_with(
     frame_len: usize,
 ) -> Result<Packet, Skip> {
     let rules = Rules::mirror(options, Checksum::Unknown);
-    let place = on_mirror(options.link, bytes, frame_len, &rules)?;
-    tcp_segment(bytes, frame_len, &place)
+    on_mirror(options.link, bytes, frame_len, &rules, |place, _| {
+        place.is_sound(bytes)
+    })
 }
 
-/// [`mirrored_with`] for a whole frame: what its driver knows of the checksum spares summing it up,
-/// and one that goes on behind the first buffer segment is verified, too.
+/// [`mirrored_with`] for a whole frame. What its driver knows of the checksum spares summing it up,
+/// and one that goes on behind the first buffer segment is verified, too. A segment of a flow that
+/// is not `wanted` is not verified: most of what a mirror shows may be of no concern, and its
+/// payload stays out of the cache.
 #[inline]
-pub fn mirrored_frame<F: Frame>(options: &MirrorOptions, frame: &F) -> Result<Packet, Skip> {
+pub fn mirrored_frame<F: Frame>(
+    options: &MirrorOptions,
+    frame: &F,
+    wanted: impl FnOnce(&Flow) -> bool,
+) -> Result<Packet, Skip> {
     let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
     let rules = Rules::mirror(options, frame.checksum());
-    let place = on_mirror(options.link, bytes, frame_len, &rules)?;
-    if place.open && !chain_is_sound(frame, &place) {
-        return Err(Skip::BadChecksum);
-    }
-    tcp_segment(bytes, frame_len, &place)
+    on_mirror(options.link, bytes, frame_len, &rules, |place, flow| {
+        place.verify.is_none() || !wanted(flow) || place.is_sound_in(frame)
+    })
 }
 
 /// [`mirrored_on`] with the checks of a port of our own: of the unfinished checksums only those
@@ -461,27 +489,30 @@ pub fn verified_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Result<Pac
         port: Port::Mirror,
         ..Rules::LOCAL
     };
-    let place = on_mirror(link, bytes, frame_len, &rules)?;
-    tcp_segment(bytes, frame_len, &place)
+    on_mirror(link, bytes, frame_len, &rules, |place, _| {
+        place.is_sound(bytes)
+    })
 }
 
 #[inline]
-fn on_mirror(link: LinkType, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<Place, Skip> {
-    match walk(Layer::Link(link), bytes, frame_len, rules)? {
-        Stop::Tcp(place) => Ok(place),
-        Stop::Fragment(_) => Err(Skip::Fragment),
-        Stop::Control => Err(Skip::NotTcp),
+fn on_mirror(
+    link: LinkType,
+    bytes: &[u8],
+    frame_len: usize,
+    rules: &Rules,
+    is_sound: impl FnOnce(&Place, &Flow) -> bool,
+) -> Result<Packet, Skip> {
+    let place = match walk(Layer::Link(link), bytes, frame_len, rules)? {
+        Stop::Tcp(place) => place,
+        Stop::Fragment(_) => return Err(Skip::Fragment),
+        Stop::Control => return Err(Skip::NotTcp),
+    };
+    let packet = tcp_segment(bytes, frame_len, &place)?;
+    if is_sound(&place, &packet.head.flow) {
+        Ok(packet)
+    } else {
+        Err(Skip::BadChecksum)
     }
-}
-
-/// Whether the checksum of a segment that goes on behind the first buffer segment is sound.
-#[cold]
-fn chain_is_sound<F: Frame>(frame: &F, place: &Place) -> bool {
-    let first = frame.bytes();
-    let ip = first.get(place.ip..).unwrap_or(&[]);
-    verify::chain_is_sound(ip, first, place.tcp..place.stated, |visit| {
-        frame.visit_rest(visit)
-    })
 }
 
 /// What [`mirrored`] refused as [`Skip::Fragment`]: which part of which datagram it is. `None` for
@@ -525,7 +556,8 @@ pub fn local_frame<F: Frame>(frame: &F) -> Local {
 fn on_local(bytes: &[u8], frame_len: usize, rules: &Rules) -> Local {
     match walk(Layer::Ethernet, bytes, frame_len, rules) {
         Ok(Stop::Tcp(place)) => match tcp_segment(bytes, frame_len, &place) {
-            Ok(packet) => Local::Tcp(packet),
+            Ok(packet) if place.is_sound(bytes) => Local::Tcp(packet),
+            Ok(_) => Local::Skip(Skip::BadChecksum),
             Err(skip) => Local::Skip(skip),
         },
         Ok(Stop::Control) => Local::Control,

@@ -21,7 +21,7 @@ pub enum Checksum {
     Unknown,
     /// It is right, or was never needed as the segment did not leave the machine.
     Good,
-    /// It is wrong.
+    /// It is wrong, which one left to hardware is, too: it is to be summed up.
     Bad,
 }
 
@@ -44,8 +44,8 @@ pub trait Frame: Sized {
     /// the epoch.
     fn captured_at(&self) -> Option<Nanos>;
 
-    /// What the driver knows of the checksum of the TCP segment that the frame holds, tunnels
-    /// aside: there it may speak of the outer headers. By default nothing.
+    /// What the driver knows of the checksum of the TCP segment that the frame holds. It counts for
+    /// plain frames: of a tunnel it may mean the outer headers. By default nothing.
     #[inline]
     fn checksum(&self) -> Checksum {
         Checksum::Unknown

@@ -241,10 +241,7 @@ fn what_is_no_tcp_has_a_reason() {
     assert_eq!(with(23, &[17]), Err(Skip::NotTcp));
     assert_eq!(with(23, &[1]), Err(Skip::NotTcp));
     assert_eq!(with(23, &[50]), Err(Skip::Encrypted));
-    assert_eq!(with(46, &[0x40]), Err(Skip::BadChecksum));
-    let mut short = f.clone();
-    short[46] = 0x40;
-    assert_eq!(unverified(&short, short.len()), Err(Skip::BadHeaderLength));
+    assert_eq!(with(46, &[0x40]), Err(Skip::BadHeaderLength));
     let (_, mut mapped) = samples::plain6(b"x");
     mapped[22..38].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 1, 2, 3, 4]);
     assert_eq!(checked(&mapped, mapped.len()), Err(Skip::MappedAddress));

@@ -255,7 +255,7 @@ impl TestFrame {
     }
 
     fn read(&self) -> Result<Head, Skip> {
-        mirrored_frame(&MirrorOptions::default(), self).map(|p| p.head)
+        mirrored_frame(&MirrorOptions::default(), self, |_| true).map(|p| p.head)
     }
 }
 
@@ -268,6 +268,7 @@ fn what_a_driver_knows_spares_the_sum_and_no_more() {
         let packet = samples::tunnels::ip4(4, &f[14..]);
         samples::tunnels::eth(0x0800, &packet)
     };
+    let tagged = |n: usize| [&wrong[..12], &[0x81, 0, 0, 5].repeat(n), &wrong[12..]].concat();
     let bad = Err(Skip::BadChecksum);
     for (f, known, want) in [
         (&sound, Checksum::Unknown, Ok(head)),
@@ -281,9 +282,18 @@ fn what_a_driver_knows_spares_the_sum_and_no_more() {
         // It may mean the outer headers.
         (&tunnel(&wrong), Checksum::Good, bad),
         (&tunnel(&sound), Checksum::Bad, Ok(head)),
+        // Many a NIC looks no further than one tag.
+        (&tagged(1), Checksum::Good, Ok(head)),
+        (&tagged(2), Checksum::Good, bad),
     ] {
         assert_eq!(TestFrame::new(f, known).read(), want, "{known:?}");
     }
+    // What is not wanted is not verified.
+    let unwanted = TestFrame::new(&wrong, Checksum::Unknown);
+    let got = mirrored_frame(&MirrorOptions::default(), &unwanted, |flow| {
+        *flow != head.flow
+    });
+    assert_eq!(got.map(|p| p.head), Ok(head));
     // The IP header is no part of it.
     let mut damaged = sound.clone();
     damaged[22] ^= 1;
