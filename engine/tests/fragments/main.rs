@@ -212,7 +212,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
                 }
                 for frame in w.out.tx().take() {
                     for head in target.receive(&frame) {
-                        w.core.response(now, &head, &mut w.out);
+                        w.core.response(now, now, &head, &mut w.out);
                     }
                 }
             }

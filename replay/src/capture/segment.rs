@@ -183,7 +183,10 @@ impl<P: Payload> Capture<P> {
         if s.timed_at.is_set() && ack >= ack.near(s.timed_end) {
             let rtt = s.timed_at.elapsed(self.seen);
             s.timed_at = Moment::NONE;
-            out.round_trip(sid, rtt);
+            // Frames that were taken from the wire together show no time between them.
+            if rtt > 0 {
+                out.round_trip(sid, rtt);
+            }
         }
         let s = &mut self.sessions[sid];
         s.acked = ack;

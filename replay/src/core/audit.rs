@@ -294,9 +294,10 @@ impl<P: Payload> Core<P> {
             State::SynSent => true,
             _ => t.outstanding() || r.nxt != NIL || t.rcv.ack_due(0).is_some(),
         };
-        ensure(!waits || half.timers.deadline(rid).is_some(), || {
-            format!("waits in {:?}, but no timer looks at it", t.state)
-        })
+        ensure(
+            !waits || half.timers.deadline(rid).is_some() || r.blocked_since.is_set(),
+            || format!("waits in {:?}, but no timer looks at it", t.state),
+        )
     }
 
     fn seg_ids(&self, list: List) -> Result<Vec<u32>, String> {

@@ -69,35 +69,37 @@ impl<P: Payload> Replicas<P> {
         list.push_back(rid);
     }
 
-    /// Tries again what was refused. Returns how much that was.
+    /// Tries again what was refused. Returns how much of it was taken.
     pub(super) fn poll_blocked(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
         let mut tried = 0;
         for _ in 0..AT_ONCE.min(self.blocked.queue.len()) {
             let Some(rid) = self.blocked.queue.pop_front() else {
                 break;
             };
-            tried += 1;
             if !self.unblock(now, rid, tx) {
                 // There is no room for the others either.
                 break;
             }
+            tried += 1;
         }
         if self.blocked.next_hop.is_empty() || now < self.blocked.try_at {
             return tried;
         }
-        let mut sent = false;
+        // What is refused again begins the wait anew, if nothing else is in the list.
+        let (wait, mut sent) = (self.blocked.wait, false);
         for _ in 0..AT_ONCE.min(self.blocked.next_hop.len()) {
             let Some(rid) = self.blocked.next_hop.pop_front() else {
                 break;
             };
-            tried += 1;
-            sent |= self.unblock(now, rid, tx);
+            let unblocked = self.unblock(now, rid, tx);
+            sent |= unblocked;
+            tried += usize::from(unblocked);
         }
         let b = &mut self.blocked;
         b.wait = if sent {
             FIRST_WAIT
         } else {
-            (2 * b.wait).min(LONGEST_WAIT)
+            (2 * wait).min(LONGEST_WAIT)
         };
         b.try_at = now + b.wait;
         tried

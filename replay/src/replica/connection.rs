@@ -136,9 +136,14 @@ impl<P: Payload> Replicas<P> {
         let r = &self.replicas[rid];
         if r.tcb.state.is_synchronized() {
             let target = self.target(r.transfer);
-            let mut head = r
-                .tcb
-                .head(now, r.flow(target), r.tcb.snd_max, Flags::RST, 0);
+            // The target may have all that was ever sent, whatever is to be sent again. The byte of
+            // a window probe it does not have, as long as its window is closed.
+            let seq = if r.tcb.window_closed() {
+                r.tcb.snd_nxt
+            } else {
+                r.tcb.snd_max
+            };
+            let mut head = r.tcb.head(now, r.flow(target), seq, Flags::RST, 0);
             head.options.sack_count = 0;
             // A RST that the queue does not take is not sent again: the target answers the next SYN
             // with a challenge instead.

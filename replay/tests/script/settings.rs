@@ -65,6 +65,7 @@ impl Default for Settings {
         Self {
             params: Params {
                 session_bytes: 1 << 20,
+                keepalive_timeout: 720 * SECOND,
                 start: START,
                 ..Params::new(transfers, 16, 512)
             },

@@ -22,7 +22,8 @@ plain! {
     frames used sessions sessions_shed sessions_ended turns bytes out_of_order conflicting_bytes replayed_turns replayed_bytes
     replayed_sessions retransmitted_bytes retransmitted_segments in_flight_turns in_flight_bytes gate_timeouts connects
     connect_failures target_resets target_closed_early responses response_segments response_bytes responses_unknown
-    path_mtu_lowered keep_alives segments_sent tx_full
+    path_mtu_lowered keep_alives segments_sent tx_full resets_at_end paced_turns sessions_evicted handshakes_refused
+    handshakes_unfinished handshakes_evicted
 }
 
 /// Plain counters that stay 0 when all is well.
@@ -32,6 +33,12 @@ const TROUBLE: &[&str] = &[
     "gate_timeouts",
     "connect_failures",
     "target_resets",
+    "resets_at_end",
+    "paced_turns",
+    "sessions_evicted",
+    "handshakes_refused",
+    "handshakes_unfinished",
+    "handshakes_evicted",
     "target_closed_early",
     "responses_unknown",
     "retransmitted_segments",
