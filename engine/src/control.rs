@@ -2,12 +2,13 @@
 //! on a signal, at the end of the time asked for, or at the end of a capture file.
 
 use crate::lcore::{self, Orders, Phase, Settings};
+use crate::missed::Missed;
 use crate::report::{self, Sources};
 use crate::setup::{Job, Machine, order_all};
 use crate::worker::Snapshot;
 use anyhow::{Context, Result};
 use config::replay::Replay;
-use dpdk::{LcoreHandle, MirrorPort, RxQueue};
+use dpdk::{LcoreHandle, MirrorPort, PortStats, RxQueue};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,7 @@ struct Run<'a> {
     orders: Vec<Arc<Orders<RxQueue>>>,
     handles: Vec<Handle>,
     snapshots: Vec<Snapshot>,
+    missed: Missed,
     started: Instant,
 }
 
@@ -73,6 +75,7 @@ pub fn run(
         config,
         path: report,
         snapshots: vec![Snapshot::default(); orders.len()],
+        missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
         machine,
         orders,
         handles,
@@ -150,6 +153,7 @@ impl Run<'_> {
     fn end(&mut self) -> Result<()> {
         order_all(&self.orders, Phase::Quiesce);
         std::thread::sleep(QUIESCE);
+        self.missed.close(&self.mirror_stats());
         order_all(&self.orders, Phase::Drain);
         let limit = Instant::now() + self.config.traffic.gate_timeout + DRAIN;
         loop {
@@ -191,15 +195,15 @@ impl Run<'_> {
 
     fn report(&mut self, is_final: bool) -> Result<()> {
         self.collect()?;
+        let stats = self.mirror_stats();
+        let missed = self.missed.frames(&stats);
         let m = &self.machine;
+        let names = m.mirrors.iter().map(|p| p.info().name.clone());
         let sources = Sources {
             workers: &self.snapshots,
             cpus: &self.config.eal.lcores,
-            mirrors: m
-                .mirrors
-                .iter()
-                .map(|p| (p.info().name.clone(), p.stats()))
-                .collect(),
+            mirrors: names.zip(stats).collect(),
+            missed,
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),
@@ -221,6 +225,10 @@ impl Run<'_> {
         log::info!("{}", report::line(&sources));
         report::write(self.path, &report::json(&sources))
             .with_context(|| format!("report {} cannot be written", self.path.display()))
+    }
+
+    fn mirror_stats(&self) -> Vec<PortStats> {
+        self.machine.mirrors.iter().map(MirrorPort::stats).collect()
     }
 
     fn mirror_names(&self) -> String {

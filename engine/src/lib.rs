@@ -10,6 +10,7 @@ pub mod control;
 pub mod egress;
 pub mod lcore;
 pub mod links;
+pub mod missed;
 pub mod offline;
 pub mod report;
 pub mod setup;

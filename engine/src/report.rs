@@ -22,6 +22,8 @@ pub struct Sources<'a> {
     pub cpus: &'a [usize],
     /// The mirror ports, by name.
     pub mirrors: Vec<(String, PortStats)>,
+    /// Frames that each of them missed, as far as anybody can say.
+    pub missed: Vec<Option<u64>>,
     /// The replay port.
     pub replay: (String, PortStats),
     /// The control links; `None` if the intercept is embedded.
@@ -78,7 +80,8 @@ pub fn json(s: &Sources<'_>) -> Value {
                 "datagrams": sum(w, |w| w.fragments.datagrams),
                 "held": sum(w, |w| w.fragments.held()),
             },
-            "ports": s.mirrors.iter().map(|(name, p)| port(name, p)).collect::<Vec<_>>(),
+            "missed": s.missed.iter().copied().sum::<Option<u64>>(),
+            "ports": s.mirrors.iter().zip(&s.missed).map(port).collect::<Vec<_>>(),
         },
         "production": { "sessions": c.sessions, "sessions_shed": c.sessions_shed, "turns": c.turns, "bytes": c.bytes },
         "replayed": {
@@ -119,12 +122,12 @@ pub fn json(s: &Sources<'_>) -> Value {
     })
 }
 
-fn port(name: &str, p: &PortStats) -> Value {
+fn port(((name, p), missed): (&(String, PortStats), &Option<u64>)) -> Value {
     json!({
         "name": name,
         "frames": p.rx_frames,
         "bytes": p.rx_bytes,
-        "missed": p.rx_missed,
+        "missed": missed,
         "errors": p.rx_errors,
         "no_mbuf": p.rx_no_mbuf,
     })
