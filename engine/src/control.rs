@@ -2,7 +2,7 @@
 //! on a signal, at the end of the time asked for, or at the end of a capture file.
 
 use crate::lcore::{self, Orders, Phase, Settings};
-use crate::missed::Missed;
+use crate::missed::{Missed, Unseen};
 use crate::report::{self, Sources};
 use crate::setup::{Job, Machine, order_all};
 use crate::worker::Snapshot;
@@ -34,6 +34,7 @@ struct Run<'a> {
     handles: Vec<Handle>,
     snapshots: Vec<Snapshot>,
     missed: Missed,
+    unseen: Unseen,
     started: Instant,
 }
 
@@ -76,6 +77,7 @@ pub fn run(
         path: report,
         snapshots: vec![Snapshot::default(); orders.len()],
         missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
+        unseen: Unseen::default(),
         machine,
         orders,
         handles,
@@ -197,6 +199,7 @@ impl Run<'_> {
         self.collect()?;
         let stats = self.mirror_stats();
         let missed = self.missed.frames(&stats);
+        self.unseen.look(report::sight(&self.snapshots, &missed));
         let m = &self.machine;
         let names = m.mirrors.iter().map(|p| p.info().name.clone());
         let sources = Sources {
@@ -204,6 +207,7 @@ impl Run<'_> {
             cpus: &self.config.eal.lcores,
             mirrors: names.zip(stats).collect(),
             missed,
+            unseen: self.unseen,
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),

@@ -4,6 +4,7 @@
 //! books balance in every report.
 
 use crate::links::Stats as LinkStats;
+use crate::missed::{Sight, Unseen};
 use crate::worker::Snapshot;
 use dpdk::PortStats;
 use replay::histogram::Histogram;
@@ -24,6 +25,8 @@ pub struct Sources<'a> {
     pub mirrors: Vec<(String, PortStats)>,
     /// Frames that each of them missed, as far as anybody can say.
     pub missed: Vec<Option<u64>>,
+    /// What can be told of the turns in these.
+    pub unseen: Unseen,
     /// The replay port.
     pub replay: (String, PortStats),
     /// The control links; `None` if the intercept is embedded.
@@ -58,6 +61,15 @@ const fn frames(w: &Snapshot) -> u64 {
     (w.worker.mirror_frames + w.worker.taken_over).saturating_sub(w.worker.handed_over)
 }
 
+/// What was seen and what was missed so far, for [`Unseen`].
+pub fn sight(workers: &[Snapshot], missed: &[Option<u64>]) -> Sight {
+    Sight {
+        frames: sum(workers, frames),
+        missed: missed.iter().copied().sum(),
+        payloads: sum(workers, |w| w.worker.client_payloads),
+    }
+}
+
 /// The report as JSON.
 pub fn json(s: &Sources<'_>) -> Value {
     let c = total(s.workers);
@@ -83,7 +95,13 @@ pub fn json(s: &Sources<'_>) -> Value {
             "missed": s.missed.iter().copied().sum::<Option<u64>>(),
             "ports": s.mirrors.iter().zip(&s.missed).map(port).collect::<Vec<_>>(),
         },
-        "production": { "sessions": c.sessions, "sessions_shed": c.sessions_shed, "turns": c.turns, "bytes": c.bytes },
+        "production": {
+            "sessions": c.sessions,
+            "sessions_shed": c.sessions_shed,
+            "turns": c.turns,
+            "bytes": c.bytes,
+            "unseen": { "turns": s.unseen.turns(&c, s.copies) },
+        },
         "replayed": {
             "sessions": c.replayed_sessions,
             "turns": c.replayed_turns,
