@@ -1,5 +1,5 @@
-//! Small captures of situations that go wrong in the field (`tests/cases`), each replayed offline by
-//! the real engine to a server that stores what every connection brings.
+//! Small captures of situations that go wrong in the field (`tests/cases`), each replayed offline
+//! by the real engine to a server that stores what every connection brings.
 //!
 //! Each is a sample of a kind. What is asserted is what is right: which bytes arrive, on how many
 //! connections, and what the report says of them. Time is asserted only where the case is about
