@@ -1,18 +1,21 @@
 //! What the mirror ports did not take, and how many requests were probably in it.
 //!
-//! A NIC counts the frames it had no descriptor for, a packet socket those that found its ring full,
-//! libpcap those it dropped: [`dpdk::PortStats::rx_missed`] has them. What is under such a socket
-//! drops frames too, when a NIC's own ring or the kernel's backlog is full, and only the interface
-//! tells. All of it is read by the control core when a report is due.
+//! A NIC counts the frames it had no descriptor for, a packet socket those that found its ring
+//! full, libpcap those it dropped: [`dpdk::PortStats::rx_missed`] has them. What is under such a
+//! socket drops frames too, when a NIC's own ring or the kernel's backlog is full, and only the
+//! interface tells. All of it is read by the control core when a report is due.
 //!
 //! # How many requests were in it
 //!
-//! Whether a frame is missed does not depend on what it carries. So among the missed frames there
-//! are as many that begin a turn as among those that were seen at the time, whether whole sessions
-//! were missed or a frame here and there, and however many frames a request takes. [`Unseen`] adds
-//! them up from one report to the next, as the traffic changes. Part of these turns is known all
-//! the same: what came after them showed a hole, and they are in the books as lost. The rest left
-//! no trace. It is an estimate: with *n* missed beginnings it is right to within a few √*n*.
+//! Whether a frame is missed hardly depends on what it carries. So among the missed frames there
+//! are about as many that begin a turn as among those that were seen at the time, whether whole
+//! sessions were missed or a frame here and there, and however many frames a request takes.
+//! [`Unseen`] adds them up from one report to the next, as the traffic changes. Part of these turns
+//! is known all the same: what came after them showed a hole, and they are in the books as lost.
+//! The rest left no trace.
+//!
+//! It is an estimate. Frames of one kind come in bursts, and where clients, servers and the engine
+//! share processors, some kinds meet a full ring more often than others.
 
 use dpdk::{PortInfo, PortStats};
 use replay::{Counters, Drop, Loss};

@@ -1,8 +1,8 @@
 //! What the kernel counts at the packet sockets of a net_af_packet port.
 //!
-//! The driver reads a ring that the kernel fills. A frame that finds it full is dropped, and only the
-//! socket's own statistics tell (packet(7)): the driver hands out neither them nor its sockets. So
-//! these are the ones that were opened while the driver made the port and that are bound to its
+//! The driver reads a ring that the kernel fills. A frame that finds it full is dropped, and only
+//! the socket's own statistics tell (packet(7)): the driver hands out neither them nor its sockets.
+//! So these are the ones that were opened while the driver made the port and that are bound to its
 //! interface. They stay open until the port is stopped.
 
 use super::device::Device;
