@@ -106,6 +106,28 @@ fn a_ring_that_is_full(eal: &Eal, packets: &Mempool, tx: &mut TxQueue, frame: &[
     assert_eq!(told(mirror.stats()), (0, 68, 32));
     receive(&mut rx[0], 32);
     assert_eq!(told(mirror.stats()), (32, 68, 0));
+    drop((mirror, rx));
+
+    // Two rings of a port count together.
+    let options = PortOptions {
+        rx_queues: 2,
+        ..PortOptions::default()
+    };
+    let (mirror, rx) = MirrorPort::open(eal, device, &options, packets).unwrap();
+    for _ in 0..100 {
+        while tx.send(frame, None).is_err() {
+            tx.flush();
+        }
+        tx.flush();
+    }
+    while all(&mirror.stats()) < 100 {
+        assert!(start.elapsed() < Duration::from_secs(60), "not all came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (frames, missed, waiting) = told(mirror.stats());
+    assert_eq!((frames, missed + waiting), (0, 100));
+    assert!(waiting >= 32, "{missed} missed, {waiting} wait");
+    drop(rx);
 }
 
 fn inside() {
