@@ -2,6 +2,7 @@
 #include "shim.h"
 
 #include <errno.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -183,6 +184,28 @@ int shim_interface_flags(const char *name)
 	int result = interface_ioctl(name, SIOCGIFFLAGS, &ifr);
 
 	return result < 0 ? result : (unsigned short)ifr.ifr_flags;
+}
+
+int shim_packet_interface(int fd)
+{
+	struct sockaddr_ll addr;
+	socklen_t len = sizeof(addr);
+
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0)
+		return -errno;
+	return addr.sll_family == AF_PACKET ? addr.sll_ifindex : -EINVAL;
+}
+
+int shim_packet_statistics(int fd, uint32_t *frames, uint32_t *drops)
+{
+	struct tpacket_stats stats;
+	socklen_t len = sizeof(stats);
+
+	if (getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &len) < 0)
+		return -errno;
+	*frames = stats.tp_packets;
+	*drops = stats.tp_drops;
+	return 0;
 }
 
 _Static_assert((int)SHIM_IFF_UP == (int)IFF_UP, "IFF_UP");

@@ -128,4 +128,12 @@ int shim_interface_mtu(const char *name);
 /* Flags of that interface (netdevice(7)); a negative errno on failure. */
 int shim_interface_flags(const char *name);
 
+/* Index of the interface that the packet socket `fd` is bound to; a negative errno if it is no packet socket. */
+int shim_packet_interface(int fd);
+/*
+ * PACKET_STATISTICS (packet(7)) of the packet socket `fd`, which has a ring of TPACKET_V1 or V2: frames that came for it since this was
+ * asked last, and of these the ones that found its ring full. 0, or a negative errno.
+ */
+int shim_packet_statistics(int fd, uint32_t *frames, uint32_t *drops);
+
 #endif

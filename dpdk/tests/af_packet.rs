@@ -6,7 +6,10 @@ mod common;
 
 use arrayvec::ArrayVec;
 use common::{Pool, eal, flatten, frame, headers, pattern};
-use dpdk::{DATA_ROOM, Error, HEADER_ROOM, Mbuf, MirrorPort, Port, PortOptions, RxQueue};
+use dpdk::{
+    DATA_ROOM, Eal, Error, HEADER_ROOM, Mbuf, Mempool, MirrorPort, Port, PortOptions, PortStats,
+    RxQueue, TxQueue,
+};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use wire::io::BURST;
@@ -81,6 +84,52 @@ fn set_promiscuous(interface: &str, on: bool) {
     assert!(status.success());
 }
 
+/// Frames that find a ring of 32 full are missed, and those in it wait: both are told, as often as
+/// one asks.
+fn a_ring_that_is_full(eal: &Eal, packets: &Mempool, tx: &mut TxQueue, frame: &[u8]) {
+    let device = "net_af_packet0,iface=a0,framecnt=32";
+    let (mirror, mut rx) = MirrorPort::open(eal, device, &PortOptions::default(), packets).unwrap();
+    assert_eq!(mirror.info().interface.as_deref(), Some("a0"));
+    for _ in 0..100 {
+        while tx.send(frame, None).is_err() {
+            tx.flush();
+        }
+        tx.flush();
+    }
+    let all = |s: &PortStats| s.rx_frames + s.rx_missed + s.rx_waiting;
+    let start = Instant::now();
+    while all(&mirror.stats()) < 100 {
+        assert!(start.elapsed() < Duration::from_secs(30), "not all came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let told = |s: PortStats| (s.rx_frames, s.rx_missed, s.rx_waiting);
+    assert_eq!(told(mirror.stats()), (0, 68, 32));
+    receive(&mut rx[0], 32);
+    assert_eq!(told(mirror.stats()), (32, 68, 0));
+    drop((mirror, rx));
+
+    // Two rings of a port count together.
+    let options = PortOptions {
+        rx_queues: 2,
+        ..PortOptions::default()
+    };
+    let (mirror, rx) = MirrorPort::open(eal, device, &options, packets).unwrap();
+    for _ in 0..100 {
+        while tx.send(frame, None).is_err() {
+            tx.flush();
+        }
+        tx.flush();
+    }
+    while all(&mirror.stats()) < 100 {
+        assert!(start.elapsed() < Duration::from_secs(60), "not all came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (frames, missed, waiting) = told(mirror.stats());
+    assert_eq!((frames, missed + waiting), (0, 100));
+    assert!(waiting >= 32, "{missed} missed, {waiting} wait");
+    drop(rx);
+}
+
 fn inside() {
     let eal = eal();
     let packets = Pool::new(1023, DATA_ROOM);
@@ -153,10 +202,15 @@ fn inside() {
             received += 1;
         }
     }
-    assert_eq!(mirror.stats().rx_frames, 1003);
+    let stats = mirror.stats();
+    assert_eq!(
+        (stats.rx_frames, stats.rx_missed, stats.rx_waiting),
+        (1003, 0, 0)
+    );
     let _ = rx[0].rx_burst(&mut ArrayVec::new());
 
     drop((mirror, from_mirror));
+    a_ring_that_is_full(&eal, &packets, &mut tx[0], &h);
     assert!(
         !is_promiscuous("a0"),
         "a port leaves the interface as it was"

@@ -2,13 +2,14 @@
 //! on a signal, at the end of the time asked for, or at the end of a capture file.
 
 use crate::lcore::{self, Orders, RunPhase, Settings};
+use crate::missed::{Missed, Unseen};
 use crate::report::{self, ReportFile, Sources};
 use crate::rewind::Rewind;
 use crate::setup::{Job, Machine, order_all};
 use crate::snapshots::{Answers, Progress, Snapshots};
 use anyhow::{Context, Result};
 use config::replay::Replay;
-use dpdk::{LcoreHandle, MirrorPort, RxQueue};
+use dpdk::{LcoreHandle, MirrorPort, PortStats, RxQueue};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,8 @@ struct Run<'a> {
     snapshots: Snapshots,
     /// A capture file is at its end, and is to be begun again.
     rewind: Option<Rewind>,
+    missed: Missed,
+    unseen: Unseen,
     started: Instant,
 }
 
@@ -83,6 +86,8 @@ pub fn run(
         file: ReportFile::new(report.to_owned()),
         snapshots: Snapshots::new(orders.len()),
         rewind: None,
+        missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
+        unseen: Unseen::default(),
         machine,
         orders,
         handles,
@@ -173,6 +178,7 @@ impl Run<'_> {
     fn end(&mut self) -> Result<()> {
         order_all(&self.orders, RunPhase::Quiesce);
         std::thread::sleep(QUIESCE);
+        self.missed.close(&self.mirror_stats());
         order_all(&self.orders, RunPhase::Drain);
         let gates = self.config.transfers.iter().map(|t| t.pace.gate_timeout);
         self.wait_drained(gates.max().unwrap_or_default() + DRAIN)?;
@@ -222,15 +228,18 @@ impl Run<'_> {
 
     fn report(&mut self, is_final: bool) -> Result<()> {
         self.collect()?;
+        let stats = self.mirror_stats();
+        let missed = self.missed.frames(&stats);
+        self.unseen
+            .look(report::sight(self.snapshots.last(), &missed));
         let m = &self.machine;
+        let names = m.mirrors.iter().map(|p| p.info().name.clone());
         let sources = Sources {
             workers: self.snapshots.last(),
             cpus: &self.config.eal.lcores,
-            mirrors: m
-                .mirrors
-                .iter()
-                .map(|p| (p.info().name.clone(), p.stats()))
-                .collect(),
+            mirrors: names.zip(stats).collect(),
+            missed,
+            unseen: self.unseen,
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),
@@ -260,6 +269,10 @@ impl Run<'_> {
             log::warn!("{doubt}");
         }
         self.file.write(&report)
+    }
+
+    fn mirror_stats(&self) -> Vec<PortStats> {
+        self.machine.mirrors.iter().map(MirrorPort::stats).collect()
     }
 
     fn mirror_names(&self) -> String {

@@ -11,6 +11,7 @@ pub mod control;
 pub mod egress;
 pub mod lcore;
 pub mod links;
+pub mod missed;
 pub mod offline;
 mod plan;
 pub mod report;

@@ -4,6 +4,7 @@
 //! books balance in every report.
 
 use crate::links::Stats as LinkStats;
+use crate::missed::{Sight, Unseen};
 use crate::worker::Snapshot;
 use anyhow::{Context, Result};
 use dpdk::PortStats;
@@ -23,6 +24,10 @@ pub struct Sources<'a> {
     pub cpus: &'a [usize],
     /// The mirror ports, by name.
     pub mirrors: Vec<(String, PortStats)>,
+    /// Frames that each of them missed, as far as anybody can say.
+    pub missed: Vec<Option<u64>>,
+    /// What can be told of the turns in these.
+    pub unseen: Unseen,
     /// The replay port.
     pub replay: (String, PortStats),
     /// The control links; `None` if the intercept is embedded.
@@ -59,6 +64,15 @@ const fn frames(w: &Snapshot) -> u64 {
     (w.worker.mirror_frames + w.worker.taken_over).saturating_sub(w.worker.handed_over)
 }
 
+/// What was seen and what was missed so far, for [`Unseen`].
+pub fn sight(workers: &[Snapshot], missed: &[Option<u64>]) -> Sight {
+    Sight {
+        frames: sum(workers, frames),
+        missed: missed.iter().copied().sum(),
+        payloads: sum(workers, |w| w.worker.client_payloads),
+    }
+}
+
 /// The report as JSON.
 pub fn json(s: &Sources<'_>) -> Value {
     let c = total(s.workers);
@@ -82,9 +96,16 @@ pub fn json(s: &Sources<'_>) -> Value {
                 "datagrams": sum(w, |w| w.fragments.datagrams),
                 "held": sum(w, |w| w.fragments.held()),
             },
-            "ports": s.mirrors.iter().map(|(name, p)| port(name, p)).collect::<Vec<_>>(),
+            "missed": s.missed.iter().copied().sum::<Option<u64>>(),
+            "ports": s.mirrors.iter().zip(&s.missed).map(port).collect::<Vec<_>>(),
         },
-        "production": { "sessions": c.sessions, "sessions_shed": c.sessions_shed, "turns": c.turns, "bytes": c.bytes },
+        "production": {
+            "sessions": c.sessions,
+            "sessions_shed": c.sessions_shed,
+            "turns": c.turns,
+            "bytes": c.bytes,
+            "unseen": { "turns": s.unseen.turns(&c, s.copies) },
+        },
         "replayed": {
             "sessions": c.replayed_sessions,
             "turns": c.replayed_turns,
@@ -123,12 +144,12 @@ pub fn json(s: &Sources<'_>) -> Value {
     })
 }
 
-fn port(name: &str, p: &PortStats) -> Value {
+fn port(((name, p), missed): (&(String, PortStats), &Option<u64>)) -> Value {
     json!({
         "name": name,
         "frames": p.rx_frames,
         "bytes": p.rx_bytes,
-        "missed": p.rx_missed,
+        "missed": missed,
         "errors": p.rx_errors,
         "no_mbuf": p.rx_no_mbuf,
     })

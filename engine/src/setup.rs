@@ -28,6 +28,8 @@ const MBUF_OVERHEAD: u64 = 128 + 64;
 const HEADER_MBUFS: u32 = 16_384;
 /// Mbufs that each lcore keeps to itself.
 const CACHE: u32 = 256;
+/// A page without hugepages. No mbuf crosses one (rte_mempool.c, rte_mempool_get_page_size).
+const PAGE: u64 = 4_096;
 /// Memory without hugepages beyond the buffers, in MiB: queues and DPDK's own.
 const SLACK_MIB: usize = 96;
 /// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds
@@ -234,15 +236,25 @@ fn buffers(config: &Replay) -> u32 {
         .clamp(512, u64::from(u32::MAX / 2)) as u32
 }
 
+/// Bytes of the pages that mbufs with so much room lie in without hugepages. What of a page is not
+/// used is not touched either.
+fn on_pages(mbufs: u32, room: u16) -> u64 {
+    let size = u64::from(room) + MBUF_OVERHEAD;
+    if size > PAGE {
+        return u64::from(mbufs) * size.next_multiple_of(PAGE);
+    }
+    u64::from(mbufs).div_ceil(PAGE / size) * PAGE
+}
+
 fn start_eal(config: &Replay, headers: u32) -> Result<Eal> {
-    let header_bytes = u64::from(headers) * (u64::from(HEADER_ROOM) + MBUF_OVERHEAD);
-    let bytes = config.limits.mbufs_bytes + header_bytes;
     let memory = match config.eal.memory {
         Memory::Hugepages => dpdk::Memory::Hugepages,
-        // Objects do not cross pages, which costs some room.
-        Memory::NoHuge => dpdk::Memory::NoHuge {
-            mib: ((bytes + bytes / 8) >> 20) as usize + SLACK_MIB,
-        },
+        Memory::NoHuge => {
+            let bytes = on_pages(buffers(config), DATA_ROOM) + on_pages(headers, HEADER_ROOM);
+            dpdk::Memory::NoHuge {
+                mib: (bytes >> 20) as usize + SLACK_MIB,
+            }
+        }
     };
     let devices: Vec<&str> = match &config.mirror.source {
         Source::Ports(ports) => ports
@@ -324,5 +336,17 @@ impl Tape {
 pub fn order_all(orders: &[Arc<Orders<RxQueue>>], phase: RunPhase) {
     for o in orders {
         o.set(phase);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mbufs_without_hugepages_lie_on_pages_of_their_own() {
+        assert_eq!(on_pages(1_000, DATA_ROOM), 1_000 * PAGE);
+        assert_eq!(on_pages(1_001, 1_000), 334 * PAGE);
+        assert_eq!(on_pages(10, 9_000), 30 * PAGE);
     }
 }

@@ -44,6 +44,8 @@ pub struct WorkerCounters {
     pub mirror_frames: u64,
     /// Their bytes.
     pub mirror_bytes: u64,
+    /// Mirrored segments of clients that carry payload, of sessions that this core owns.
+    pub client_payloads: u64,
     /// Mirrored frames that could not be decoded, by reason.
     pub skipped: [u64; Skip::COUNT],
     /// Mirrored frames handed to the core that owns them.
@@ -297,11 +299,23 @@ where
     #[inline]
     fn segment(&mut self, now: Nanos, packet: &Packet, owner: u16, frame: R::Frame) {
         if owner == self.index {
-            // A frame of no use is counted by the core.
-            let _ = self.core.mirror(now, packet, frame, &mut self.out);
+            self.mirrored(now, packet, frame);
             return;
         }
         self.hand_over(owner, Parcel::Mirrored(*packet, frame));
+    }
+
+    /// A segment of the mirror that belongs here.
+    #[inline]
+    fn mirrored(&mut self, now: Nanos, packet: &Packet, frame: R::Frame) {
+        let head = &packet.head;
+        if head.payload_len > 0
+            && let Some((_, true)) = self.core.params().transfer_of(&head.flow)
+        {
+            self.counters.client_payloads += 1;
+        }
+        // A frame of no use is counted by the core.
+        let _ = self.core.mirror(now, packet, frame, &mut self.out);
     }
 
     #[inline]
@@ -397,7 +411,7 @@ where
                 match parcel {
                     Parcel::Mirrored(packet, frame) => {
                         self.counters.taken_over += 1;
-                        let _ = self.core.mirror(now, &packet, frame, &mut self.out);
+                        self.mirrored(now, &packet, frame);
                     }
                     Parcel::Fragment(part, frame) => {
                         self.counters.taken_over += 1;

@@ -36,6 +36,10 @@ pub struct Record {
     pub sha256: String,
     /// Bytes the server answered.
     pub answered: u64,
+    /// How many of these had been handed to the kernel when each of the client's requests began, if
+    /// the recorder itself answers.
+    #[serde(default)]
+    pub asked_at: Vec<u64>,
     /// How the client's side ended.
     pub end: End,
     /// When the connection was accepted, in µs since the epoch.
@@ -206,6 +210,7 @@ mod tests {
             bytes: text.len() as u64,
             sha256: format!("{text:0<64}"),
             answered: 1,
+            asked_at: Vec::new(),
             end: End::Fin,
             opened_us: 1,
             closed_us: 2,

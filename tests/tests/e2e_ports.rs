@@ -6,11 +6,14 @@
     reason = "a test that cannot go on is to fail there"
 )]
 
+use anyhow::bail;
+use rustix::process::Signal;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tests::lab::appliance::{Engine, EngineOptions, Intercept, InterceptOptions};
 use tests::lab::capture::{Capture, Direction};
+use tests::lab::process::wait_until;
 use tests::lab::servers::{Server, Service, Side};
 use tests::lab::trial::{Trial, turns};
 use tests::lab::turn::Turn;
@@ -422,5 +425,65 @@ fn interfaces_stay_promiscuous_if_they_were() {
         for interface in ["span0", "replay0"] {
             assert_eq!(flag(interface), promiscuous, "{interface}");
         }
+    }
+}
+
+/// What a mirror port missed is told whatever it receives through, and not told any more when its
+/// interface is gone. The engine goes on.
+#[test]
+fn a_mirror_port_tells_what_it_missed_as_long_as_it_can() {
+    let test = "a_mirror_port_tells_what_it_missed_as_long_as_it_can";
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    for mirror in [
+        "net_af_packet0,iface=span0,framecnt=8192",
+        "net_pcap0,rx_iface=span0",
+    ] {
+        let lab = Lab::start(LabOptions::default()).unwrap();
+        let _production = Server::start(&lab, Side::Production, Service::Http, false).unwrap();
+        let options = EngineOptions {
+            mirror: mirror.to_owned(),
+            ..EngineOptions::default()
+        };
+        let mut engine = Engine::start(&lab, &options).unwrap();
+        // It stands still while more comes than any buffer holds.
+        engine.process().signal(Signal::STOP).unwrap();
+        let workload = Workload {
+            to: Service::Http.on_production(Family::V4),
+            from: Vec::new(),
+            talk: Talk::Get,
+            connections: 2_000,
+            requests: 1,
+            concurrency: 10,
+            rate: 0,
+            seed: 1,
+        };
+        lab.load(&workload).unwrap();
+        engine.process().signal(Signal::CONT).unwrap();
+        let came = 10 * workload.connections as u64;
+        wait_until("all frames seen or missed", LIMIT, || {
+            let Some(report) = engine.report()? else {
+                return Ok(None);
+            };
+            let missed = report.number("mirror.missed")?;
+            let known = report.number("mirror.frames")? + missed;
+            if known > came + 100 {
+                bail!("{known} frames are seen or missed, but {came} came");
+            }
+            Ok((known >= came && missed > 0).then_some(()))
+        })
+        .unwrap_or_else(|e| panic!("{mirror}: {e:#}\n{:?}", engine.report()));
+
+        lab.run(Node::Appliance, "ip", &["link", "del", "span0"])
+            .unwrap();
+        let report = wait_until("nobody can say", LIMIT, || {
+            let report = engine.report()?;
+            Ok(report.filter(|r| r.value("mirror.missed").is_ok_and(|m| m.is_null())))
+        })
+        .unwrap_or_else(|e| panic!("{mirror}: {e:#}\n{:?}", engine.report()));
+        assert!(report.value("production.unseen.turns").unwrap().is_null());
+        engine.stop().unwrap();
     }
 }

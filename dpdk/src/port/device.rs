@@ -108,6 +108,16 @@ impl Device {
         }
     }
 
+    /// The kernel's interface that the port receives from, if it does.
+    pub(super) fn receives_from(&self) -> Option<&str> {
+        if self.is_pcap() {
+            return ["iface", "rx_iface", "rx_iface_in"]
+                .iter()
+                .find_map(|key| self.arg(key));
+        }
+        self.interface()
+    }
+
     fn is_af_packet(&self) -> bool {
         self.name().starts_with("net_af_packet") || self.name().starts_with("eth_af_packet")
     }

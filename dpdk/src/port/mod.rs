@@ -7,6 +7,7 @@
 
 mod device;
 mod options;
+mod ring;
 mod setup;
 
 pub use options::{PortInfo, PortOptions, PortStats};
@@ -19,6 +20,7 @@ use crate::rx::RxQueue;
 use crate::tx::TxQueue;
 use device::Device;
 use dpdk_sys as sys;
+use ring::Rings;
 use setup::Setup;
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
@@ -205,6 +207,8 @@ struct Probed {
     number: u16,
     /// The virtual device to remove.
     virtual_name: Option<CString>,
+    /// What it receives from, if these are packet sockets.
+    rings: Rings,
     /// The kernel's interface under it was in promiscuous mode before, and is to be afterwards.
     was_promiscuous: bool,
     eal: Eal,
@@ -297,6 +301,7 @@ impl Inner {
         let mut info = PortInfo {
             name: device.name().to_owned(),
             driver,
+            interface: device.receives_from().map(str::to_owned),
             number: probed.number,
             mac: probed.mac(&port)?,
             mtu: wanted,
@@ -368,10 +373,12 @@ impl Inner {
             sys::rte_eth_stats_get(self.number(), raw.as_mut_ptr());
             raw.assume_init()
         };
+        let rings = self.device.rings.counts();
         PortStats {
             rx_frames: raw.ipackets,
             rx_bytes: raw.ibytes,
-            rx_missed: raw.imissed,
+            rx_missed: raw.imissed + rings.dropped,
+            rx_waiting: (rings.frames - rings.dropped).saturating_sub(raw.ipackets),
             rx_errors: raw.ierrors,
             rx_no_mbuf: raw.rx_nombuf,
             tx_frames: raw.opackets,
@@ -427,6 +434,7 @@ impl Probed {
             .interface()
             .and_then(device::interface_flags)
             .is_some_and(|f| f & sys::SHIM_IFF_PROMISC != 0);
+        let others = Rings::open_files(device);
         let bad_name = |_| Error::Device {
             port: port.to_owned(),
             what: "its name has a NUL byte".to_owned(),
@@ -488,6 +496,7 @@ impl Probed {
         Ok(Self {
             number,
             virtual_name,
+            rings: Rings::find(device, &others),
             was_promiscuous,
             eal: eal.clone(),
         })

@@ -47,6 +47,8 @@ pub struct PortInfo {
     pub name: String,
     /// Its driver, such as `net_af_packet` or `net_ice`.
     pub driver: String,
+    /// The kernel's interface that it receives from, if it does.
+    pub interface: Option<String>,
     /// DPDK's number for it.
     pub number: u16,
     /// Its Ethernet address.
@@ -81,9 +83,12 @@ pub struct PortStats {
     pub rx_frames: u64,
     /// Bytes received.
     pub rx_bytes: u64,
-    /// Frames that the device dropped since no descriptor was free. Software drivers do not count
-    /// them.
+    /// Frames that the device dropped since no descriptor was free; over a packet socket, those
+    /// that found its ring full (packet(7), `PACKET_STATISTICS`), with net_pcap those that libpcap
+    /// says were dropped. Other software drivers do not count them.
     pub rx_missed: u64,
+    /// Frames that wait in the rings of packet sockets to be received; 0 for other drivers.
+    pub rx_waiting: u64,
     /// Frames received with errors.
     pub rx_errors: u64,
     /// Times that no mbuf could be had for a frame.

@@ -5,7 +5,7 @@
 //! lists can be compared. It adds and changes no byte, closes each direction when that direction
 //! was closed, and passes a reset on as a reset. A record is written when a connection has ended,
 //! and on SIGTERM or SIGINT for those that are still open. Without a server behind it, it is a
-//! sink: it reads to the client's end, answers nothing, and closes then.
+//! sink: it reads to the client's end, answers nothing or as it was told to, and closes then.
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, anyhow};
@@ -19,11 +19,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tests::answer::{Answer, Requests, answer};
 use tests::record::{End, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// Records what clients send to a server.
 #[derive(Parser)]
@@ -41,6 +43,9 @@ struct Args {
     /// Folder in which each client's bytes are kept too, as ADDRESS-PORT-TIME.
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// Without a server: what is answered.
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Bytes read at once.
@@ -53,10 +58,22 @@ struct Live {
     record: Record,
     hash: Sha256,
     kept: Option<File>,
+    /// Without a server: where requests begin and end, and who answers them.
+    asking: Option<(Requests, UnboundedSender<()>)>,
 }
 
 impl Live {
     fn take(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if let Some((requests, answers)) = &mut self.asking {
+            let heard = requests.hear(bytes);
+            for _ in 0..heard.begun {
+                self.record.asked_at.push(self.record.answered);
+            }
+            for _ in 0..heard.ended {
+                // A client that has reset its connection is answered no more.
+                let _ = answers.send(());
+            }
+        }
         self.hash.update(bytes);
         self.record.bytes += bytes.len() as u64;
         self.kept
@@ -93,6 +110,7 @@ impl Book {
             bytes: 0,
             sha256: String::new(),
             answered: 0,
+            asked_at: Vec::new(),
             end: End::Open,
             opened_us: now_us(),
             closed_us: 0,
@@ -114,6 +132,7 @@ impl Book {
                 record,
                 hash: Sha256::new(),
                 kept,
+                asking: None,
             },
         );
         Ok(self.next)
@@ -174,6 +193,7 @@ async fn upward(
     };
     if let Some(live) = book.borrow_mut().live.get_mut(&id) {
         live.record.end = end;
+        live.asking = None;
     }
     match (end, to) {
         (_, None) => {}
@@ -217,17 +237,52 @@ async fn downward(
     }
 }
 
+/// A connection that has no server behind it.
+async fn sink(client: TcpStream, told: &Answer, book: &Shared, id: u64) -> Result<()> {
+    let (client_read, mut client_write) = client.into_split();
+    if told.answer == 0 {
+        upward(client_read, None, Rc::clone(book), id).await?;
+        return Ok(());
+    }
+    let (answers, asked) = unbounded_channel();
+    if let Some(live) = book.borrow_mut().live.get_mut(&id) {
+        live.asking = Some((Requests::new(told), answers));
+    }
+    let said = |n| {
+        if let Some(live) = book.borrow_mut().live.get_mut(&id) {
+            live.record.answered += n;
+        }
+    };
+    let up = upward(client_read, None, Rc::clone(book), id);
+    let down = answer(told, asked, &mut client_write, said);
+    tokio::pin!(up, down);
+    tokio::select! {
+        end = &mut up => {
+            if end? == End::Fin {
+                down.await?;
+            }
+        }
+        // It ends before the client does only if the client takes no more.
+        answered = &mut down => {
+            let end = up.await?;
+            if end == End::Fin {
+                answered?;
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn carry(
     client: TcpStream,
     server: Option<SocketAddr>,
+    told: &Answer,
     book: &Shared,
     id: u64,
 ) -> Result<()> {
     client.set_nodelay(true)?;
     let Some(server) = server else {
-        let (client_read, _client_write) = client.into_split();
-        upward(client_read, None, Rc::clone(book), id).await?;
-        return Ok(());
+        return sink(client, told, book, id).await;
     };
     let server = match TcpStream::connect(server).await {
         Ok(server) => server,
@@ -271,7 +326,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     Ok(socket.listen(4096)?)
 }
 
-async fn serve(listener: TcpListener, to: Option<SocketAddr>, book: Shared) -> Result<()> {
+async fn serve(
+    listener: TcpListener,
+    to: Option<SocketAddr>,
+    told: Rc<Answer>,
+    book: Shared,
+) -> Result<()> {
     loop {
         let (client, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -279,9 +339,9 @@ async fn serve(listener: TcpListener, to: Option<SocketAddr>, book: Shared) -> R
             Err(e) => return Err(e).context("accept"),
         };
         let id = book.borrow_mut().open(peer, client.local_addr()?)?;
-        let book = Rc::clone(&book);
+        let (told, book) = (Rc::clone(&told), Rc::clone(&book));
         tokio::task::spawn_local(async move {
-            if let Err(e) = carry(client, to, &book, id).await {
+            if let Err(e) = carry(client, to, &told, &book, id).await {
                 eprintln!("recorder: {peer}: {e:#}");
             }
             if let Err(e) = book.borrow_mut().close(id) {
@@ -303,8 +363,10 @@ async fn run(args: Args) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut servers = tokio::task::JoinSet::new();
+    let told = Rc::new(args.answer);
     for address in args.listen {
-        servers.spawn_local(serve(listen(address)?, args.to, Rc::clone(&book)));
+        let (told, book) = (Rc::clone(&told), Rc::clone(&book));
+        servers.spawn_local(serve(listen(address)?, args.to, told, book));
     }
     match args.to {
         Some(to) => eprintln!("ready: recording what goes to {to}"),

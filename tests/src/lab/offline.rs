@@ -1,14 +1,16 @@
 //! Offline replay in the lab: the engine plays capture files, one run for each, against a sink that
 //! keeps what every connection said.
 //!
-//! The sink speaks no protocol and never answers, so what it keeps depends on the capture alone. It
-//! listens on [`SINKS`] ports; each production port of a capture is given one of its own, so that
-//! what came for one is not taken for what came for another.
+//! The sink speaks no protocol. It never answers, so that what it keeps depends on the capture
+//! alone, or answers each request as it was told to ([`Offline::answering`]). It listens on
+//! [`SINKS`] ports; each production port of a capture is given one of its own, so that what came
+//! for one is not taken for what came for another.
 
 use super::appliance::{Engine, EngineOptions};
 use super::process::{Process, binary, wait_until};
 use super::report::Report;
 use super::{Family, Lab, LabOptions, Node};
+use crate::answer::Answer;
 use crate::record::{self, Record};
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
@@ -43,6 +45,8 @@ pub struct Play {
     pub gate_timeout: String,
     /// `mirror.verify_checksums`.
     pub verify_checksums: bool,
+    /// `limits.sessions`.
+    pub sessions: u32,
 }
 
 impl Play {
@@ -57,6 +61,17 @@ impl Play {
             wait_for_responses: false,
             gate_timeout: "50ms".to_owned(),
             verify_checksums: true,
+            sessions: 1_000,
+        }
+    }
+
+    /// At the pace it was recorded at, once, each turn when the target has answered the one before.
+    pub fn paced(file: &Path, ports: &[u16]) -> Self {
+        Self {
+            speed: "1.0".to_owned(),
+            wait_for_responses: true,
+            gate_timeout: "5s".to_owned(),
+            ..Self::new(file, ports)
         }
     }
 
@@ -93,11 +108,12 @@ impl Play {
         let _ = write!(
             text,
             "\n[clients]\npool = [{:?}]\n\n[traffic]\nwait_for_responses = {}\ngate_timeout = {:?}\n\n\
-             [intercept]\nmode = \"embedded\"\n\n[limits]\nsessions = 1_000\nmbufs = \"32MiB\"\n\n\
+             [intercept]\nmode = \"embedded\"\n\n[limits]\nsessions = {}\nmbufs = \"32MiB\"\n\n\
              [report]\ninterval = \"1s\"\njson = {report:?}\n\n[eal]\nlcores = [1]\nmemory = \"no-huge\"\n",
             Family::V4.pool(),
             self.wait_for_responses,
             self.gate_timeout,
+            self.sessions,
         );
         Ok(text)
     }
@@ -135,11 +151,19 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Builds the lab and starts the sink.
+    /// Builds the lab and starts a sink that never answers.
     ///
     /// # Errors
     /// One of them does not come up.
     pub fn start() -> Result<Self> {
+        Self::answering(&Answer::default())
+    }
+
+    /// The same with a sink that answers so.
+    ///
+    /// # Errors
+    /// One of them does not come up.
+    pub fn answering(answer: &Answer) -> Result<Self> {
         let lab = Lab::start(LabOptions::default())?;
         let (records, kept) = (lab.file("sink.records"), lab.file("sink.bytes"));
         std::fs::create_dir_all(&kept)?;
@@ -149,6 +173,7 @@ impl Offline {
             command.arg(format!("--listen={address}"));
         }
         command.arg("--out").arg(&records).arg("--keep").arg(&kept);
+        command.args(answer.args());
         let mut sink = lab.spawn("sink", command)?;
         sink.wait_for("ready", START)?;
         Ok(Self {

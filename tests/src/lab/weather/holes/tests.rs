@@ -51,6 +51,7 @@ fn arrived(parts: &[(&str, End)]) -> Vec<(Record, Vec<u8>)> {
         bytes: text.len() as u64,
         sha256: String::new(),
         answered: 0,
+        asked_at: Vec::new(),
         end,
         opened_us: 0,
         closed_us: 0,
