@@ -135,5 +135,5 @@ fn what_was_handed_over_comes_before_the_end_of_all_sessions() {
     assert_eq!(c.sessions, u64::from(frames) + 1);
     assert_eq!(worker.counters.taken_over, u64::from(frames) + 1);
     assert!(worker.core.is_drained(), "it ends with nothing left to do");
-    c.balance(1).unwrap();
+    c.balance().unwrap();
 }
