@@ -370,6 +370,8 @@ mod tests {
             workers,
             cpus: &[0],
             mirrors: Vec::new(),
+            missed: Vec::new(),
+            unseen: crate::missed::Unseen::default(),
             replay: (String::new(), PortStats::default()),
             links,
             copies: 1,
