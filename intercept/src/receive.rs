@@ -183,7 +183,7 @@ where
         let len = frame.frame_len();
         self.counters.frames += 1;
         self.counters.bytes += len as u64;
-        match decode::local(frame.bytes(), len) {
+        match decode::local_frame(&frame) {
             Local::Tcp(packet) => self.response(&packet, frame.bytes(), now),
             Local::Control => self.control(frame, now),
             Local::Skip(why) => {

@@ -213,6 +213,11 @@ enum Layer {
     Link(LinkType),
 }
 
+/// A frame of this many bytes is as long as Ethernet makes them. One that is cut short there is what a
+/// kernel interface hands over where hosts leave segmentation to it, and was longer than the driver
+/// has room for: of a local port its headers are all that is used.
+const FULL_FRAME: usize = ethernet::HEADER_LEN + 1_500;
+
 /// The tagged frame of minimum size: a zero IP length in a frame up to here would turn padding into
 /// payload.
 const MAX_PADDED_FRAME: usize = ethernet::MIN_FRAME + 2 * vlan::TAG_LEN;
@@ -331,8 +336,8 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                 }
                 match (ip.protocol, port) {
                     (protocol::TCP, _) => {
-                        // Nothing cuts a frame on a port of our own: its length is damaged.
-                        if port == Port::Local && stated > frame_len {
+                        // Nothing cuts a shorter frame on a port of our own: its length is damaged.
+                        if port == Port::Local && stated > frame_len && frame_len < FULL_FRAME {
                             return Err(Skip::BadLength);
                         }
                         // One that the driver finds wrong may be unfinished. What was cut has no
