@@ -469,20 +469,44 @@ pub fn mirrored_with(
     })
 }
 
+/// How much of a mirrored segment is of use, and so worth verifying.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// Nothing: most of what a mirror shows may be of no concern, and it stays out of the cache.
+    Nothing,
+    /// Its headers: its checksum is summed up where it has little or no payload.
+    Headers,
+    /// Its payload as well.
+    All,
+}
+
+/// What a segment has at most, headers included, that is verified for its headers alone: in bytes,
+/// about what decoding has brought into the cache.
+const SHORT: usize = 128;
+
 /// [`mirrored_with`] for a whole frame. What its driver knows of the checksum spares summing it up,
-/// and one that goes on behind the first buffer segment is verified, too. A segment of a flow that
-/// is not `wanted` is not verified: most of what a mirror shows may be of no concern, and its
-/// payload stays out of the cache.
+/// and one that goes on behind the first buffer segment is verified, too. `used` says how much of a
+/// segment of this flow is of use.
 #[inline]
 pub fn mirrored_frame<F: Frame>(
     options: &MirrorOptions,
     frame: &F,
-    wanted: impl FnOnce(&Flow) -> bool,
+    used: impl FnOnce(&Flow) -> Use,
 ) -> Result<Packet, Skip> {
     let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
-    let rules = Rules::mirror(options, frame.checksum());
+    let known = frame.checksum();
+    let rules = Rules::mirror(options, known);
     on_mirror(options.link, bytes, frame_len, &rules, |place, flow| {
-        place.verify.is_none() || !wanted(flow) || place.is_sound_in(frame)
+        if place.verify.is_none() {
+            return true;
+        }
+        let spared = match used(flow) {
+            Use::Nothing => true,
+            // A driver that calls it damaged is heard: it may be, or unfinished.
+            Use::Headers => place.stated - place.tcp > SHORT && known != Checksum::Bad,
+            Use::All => false,
+        };
+        spared || place.is_sound_in(frame)
     })
 }
 
