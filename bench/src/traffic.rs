@@ -170,7 +170,7 @@ pub const LINK: LinkHeader = LinkHeader {
 };
 
 /// Headers of each kind of segment, so that a frame is made by copying and filling in what differs.
-/// Checksums are those that a sender leaves to its hardware, which the engine verifies all the same.
+/// Checksums are those that a sender leaves to its hardware. The engine verifies them all the same.
 pub struct Templates {
     headers: [HeaderBuf; Kind::ALL.len()],
 }
