@@ -179,12 +179,15 @@ where
     if let Err(e) = c.balance() {
         bail!("the core's books do not balance: {e}");
     }
+    let dropped = replay::Unused::ALL.iter().zip(c.dropped);
+    if let Some((reason, n)) = dropped.into_iter().find(|(_, n)| *n > 0) {
+        bail!("there were {n} frames of no use, for {reason}, but must be none");
+    }
     let none = [
         (
             "frames that could not be decoded",
             worker.counters.skipped.iter().sum(),
         ),
-        ("frames of no use", c.dropped.iter().sum()),
         ("sessions shed", c.sessions_shed),
         ("turns lost", c.lost_turns_sum()),
         (

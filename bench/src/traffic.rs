@@ -104,11 +104,11 @@ impl Segment {
         match self.kind {
             Kind::Syn => (client, Seq(0)),
             Kind::SynAck => (server, client + 1),
-            Kind::Ack | Kind::Request | Kind::Fin => (said(r), answered(r)),
+            Kind::Ack | Kind::Request => (said(r), answered(r)),
             Kind::Response => (answered(r), said(r + 1)),
-            Kind::ResponseAck => (said(r + 1), answered(r + 1)),
-            Kind::ServerFin => (answered(r), said(r) + 1),
-            Kind::LastAck => (said(r) + 1, answered(r) + 1),
+            Kind::ResponseAck | Kind::Fin => (said(r + 1), answered(r + 1)),
+            Kind::ServerFin => (answered(r + 1), said(r + 1) + 1),
+            Kind::LastAck => (said(r + 1) + 1, answered(r + 1) + 1),
         }
     }
 

@@ -240,12 +240,13 @@ impl<P: Payload> Capture<P> {
         let s = &self.sessions[sid];
         let seen = s.last_seen.nanos(time).unwrap_or(time);
         if s.phase == Phase::Ended {
-            if out.is_done(sid) && time >= seen + LINGER {
+            let done = out.is_done(sid);
+            if done && time >= seen + LINGER {
                 self.remove(sid, out);
-            } else {
-                // It is looked at now and then until its replicas are done.
-                self.arm(sid, (seen + LINGER).max(time + LINGER / 8));
+                return;
             }
+            // It is looked at now and then until its replicas are done.
+            self.arm(sid, if done { seen + LINGER } else { time + LINGER });
             return;
         }
         let mut due = seen + self.params.keepalive_timeout;
