@@ -4,7 +4,7 @@
 //! books balance in every report.
 
 use crate::links::Stats as LinkStats;
-use crate::missed::{Sight, Unseen};
+use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
 use anyhow::{Context, Result};
 use dpdk::PortStats;
@@ -66,11 +66,10 @@ const fn frames(w: &Snapshot) -> u64 {
 
 /// What was seen and what was missed so far, for [`Unseen`].
 pub fn sight(workers: &[Snapshot], missed: &[Option<u64>]) -> Sight {
-    Sight {
-        frames: sum(workers, frames),
-        missed: missed.iter().copied().sum(),
-        payloads: sum(workers, |w| w.worker.client_payloads),
-    }
+    let lost = sum(workers, |w| w.worker.handover_full);
+    let missed = missed.iter().copied().sum::<Option<u64>>();
+    let received = sum(workers, frames).saturating_sub(lost);
+    Sight::new(&total(workers), received, missed.map(|n| n + lost))
 }
 
 /// The report as JSON.
@@ -104,7 +103,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "sessions_shed": c.sessions_shed,
             "turns": c.turns,
             "bytes": c.bytes,
-            "unseen": { "turns": s.unseen.turns(&c, s.copies) },
+            "unseen": { "turns": s.unseen.turns() },
         },
         "replayed": {
             "sessions": c.replayed_sessions,
@@ -370,6 +369,8 @@ mod tests {
             workers,
             cpus: &[0],
             mirrors: Vec::new(),
+            missed: Vec::new(),
+            unseen: Unseen::default(),
             replay: (String::new(), PortStats::default()),
             links,
             copies: 1,

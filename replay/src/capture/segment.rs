@@ -40,6 +40,7 @@ impl<P: Payload> Capture<P> {
             Ok(sid) => sid,
             Err(all) => return all,
         };
+        self.follow(sid, head, true, out);
         if head.flags.has(Flags::RST) {
             return self.client_reset(time, sid, head, out);
         }
@@ -104,6 +105,7 @@ impl<P: Payload> Capture<P> {
             server_nxt: None,
             server_shift: None,
             mss: None,
+            syns: None,
             midstream: true,
         };
         let opened = self.open(time, &beginning, out);

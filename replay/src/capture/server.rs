@@ -28,6 +28,7 @@ impl<P: Payload> Capture<P> {
             Ok(sid) => sid,
             Err(all) => return all,
         };
+        self.follow(sid, head, false, out);
         if head.flags.has(Flags::RST) {
             return self.server_reset(time, sid, head, out);
         }
@@ -89,6 +90,7 @@ impl<P: Payload> Capture<P> {
             server_nxt: None,
             server_shift: None,
             mss: None,
+            syns: None,
             midstream: true,
         };
         self.open(time, &beginning, out).map_err(Err)

@@ -59,6 +59,8 @@ pub(crate) struct Session {
     pub early: bool,
     /// A handshake with the same addresses and ports is under way.
     pub reopening: bool,
+    /// Its frames are counted.
+    pub followed: bool,
     /// `doubt` holds a number.
     pub doubted: bool,
     /// The server's window scale shift, or [`UNKNOWN_SHIFT`].
