@@ -1,8 +1,10 @@
 #!/bin/bash
-# Makes a Debian package of the release binaries, the units, the examples and the documents: packaging/build-deb.sh [FOLDER]
+# Makes a Debian package of the release binaries, the units, the examples and the documents:
+# packaging/build-deb.sh [FOLDER]
 #
-# FOLDER is where the .deb is put (default: the build folder). Build first: cargo build --release -p engine -p intercept. Needs dpkg-dev, which comes with
-# build-essential; no root.
+# FOLDER is where the .deb is put (default: the build folder). Build first:
+# cargo build --release -p engine -p intercept. Needs dpkg-dev, which comes with build-essential; no
+# root.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -37,7 +39,8 @@ install -D -m 644 -t "$root/usr/share/doc/$NAME/examples" examples/*.toml
 install -D -m 644 -t "$root/usr/share/doc/$NAME/packaging" packaging/README.md
 install -D -m 644 LICENSE "$root/usr/share/doc/$NAME/copyright"
 
-# Which packages the binaries' libraries come from; DPDK opens its drivers at run time, so these are named.
+# Which packages the binaries' libraries come from; DPDK opens its drivers at run time, so these are
+# named.
 mkdir -p "$stage/debian"
 printf 'Source: %s\n\nPackage: %s\nArchitecture: any\n' "$NAME" "$NAME" >"$stage/debian/control"
 depends=$(cd "$stage" && dpkg-shlibdeps -O --ignore-missing-info "root/usr/libexec/$NAME/engine" "root/usr/libexec/$NAME/intercept" |
@@ -55,8 +58,9 @@ Recommends: dpdk
 Section: net
 Priority: optional
 Description: replays mirrored TCP sessions, live, against a server under test
- The engine takes production's traffic from a mirror port and re-creates every client session against a target.
- The intercept absorbs the target's responses. Nothing is started on installation: edit /etc/replay first.
+ The engine takes production's traffic from a mirror port and re-creates client
+ sessions against a target. The intercept absorbs the target's responses.
+ Nothing is started on installation: edit /etc/replay first.
 CONTROL
 # Newly installed units are known; running ones are the administrator's to restart.
 for script in postinst postrm; do

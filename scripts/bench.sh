@@ -1,9 +1,11 @@
 #!/bin/bash
-# Measures what the engine costs, against references in the same run: CPU a packet at 10 k to 10 M sessions, memory of an idle session,
-# allocations on the packet path (there must be none), and DPDK's software drivers beside testpmd.
+# Measures what the engine costs, against references in the same run: CPU a packet at 10 k to 10 M
+# sessions, memory of an idle session, allocations on the packet path (there must be none), and
+# DPDK's software drivers beside testpmd.
 #
-# No root, no hugepages and no network are needed. Absolute figures swing with what else the machine does; compare the ratios, which are
-# of measurements next to one another, and mind the spread beside them.
+# No root, no hugepages and no network are needed. Absolute figures swing with what else the machine
+# does; compare the ratios, which are of measurements next to one another, and mind the spread
+# beside them.
 set -euo pipefail
 
 usage() {
@@ -39,7 +41,8 @@ echo "building" >&2
 cargo build --release --quiet -p bench
 program=${CARGO_TARGET_DIR:-target}/release/bench
 
-# DPDK keeps a runtime folder even where it shares nothing; root has /var/run for that, others need a folder of their own.
+# DPDK keeps a runtime folder even where it shares nothing; root has /var/run for that, others need
+# a folder of their own.
 if [ "$(id -u)" -ne 0 ] && [ ! -w "${XDG_RUNTIME_DIR:-/nonexistent}" ]; then
     XDG_RUNTIME_DIR=$(mktemp -d)
     export XDG_RUNTIME_DIR

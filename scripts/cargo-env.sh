@@ -1,7 +1,9 @@
-# Sourced by scripts that build: makes `cargo` run, whoever calls, and leaves no file of root's in a user's folders.
+# Sourced by scripts that build: makes `cargo` run, whoever calls, and leaves no file of root's in a
+# user's folders.
 #
-# sudo gives a script root's home and a short PATH, while Rust lies in the home of the user who called. Then that user's toolchain and
-# registry are used, and what root has written there and in the build folder is given to the user at the end.
+# sudo gives a script root's home and a short PATH, while Rust lies in the home of the user who
+# called. Then that user's toolchain and registry are used, and what root has written there and in
+# the build folder is given to the user at the end.
 # shellcheck shell=bash
 
 # Folders in which the build may leave files of root's; empty if they need not be given back.

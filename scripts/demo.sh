@@ -1,9 +1,10 @@
 #!/bin/bash
-# Shows the appliance at work on this machine alone: a lab of network namespaces with nginx in production, nginx as the target, wrk as the
-# clients and the engine between them. Prints what each of them has counted; the exit code is not 0 if they disagree.
+# Shows the appliance at work on this machine alone: a lab of network namespaces with nginx in
+# production, nginx as the target, wrk as the clients and the engine between them. Prints what each
+# of them has counted; the exit code is not 0 if they disagree.
 #
-# Installs what is missing and builds a release first. The lab is removed afterwards, whatever happens, and no interface of the
-# machine is touched.
+# Installs what is missing and builds a release first. The lab is removed afterwards, whatever
+# happens, and no interface of the machine is touched.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/cargo-env.sh

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Reserves, shows and releases hugepages for the engine and the intercept.
 #
-# No hugetlbfs mount is needed: both run EAL with --in-memory, which takes pages from the kernel and leaves nothing behind.
-# What is reserved here is gone after a reboot; for good, put vm.nr_hugepages=N into /etc/sysctl.d, or hugepagesz= and
-# hugepages= on the kernel's command line (the surest way to get 1 GiB pages).
+# No hugetlbfs mount is needed: both run EAL with --in-memory, which takes pages from the kernel and
+# leaves nothing behind. What is reserved here is gone after a reboot; for good, put
+# vm.nr_hugepages=N into /etc/sysctl.d, or hugepagesz= and hugepages= on the kernel's command line
+# (the surest way to get 1 GiB pages).
 set -euo pipefail
 
 # Where sysfs is: tests put a tree of their own here.
@@ -35,7 +36,8 @@ bad_usage() {
     exit 2
 }
 
-# A whole number from 1, without leading zeros (which bash reads as octal), that can be multiplied without overflow.
+# A whole number from 1, without leading zeros (which bash reads as octal), that can be multiplied
+# without overflow.
 is_number() {
     [[ $1 =~ ^[1-9][0-9]{0,8}$ ]]
 }
@@ -74,7 +76,8 @@ write() { # file, number
         return
     fi
     [[ -w $1 ]] || die "$1 cannot be written; run as root"
-    # The kernel may refuse (no memory, no permission in a container), or take the number and give fewer pages: read back.
+    # The kernel may refuse (no memory, no permission in a container), or take the number and give
+    # fewer pages: read back.
     echo "$2" 2>/dev/null >"$1" || die "the kernel refused $2 pages in $1"
 }
 

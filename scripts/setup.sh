@@ -1,8 +1,10 @@
 #!/bin/bash
-# Installs what it takes to build and run the replay appliance on Debian 12 (or a derivative with DPDK 22.11).
+# Installs what it takes to build and run the replay appliance on Debian 12 (or a derivative with
+# DPDK 22.11).
 #
-# Run it as root; it changes nothing when everything is there. No service that a package brings is started: this machine's
-# ports and memory are not ours to take. Rust, which Debian 12 has too old a version of, comes from its project, for the user who called sudo.
+# Run it as root; it changes nothing when everything is there. No service that a package brings is
+# started: this machine's ports and memory are not ours to take. Rust, which Debian 12 has too old a
+# version of, comes from its project, for the user who called sudo.
 set -euo pipefail
 
 # Oldest versions that the sources build with.
@@ -14,7 +16,8 @@ BUILD=(build-essential clang dpdk libclang-dev libdpdk-dev pkg-config)
 RUN=(ca-certificates curl iproute2)
 LAB=(apache2-utils dpdk-dev ethtool exim4-daemon-light nftables nginx-light redis-server redis-tools tcpdump wrk)
 
-# Where Rust's installer and its checksums are: https://rust-lang.github.io/rustup/installation/other.html
+# Where Rust's installer and its checksums are:
+# https://rust-lang.github.io/rustup/installation/other.html
 RUSTUP=https://static.rust-lang.org/rustup/dist
 
 # Tests put a folder of their own here.
@@ -47,7 +50,8 @@ missing_packages() {
     done
 }
 
-# Installs packages while a policy denies that any service starts. A policy that is there already comes back afterwards.
+# Installs packages while a policy denies that any service starts. A policy that is there already
+# comes back afterwards.
 install() {
     local saved=''
     if [[ -e $POLICY || -L $POLICY ]]; then
@@ -88,7 +92,8 @@ find_cargo() {
     return 1
 }
 
-# Installs Rust for the user who called sudo, or else for whoever runs this, below their home; no file of their shell is changed.
+# Installs Rust for the user who called sudo, or else for whoever runs this, below their home; no
+# file of their shell is changed.
 install_rust() {
     local user=${SUDO_USER:-} machine folder
     machine=$(uname -m)-unknown-linux-gnu

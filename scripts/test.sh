@@ -1,8 +1,10 @@
 #!/bin/bash
-# Installs what is missing, builds everything, and runs every test there is: sudo scripts/test.sh [FILTER...]
+# Installs what is missing, builds everything, and runs every test there is:
+# sudo scripts/test.sh [FILTER...]
 #
-# What is given is passed on to the test runner: cargo-nextest if it is there, else cargo test. Its closing lines are the last ones.
-# The end-to-end tests build namespaces of their own; nothing outside of them is touched, and nothing is left behind.
+# What is given is passed on to the test runner: cargo-nextest if it is there, else cargo test. Its
+# closing lines are the last ones. The end-to-end tests build namespaces of their own; nothing
+# outside of them is touched, and nothing is left behind.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/cargo-env.sh
@@ -44,8 +46,8 @@ trap cargo_env_give_back EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# The dev profile, for tests and binaries alike: overflow checks and debug assertions are on in what the end-to-end tests start, and
-# everything is compiled once. No input is waited for.
+# The dev profile, for tests and binaries alike: overflow checks and debug assertions are on in what
+# the end-to-end tests start, and everything is compiled once. No input is waited for.
 exec </dev/null
 # A binary from elsewhere would be tested instead of what is built here.
 unset REPLAY_BIN_DIR

@@ -167,9 +167,10 @@ pub struct Traffic {
     /// `wait_for_responses`, `rtt` and `gate_timeout` of transfers that do not say them. What holds
     /// for a transfer is in [`Transfer::pace`].
     pub pace: Pace,
-    /// A session without any packet for this long is closed.
+    /// What waits for a target is given up when it does nothing for this long.
     pub session_timeout: Duration,
-    /// The same for a session that is idle between turns (kept alive).
+    /// A session of which the mirror shows nothing for this long is forgotten: as long as production's
+    /// server may keep an idle one.
     pub keepalive_timeout: Duration,
 }
 

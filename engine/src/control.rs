@@ -45,6 +45,8 @@ struct Run<'a> {
     rewind: Option<Rewind>,
     missed: Missed,
     unseen: Unseen,
+    /// Each transfer's production and target, for the report.
+    transfers: Vec<(String, String)>,
     started: Instant,
 }
 
@@ -85,10 +87,11 @@ pub fn run(
     let mut run = Run {
         config,
         file: ReportFile::new(report.to_owned()),
-        snapshots: Snapshots::new(orders.len()),
+        snapshots: Snapshots::new(orders.len(), config.transfers.len()),
         rewind: None,
         missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
         unseen: Unseen::default(),
+        transfers: names(config),
         machine,
         orders,
         handles,
@@ -241,6 +244,7 @@ impl Run<'_> {
             mirrors: names.zip(stats).collect(),
             missed,
             unseen: self.unseen,
+            transfers: &self.transfers,
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),
@@ -293,4 +297,12 @@ impl Run<'_> {
             .collect::<Vec<_>>()
             .join(", ")
     }
+}
+
+/// Each transfer's production and target, as the configuration has them.
+fn names(config: &Replay) -> Vec<(String, String)> {
+    let transfers = config.transfers.iter();
+    transfers
+        .map(|t| (t.from.to_string(), t.to.to_string()))
+        .collect()
 }

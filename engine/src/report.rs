@@ -9,7 +9,7 @@ use crate::worker::Snapshot;
 use anyhow::{Context, Result};
 use dpdk::PortStats;
 use replay::histogram::Histogram;
-use replay::{Counters, Loss, Unused};
+use replay::{Counters, Loss, TargetCounters, Unused};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ pub struct Sources<'a> {
     pub unseen: Unseen,
     /// The replay port.
     pub replay: (String, PortStats),
+    /// Each transfer's production and target, in their order.
+    pub transfers: &'a [(String, String)],
     /// The control links; `None` if the intercept is embedded.
     pub links: Option<Vec<LinkStats>>,
     /// Replicas a session.
@@ -101,6 +103,12 @@ pub fn json(s: &Sources<'_>) -> Value {
         "production": {
             "sessions": c.sessions,
             "sessions_shed": c.sessions_shed,
+            "sessions_evicted": c.sessions_evicted,
+            "handshakes": {
+                "refused": c.handshakes_refused,
+                "unfinished": c.handshakes_unfinished,
+                "evicted": c.handshakes_evicted,
+            },
             "turns": c.turns,
             "bytes": c.bytes,
             "unseen": { "turns": s.unseen.turns() },
@@ -112,13 +120,15 @@ pub fn json(s: &Sources<'_>) -> Value {
             "retransmitted": c.retransmitted_bytes,
             "retransmitted_segments": c.retransmitted_segments,
             "gate_timeouts": c.gate_timeouts,
+            "paced_turns": c.paced_turns,
         },
-        "lost": { "turns": c.lost_turns_sum(), "bytes": c.lost_bytes_sum(), "reason": lost(&c) },
+        "lost": { "turns": c.lost_turns_sum(), "bytes": c.lost_bytes_sum(), "reason": by_reason(&c.lost_turns, &c.lost_bytes) },
         "in_flight": { "turns": c.in_flight_turns, "bytes": c.in_flight_bytes },
         "target": {
             "connects": c.connects,
             "connect_failures": c.connect_failures,
             "resets": c.target_resets,
+            "resets_at_end": c.resets_at_end,
             "closed_early": c.target_closed_early,
             "responses": c.responses,
             "response_segments": c.response_segments,
@@ -128,6 +138,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "keep_alives": c.keep_alives,
             "icmp_errors": sum(w, |w| w.worker.icmp_errors),
         },
+        "targets": (0..s.transfers.len()).map(|i| target(s, i)).collect::<Vec<_>>(),
         "latency": { "production": latency(&c.production_latency), "target": latency(&c.target_latency) },
         "intercept": {
             "mode": if s.links.is_some() { "remote" } else { "embedded" },
@@ -208,8 +219,8 @@ fn dropped(workers: &[Snapshot], c: &Counters) -> Value {
     Value::Object(map)
 }
 
-fn lost(c: &Counters) -> Value {
-    let reasons = Loss::ALL.iter().zip(c.lost_turns.iter().zip(c.lost_bytes));
+fn by_reason(turns: &[u64; Loss::COUNT], bytes: &[u64; Loss::COUNT]) -> Value {
+    let reasons = Loss::ALL.iter().zip(turns.iter().zip(bytes));
     reasons
         .map(|(r, (turns, bytes))| {
             (
@@ -219,6 +230,28 @@ fn lost(c: &Counters) -> Value {
         })
         .collect::<Map<_, _>>()
         .into()
+}
+
+/// What concerns one transfer and its target.
+fn target(s: &Sources<'_>, i: usize) -> Value {
+    let mut t = TargetCounters::default();
+    for w in s.workers {
+        if let Some(of_worker) = w.targets.get(i) {
+            t.add(of_worker);
+        }
+    }
+    let (from, to) = &s.transfers[i];
+    json!({
+        "from": from,
+        "to": to,
+        "turns": t.turns,
+        "replayed": t.replayed_turns,
+        "lost": by_reason(&t.lost_turns, &t.lost_bytes),
+        "latency": {
+            "production": latency(&t.production_latency),
+            "target": latency(&t.target_latency),
+        },
+    })
 }
 
 fn latency(h: &Histogram) -> Value {
@@ -238,6 +271,7 @@ fn core(w: &Snapshot, cpu: usize) -> Value {
         "frames": w.worker.mirror_frames,
         "handed_over": w.worker.handed_over,
         "sessions": w.sessions,
+        "half_open": w.half_open,
         "segments_held": w.segments,
         "addresses": { "in_use": w.slots.0, "size": w.slots.1 },
         "turns": w.core.turns,
@@ -372,6 +406,7 @@ mod tests {
             missed: Vec::new(),
             unseen: Unseen::default(),
             replay: (String::new(), PortStats::default()),
+            transfers: &[],
             links,
             copies: 1,
             mbufs: (0, 0),

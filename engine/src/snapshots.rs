@@ -50,7 +50,7 @@ impl Progress {
             all.turns += w.core.in_flight_turns;
             all.bytes += w.core.in_flight_bytes;
             all.replayed += w.core.replayed_bytes;
-            all.released += w.core.gate_timeouts;
+            all.released += w.core.gate_timeouts + w.core.paced_turns;
             all.ended += w.core.sessions_ended + w.core.replayed_sessions;
             all.sessions += w.sessions as u64;
         }
@@ -70,14 +70,14 @@ pub enum Answers {
 }
 
 impl Snapshots {
-    /// Of this many workers nothing is known.
-    pub fn new(workers: usize) -> Self {
+    /// Of this many workers, with this many targets, nothing is known.
+    pub fn new(workers: usize, targets: usize) -> Self {
         let now = Instant::now();
         Self {
-            last: vec![Snapshot::default(); workers],
+            last: vec![Snapshot::with_room(targets); workers],
             asked: (0..workers)
                 .map(|_| Asked {
-                    blank: Some(Box::default()),
+                    blank: Some(Box::new(Snapshot::with_room(targets))),
                     asked_at: now,
                     told_at: now,
                     logged: false,
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_worker_that_does_not_answer_costs_its_newest_figures_alone() {
         let orders: [Arc<Orders<()>>; 2] = [Orders::new(), Orders::new()];
-        let mut snapshots = Snapshots::new(2);
+        let mut snapshots = Snapshots::new(2, 0);
         let mut late = |expected: &[usize]| {
             assert_eq!(snapshots.collect(&orders, SHORT, |_| false), Answers::Some);
             assert_eq!(sessions(&snapshots), expected);
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_worker_that_has_ended_is_no_slow_one() {
         let orders: [Arc<Orders<()>>; 2] = [Orders::new(), Orders::new()];
-        let mut snapshots = Snapshots::new(2);
+        let mut snapshots = Snapshots::new(2, 0);
         let long = Duration::from_secs(60);
         // The first answers and ends; the second ends without an answer.
         let answers = snapshots.collect(&orders, long, |i| {

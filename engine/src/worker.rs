@@ -7,15 +7,15 @@
 use crate::egress::{EgressCounters, Outlet};
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use replay::{Core, Counters, Ownership};
+use replay::{Core, Counters, Ownership, TargetCounters};
 use std::sync::Arc;
 use wire::decode::{
-    Fragment, Local, MirrorOptions, Packet, fragment_with, local_frame, mirrored_frame,
+    Fragment, Local, MirrorOptions, Packet, Use, fragment_with, local_frame, mirrored_frame,
 };
 use wire::defragment::{Defragment, FragmentCounters, Insert, NoDefragment, datagram_hash};
 use wire::host::{FrameBuf, Kind};
 use wire::io::{BURST, Frame, Rx, Tx};
-use wire::{Addr, Endpoint, Flow, Head, Nanos, Skip};
+use wire::{Addr, Endpoint, Flow, Head, Nanos, Seq, Skip};
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
 pub const NESTED: usize = 4;
@@ -29,7 +29,7 @@ pub enum Parcel<F> {
     /// The header of a response to a connection that the other core owns, and when it was received.
     Response(Head, Nanos),
     /// A segment of this flow was longer than the path's MTU, and that.
-    TooBig(Flow, u32),
+    TooBig(Flow, Seq, u32),
     /// A neighbour that answered.
     Neighbor(Addr, [u8; 6]),
 }
@@ -80,14 +80,18 @@ pub struct WorkerCounters {
 pub struct Snapshot {
     /// The session core's counters.
     pub core: Counters,
+    /// The same for each transfer's target, as many as there is room for.
+    pub targets: Vec<TargetCounters>,
     /// The loop's.
     pub worker: WorkerCounters,
     /// The reassembler's.
     pub fragments: FragmentCounters,
     /// The transmit side's.
     pub egress: EgressCounters,
-    /// Sessions now.
+    /// Sessions now, and handshakes of production under way.
     pub sessions: usize,
+    /// See `sessions`.
+    pub half_open: usize,
     /// Captured segments held now.
     pub segments: usize,
     /// Pool addresses in use and in all.
@@ -96,6 +100,16 @@ pub struct Snapshot {
     pub unresolved: ArrayVec<Addr, 4>,
     /// The worker is through with draining.
     pub drained: bool,
+}
+
+impl Snapshot {
+    /// One with room for this many targets.
+    pub fn with_room(targets: usize) -> Self {
+        Self {
+            targets: vec![TargetCounters::default(); targets],
+            ..Self::default()
+        }
+    }
 }
 
 /// Which core the response to a client address belongs to.
@@ -255,11 +269,16 @@ where
         self.decoded(now, &packet, owner, frame);
     }
 
-    /// Decodes a frame of the mirror. What no transfer wants is not verified.
+    /// Decodes a frame of the mirror. What no transfer wants is not verified, and nobody reads the
+    /// payload of production's server.
     #[inline]
     fn decode(&self, options: &MirrorOptions, frame: &R::Frame) -> Result<Packet, Skip> {
         let params = self.core.params();
-        mirrored_frame(options, frame, |flow| params.transfer_of(flow).is_some())
+        mirrored_frame(options, frame, |flow| match params.transfer_of(flow) {
+            Some((_, true)) => Use::All,
+            Some((_, false)) => Use::Headers,
+            None => Use::Nothing,
+        })
     }
 
     /// The core that a decoded frame belongs to: this one, if it is no segment.
@@ -410,8 +429,8 @@ where
                         self.reassemble(now, part, frame);
                     }
                     Parcel::Response(head, received_at) => self.response(now, received_at, &head),
-                    Parcel::TooBig(flow, mtu) => {
-                        self.core.too_big(now, &flow, mtu, &mut self.out);
+                    Parcel::TooBig(flow, seq, mtu) => {
+                        self.core.too_big(now, &flow, seq, mtu, &mut self.out);
                     }
                     Parcel::Neighbor(addr, mac) => {
                         self.out.host.learn(addr, mac, now);
@@ -501,10 +520,10 @@ where
             }
         }
         match received.kind {
-            Kind::TooBig(flow, mtu) => {
+            Kind::TooBig(segment, mtu) => {
                 self.counters.icmp_errors += 1;
-                if let Some(flow) = flow {
-                    self.too_big(now, flow, mtu);
+                if let Some((flow, seq)) = segment {
+                    self.too_big(now, flow, seq, mtu);
                 }
             }
             Kind::Unreachable(..) => self.counters.icmp_errors += 1,
@@ -513,15 +532,15 @@ where
     }
 
     /// A segment of ours was too long for the path: the core that sent it cuts smaller ones.
-    fn too_big(&mut self, now: Nanos, flow: Flow, mtu: u32) {
+    fn too_big(&mut self, now: Nanos, flow: Flow, seq: Seq, mtu: u32) {
         let Some(owner) = self.owner.of(&flow.reversed()) else {
             return;
         };
         if owner == self.index {
-            self.core.too_big(now, &flow, mtu, &mut self.out);
+            self.core.too_big(now, &flow, seq, mtu, &mut self.out);
         } else {
             // If the ring is full, the next segment is too long as well.
-            let _ = self.to[usize::from(owner)].push(Parcel::TooBig(flow, mtu));
+            let _ = self.to[usize::from(owner)].push(Parcel::TooBig(flow, seq, mtu));
         }
     }
 
@@ -533,8 +552,8 @@ where
             work += 1;
             if let Some(mtu) = record.path_mtu {
                 self.counters.icmp_errors += 1;
-                let flow = record.head.flow.reversed();
-                self.core.too_big(now, &flow, mtu, &mut self.out);
+                let (flow, seq) = (record.head.flow.reversed(), record.head.ack);
+                self.core.too_big(now, &flow, seq, mtu, &mut self.out);
                 continue;
             }
             self.counters.link_responses += 1;
@@ -554,10 +573,15 @@ where
     /// Fills in what the worker tells.
     pub fn snapshot(&self, into: &mut Snapshot) {
         into.core = self.core.counters();
+        // What is told is copied to where there is room: nothing is allocated here.
+        for (room, target) in into.targets.iter_mut().zip(self.core.targets()) {
+            room.clone_from(target);
+        }
         into.worker.clone_from(&self.counters);
         into.fragments = self.defragment.counters();
         into.egress = self.out.counters;
         into.sessions = self.core.session_count();
+        into.half_open = self.core.half_open_count();
         into.segments = self.core.segment_count();
         into.slots = self.core.slots();
         into.unresolved = self.out.host.unresolved().take(4).collect();

@@ -25,27 +25,28 @@ const MILLISECOND: Nanos = 1_000_000;
 const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
 const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
 
-/// A client's SYN, as another core hands it over.
-fn syn(client: u16) -> Parcel<MemoryFrame> {
+/// A client's payload, as another core hands it over.
+fn said(client: u16) -> Parcel<MemoryFrame> {
     let head = Head {
         flow: Flow {
             src: Endpoint::new(Addr::v4([192, 0, 2, 1]), client),
             dst: PRODUCTION,
         },
         seq: Seq(1),
-        ack: Seq(0),
-        flags: Flags::SYN,
+        ack: Seq(1),
+        flags: Flags::PSH.with(Flags::ACK),
         window: 1_000,
         urgent: 0,
         options: Options::default(),
-        payload_len: 0,
+        payload_len: 4,
     };
     let link = LinkHeader {
         dst: [2; 6],
         src: [4; 6],
     };
     let mut bytes = HeaderBuf::new();
-    tcp(&mut bytes, &link, &head, 64, 1, &[]);
+    tcp(&mut bytes, &link, &head, 64, 1, b"said");
+    let bytes = [&bytes[..], b"said"].concat();
     let packet = mirrored(&bytes, bytes.len()).unwrap();
     Parcel::Mirrored(packet, MemoryFrame::new(&bytes))
 }
@@ -97,7 +98,7 @@ fn what_was_handed_over_comes_before_the_end_of_all_sessions() {
         assert!(turns.get() < 1_000_000, "stuck at step {}", step.get());
         let done = match step.get() {
             0 => {
-                (0..frames).for_each(|n| assert!(ring.push(syn(1_000 + n)).is_ok()));
+                (0..frames).for_each(|n| assert!(ring.push(said(1_000 + n)).is_ok()));
                 orders.take_over.ask();
                 true
             }
@@ -110,8 +111,8 @@ fn what_was_handed_over_comes_before_the_end_of_all_sessions() {
             }
             3 => orders.end_sessions.is_done(),
             4 => {
-                // The next pass begins with the same SYN, which begins another session.
-                assert!(ring.push(syn(1_000)).is_ok());
+                // The next pass begins with the same segment, which begins another session.
+                assert!(ring.push(said(1_000)).is_ok());
                 orders.take_over.ask();
                 true
             }

@@ -17,7 +17,7 @@ use wire::decode::{self, Local, Packet};
 use wire::head::MAX_HEADERS;
 use wire::host::{FrameBuf, Host, Kind};
 use wire::io::{BURST, Frame, Rx, Tx};
-use wire::{Flow, Nanos};
+use wire::{Flow, Nanos, Seq};
 
 /// Changes of claims that one step applies before it looks at the wire again.
 const COMMANDS_A_STEP: usize = 64;
@@ -183,7 +183,7 @@ where
         let len = frame.frame_len();
         self.counters.frames += 1;
         self.counters.bytes += len as u64;
-        match decode::local(frame.bytes(), len) {
+        match decode::local_frame(&frame) {
             Local::Tcp(packet) => self.response(&packet, frame.bytes(), now),
             Local::Control => self.control(frame, now),
             Local::Skip(why) => {
@@ -219,8 +219,8 @@ where
             .parts
             .host
             .receive(now, frame.bytes(), &proxied, &mut self.answer);
-        if let Kind::TooBig(Some(sent), mtu) = received.kind {
-            self.too_big(&sent.reversed(), mtu, now);
+        if let Kind::TooBig(Some((sent, seq)), mtu) = received.kind {
+            self.too_big(&sent.reversed(), seq, mtu, now);
         }
         if !received.replied {
             return;
@@ -234,9 +234,9 @@ where
 
     /// A router had no way for a segment that went against `flow`: the engine that sent it is to
     /// cut smaller ones.
-    fn too_big(&mut self, flow: &Flow, mtu: u32, now: Nanos) {
+    fn too_big(&mut self, flow: &Flow, seq: Seq, mtu: u32, now: Nanos) {
         if let Some(route) = self.parts.claims.find(flow) {
-            let batched = self.parts.out.push_path_mtu(route, flow, mtu, now);
+            let batched = self.parts.out.push_path_mtu(route, flow, seq, mtu, now);
             self.counters.path_mtu += u64::from(batched);
         }
     }

@@ -11,7 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use link::{BATCH_BYTES, BATCH_RECORDS, Claim, MAX_RECORD, encode_path_mtu, encode_record};
 use std::sync::Arc;
 use wake::Waker;
-use wire::{Flow, Head, Nanos};
+use wire::{Flow, Head, Nanos, Seq};
 
 /// Batches that the server may have ahead of it before the core lets them fill up instead of
 /// sending them at once: small ones cost most, and a busy server gains nothing from having them
@@ -100,8 +100,15 @@ impl CoreEnd {
 
     /// Puts a router's word about the path of what goes the other way than `flow` into the batch of
     /// its route. False if no buffer is left: the router will say it again.
-    pub fn push_path_mtu(&mut self, route: Route, flow: &Flow, mtu: u32, at: Nanos) -> bool {
-        self.put(route, |bytes| encode_path_mtu(flow, mtu, at, bytes))
+    pub fn push_path_mtu(
+        &mut self,
+        route: Route,
+        flow: &Flow,
+        seq: Seq,
+        mtu: u32,
+        at: Nanos,
+    ) -> bool {
+        self.put(route, |bytes| encode_path_mtu(flow, seq, mtu, at, bytes))
     }
 
     fn put(&mut self, route: Route, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
@@ -221,7 +228,7 @@ const _: () = assert!(MAX_RECORD <= BATCH_BYTES);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Addr, Endpoint, Flags, Flow, Options, Seq};
+    use wire::{Addr, Endpoint, Flags, Options};
 
     fn head(seq: u32) -> Head {
         let end = Endpoint::new(Addr::v4([10, 0, 0, 1]), 1);

@@ -48,10 +48,10 @@ pub use record::{
 pub const DEFAULT_PORT: u16 = 36524;
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The oldest version of the protocol that this crate understands.
-pub const MIN_VERSION: u8 = 1;
+pub const MIN_VERSION: u8 = 2;
 
 #[cfg(test)]
 mod tests;

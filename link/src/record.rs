@@ -31,7 +31,8 @@ pub struct Record {
     /// captured: 0–[`MAX_PREFIX`]. An empty one owns no memory.
     pub prefix: Box<[u8]>,
     /// No segment, but an ICMP error: what goes the other way than `head.flow` may be no longer
-    /// than this, in bytes (0: not said). The rest of `head` is zero.
+    /// than this, in bytes (0: not said). `head.ack` is the sequence number of the segment that was
+    /// longer; the rest of `head` is zero.
     pub path_mtu: Option<u32>,
 }
 
@@ -92,15 +93,16 @@ pub fn encode_record(head: &Head, received_at: Nanos, prefix: &[u8], out: &mut V
     out.extend_from_slice(prefix);
 }
 
-/// Appends one record that tells of a path's MTU: segments the other way than `flow` may be no
-/// longer than `mtu` bytes, 0 if that was not said.
+/// Appends one record that tells of a path's MTU: the segment with sequence number `seq` that went
+/// the other way than `flow` was longer than `mtu` bytes, 0 if that was not said.
 ///
 /// Nothing is allocated if `out` has room for [`MAX_RECORD`] bytes.
-pub fn encode_path_mtu(flow: &Flow, mtu: u32, received_at: Nanos, out: &mut Vec<u8>) {
+pub fn encode_path_mtu(flow: &Flow, seq: Seq, mtu: u32, received_at: Nanos, out: &mut Vec<u8>) {
     let v6 = !(flow.src.addr.is_v4() && flow.dst.addr.is_v4());
     out.push(PATH_MTU | if v6 { V6 } else { 0 });
     put_endpoint(out, &flow.src, v6);
     put_endpoint(out, &flow.dst, v6);
+    out.extend_from_slice(&seq.0.to_be_bytes());
     out.extend_from_slice(&mtu.to_be_bytes());
     out.extend_from_slice(&received_at.to_be_bytes());
 }
@@ -109,7 +111,10 @@ impl Record {
     /// Appends this record, as [`encode_record`] or [`encode_path_mtu`] does.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self.path_mtu {
-            Some(mtu) => encode_path_mtu(&self.head.flow, mtu, self.received_at, out),
+            Some(mtu) => {
+                let head = &self.head;
+                encode_path_mtu(&head.flow, head.ack, mtu, self.received_at, out);
+            }
             None => encode_record(&self.head, self.received_at, &self.prefix, out),
         }
     }
@@ -130,12 +135,13 @@ impl Record {
             src: r.endpoint(v6)?,
             dst: r.endpoint(v6)?,
         };
+        let ack = Seq(r.u32()?);
         let mtu = r.u32()?;
         Ok(Self {
             head: Head {
                 flow,
                 seq: Seq(0),
-                ack: Seq(0),
+                ack,
                 flags: Flags::default(),
                 window: 0,
                 urgent: 0,

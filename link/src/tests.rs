@@ -107,7 +107,6 @@ fn path_mtu() -> impl Strategy<Value = Record> {
     (record(), any::<u32>()).prop_map(|(r, mtu)| Record {
         head: Head {
             seq: Seq(0),
-            ack: Seq(0),
             flags: Flags::default(),
             window: 0,
             options: Options::default(),
@@ -289,7 +288,7 @@ fn refusals_say_what_was_wrong() {
     assert!(matches!(decode_frame(b"G"), Err(Error::Magic { .. })));
 
     let claim = |family: u8, len: u8, first: u16, last: u16| {
-        let mut b = b"RPLK\x01\x03\0\x12".to_vec();
+        let mut b = b"RPLK\x02\x03\0\x12".to_vec();
         b.extend_from_slice(&[family, len, 1, 2, 3, 4]);
         b.extend_from_slice(&first.to_be_bytes());
         b.extend_from_slice(&last.to_be_bytes());
@@ -310,15 +309,15 @@ fn refusals_say_what_was_wrong() {
         "a claim's first port is 3, accepted: at most the last port"
     );
     assert_eq!(
-        sentence(b"RPLK\x01\x63\0\0"),
-        "frame kind 99 is unknown, version 1 has kinds 1\u{2013}10"
+        sentence(b"RPLK\x02\x63\0\0"),
+        "frame kind 99 is unknown, version 2 has kinds 1\u{2013}10"
     );
     assert_eq!(
         sentence(b"RPLK\x03\x05\0\0"),
-        "version 3 offered, this side speaks 1\u{2013}1"
+        "version 3 offered, this side speaks 2\u{2013}2"
     );
     assert_eq!(
-        sentence(b"RPLK\x01\x05\xff\xff"),
+        sentence(b"RPLK\x02\x05\xff\xff"),
         "a batch of responses frame of 65535 bytes is too long, at most 32768 are accepted"
     );
 }

@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
-use wire::{Endpoint, Flow, Head, Nanos};
+use wire::{Endpoint, Flow, Head, Nanos, Seq};
 
 /// Timers fired in one call at most, so that a burst of them does not starve receive.
 const BUDGET: usize = 512;
@@ -117,11 +117,18 @@ impl<P: Payload> Core<P> {
         self.replicas.response(now, received_at, head, tx);
     }
 
-    /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu`
-    /// bytes the path carries; 0 if it did not say. Believed only of what is on the way (RFC 5927
-    /// section 7.2); the segments are cut smaller and sent again.
-    pub fn too_big(&mut self, now: Nanos, flow: &Flow, mtu: u32, tx: &mut impl Egress<P>) {
-        self.replicas.too_big(now, flow, mtu, tx);
+    /// A router said that the segment of `flow` (ours, towards the target) with this sequence number
+    /// was longer than the `mtu` bytes the path carries; 0 if it did not say. Believed only of what
+    /// is on the way (RFC 5927 section 7.2); the segments are cut smaller and sent again.
+    pub fn too_big(
+        &mut self,
+        now: Nanos,
+        flow: &Flow,
+        seq: Seq,
+        mtu: u32,
+        tx: &mut impl Egress<P>,
+    ) {
+        self.replicas.too_big(now, flow, seq, mtu, tx);
     }
 
     /// Fires the timers that are due. Returns how many there were.

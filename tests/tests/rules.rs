@@ -35,7 +35,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("link-tcp", &["link", "wire"]),
     ("wake", &[]),
     ("replay", &["wire"]),
-    ("config", &["wire"]),
+    ("config", &[]),
     (
         "engine",
         &[

@@ -213,6 +213,11 @@ enum Layer {
     Link(LinkType),
 }
 
+/// A frame of this many bytes is as long as Ethernet makes them. One that is cut short there is what a
+/// kernel interface hands over where hosts leave segmentation to it, and was longer than the driver
+/// has room for: of a local port its headers are all that is used.
+const FULL_FRAME: usize = ethernet::HEADER_LEN + 1_500;
+
 /// The tagged frame of minimum size: a zero IP length in a frame up to here would turn padding into
 /// payload.
 const MAX_PADDED_FRAME: usize = ethernet::MIN_FRAME + 2 * vlan::TAG_LEN;
@@ -331,8 +336,8 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                 }
                 match (ip.protocol, port) {
                     (protocol::TCP, _) => {
-                        // Nothing cuts a frame on a port of our own: its length is damaged.
-                        if port == Port::Local && stated > frame_len {
+                        // Nothing cuts a shorter frame on a port of our own: its length is damaged.
+                        if port == Port::Local && stated > frame_len && frame_len < FULL_FRAME {
                             return Err(Skip::BadLength);
                         }
                         // One that the driver finds wrong may be unfinished. What was cut has no
@@ -464,20 +469,44 @@ pub fn mirrored_with(
     })
 }
 
+/// How much of a mirrored segment is of use, and so worth verifying.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// Nothing: most of what a mirror shows may be of no concern, and it stays out of the cache.
+    Nothing,
+    /// Its headers: its checksum is summed up where it has little or no payload.
+    Headers,
+    /// Its payload as well.
+    All,
+}
+
+/// What a segment has at most, headers included, that is verified for its headers alone: in bytes,
+/// about what decoding has brought into the cache.
+const SHORT: usize = 128;
+
 /// [`mirrored_with`] for a whole frame. What its driver knows of the checksum spares summing it up,
-/// and one that goes on behind the first buffer segment is verified, too. A segment of a flow that
-/// is not `wanted` is not verified: most of what a mirror shows may be of no concern, and its
-/// payload stays out of the cache.
+/// and one that goes on behind the first buffer segment is verified, too. `used` says how much of a
+/// segment of this flow is of use.
 #[inline]
 pub fn mirrored_frame<F: Frame>(
     options: &MirrorOptions,
     frame: &F,
-    wanted: impl FnOnce(&Flow) -> bool,
+    used: impl FnOnce(&Flow) -> Use,
 ) -> Result<Packet, Skip> {
     let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
-    let rules = Rules::mirror(options, frame.checksum());
+    let known = frame.checksum();
+    let rules = Rules::mirror(options, known);
     on_mirror(options.link, bytes, frame_len, &rules, |place, flow| {
-        place.verify.is_none() || !wanted(flow) || place.is_sound_in(frame)
+        if place.verify.is_none() {
+            return true;
+        }
+        let spared = match used(flow) {
+            Use::Nothing => true,
+            // A driver that calls it damaged is heard: it may be, or unfinished.
+            Use::Headers => place.stated - place.tcp > SHORT && known != Checksum::Bad,
+            Use::All => false,
+        };
+        spared || place.is_sound_in(frame)
     })
 }
 

@@ -14,7 +14,7 @@ use crate::arp::{self, Operation};
 use crate::ethernet::{self, ethertype};
 use crate::icmp::{self, Message};
 use crate::ipv4::protocol;
-use crate::{Addr, Flow, Nanos, Prefix, Skip, ipv4, ipv6, vlan};
+use crate::{Addr, Flow, Nanos, Prefix, Seq, Skip, ipv4, ipv6, vlan};
 use arrayvec::ArrayVec;
 use neighbors::Neighbors;
 
@@ -72,8 +72,9 @@ pub enum Kind {
     /// An error: a segment of this connection did not get there, with the code of ICMP type 3 or
     /// ICMPv6 type 1.
     Unreachable(Option<Flow>, u8),
-    /// An error: a segment of this connection was longer than this MTU in bytes (0: not said).
-    TooBig(Option<Flow>, u32),
+    /// An error: a segment of this connection, with this sequence number, was longer than this MTU in
+    /// bytes (0: not said).
+    TooBig(Option<(Flow, Seq)>, u32),
     /// Another machine uses this address of ours.
     Conflict(Addr),
 }
@@ -403,7 +404,7 @@ impl Host {
             }
             Message::EchoReply { .. } => Kind::EchoReply(*src),
             Message::Unreachable { code, flow } => Kind::Unreachable(flow, code),
-            Message::TooBig { mtu, flow } => Kind::TooBig(flow, mtu),
+            Message::TooBig { mtu, segment } => Kind::TooBig(segment, mtu),
             _ => Kind::Other,
         };
         Ok(Received::new(kind))

@@ -5,7 +5,7 @@
 
 use crate::checksum::{Sum, checksum};
 use crate::ipv4::{self, protocol};
-use crate::{Addr, Endpoint, Flow, Skip, ipv6};
+use crate::{Addr, Endpoint, Flow, Seq, Skip, ipv6};
 
 /// The all-nodes multicast address, ff02::1.
 pub const ALL_NODES: Addr = Addr::v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -52,8 +52,8 @@ pub enum Message<'a> {
     TooBig {
         /// The link's MTU in bytes; 0 if an old router did not say.
         mtu: u32,
-        /// The connection, in the direction of the lost segment.
-        flow: Option<Flow>,
+        /// The connection, in the direction of the lost segment, and that one's sequence number.
+        segment: Option<(Flow, Seq)>,
     },
     /// Anything else.
     Other,
@@ -72,11 +72,11 @@ pub fn parse_v4(bytes: &[u8]) -> Result<Message<'_>, Skip> {
         // RFC 1191 section 4: code 4 carries the next hop's MTU.
         (3, 4) => Message::TooBig {
             mtu: u32::from(u16::from_be_bytes([h[6], h[7]])),
-            flow: quoted_v4(rest),
+            segment: quoted_v4(rest),
         },
         (3, code) => Message::Unreachable {
             code,
-            flow: quoted_v4(rest),
+            flow: quoted_v4(rest).map(|(flow, _)| flow),
         },
         _ => Message::Other,
     })
@@ -118,11 +118,11 @@ pub fn parse_v6<'a>(bytes: &'a [u8], src: &Addr, dst: &Addr) -> Result<Message<'
         }
         (1, code) => Message::Unreachable {
             code,
-            flow: quoted_v6(rest),
+            flow: quoted_v6(rest).map(|(flow, _)| flow),
         },
         (2, 0) => Message::TooBig {
             mtu: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-            flow: quoted_v6(rest),
+            segment: quoted_v6(rest),
         },
         _ => Message::Other,
     })
@@ -161,39 +161,43 @@ fn link_option(mut options: &[u8], kind: u8) -> Result<Option<[u8; 6]>, Skip> {
     Ok(found)
 }
 
-fn ports(bytes: &[u8]) -> Option<(u16, u16)> {
-    let p = bytes.first_chunk::<4>()?;
+/// Ports and sequence number: an error quotes eight bytes at least (RFC 792).
+fn ports(bytes: &[u8]) -> Option<(u16, u16, Seq)> {
+    let p = bytes.first_chunk::<8>()?;
     Some((
         u16::from_be_bytes([p[0], p[1]]),
         u16::from_be_bytes([p[2], p[3]]),
+        Seq(u32::from_be_bytes([p[4], p[5], p[6], p[7]])),
     ))
 }
 
-/// The TCP connection of the segment that an error quotes.
-fn quoted_v4(bytes: &[u8]) -> Option<Flow> {
+/// The TCP connection of the segment that an error quotes, and its sequence number.
+fn quoted_v4(bytes: &[u8]) -> Option<(Flow, Seq)> {
     let h = ipv4::Header::new_checked(bytes).ok()?;
     if h.protocol() != protocol::TCP || h.fragment_offset() != 0 {
         return None;
     }
-    let (sp, dp) = ports(bytes.get(h.header_len()..)?)?;
-    Some(Flow {
+    let (sp, dp, seq) = ports(bytes.get(h.header_len()..)?)?;
+    let flow = Flow {
         src: Endpoint::new(h.src(), sp),
         dst: Endpoint::new(h.dst(), dp),
-    })
+    };
+    Some((flow, seq))
 }
 
-fn quoted_v6(bytes: &[u8]) -> Option<Flow> {
+fn quoted_v6(bytes: &[u8]) -> Option<(Flow, Seq)> {
     let h = ipv6::Header::new_checked(bytes).ok()?;
     let rest = bytes.get(ipv6::HEADER_LEN..)?;
     let e = ipv6::extensions(h.next_header(), rest).ok()?;
     if e.protocol != protocol::TCP || e.fragment.is_some_and(|f| f.offset != 0) {
         return None;
     }
-    let (sp, dp) = ports(rest.get(e.len..)?)?;
-    Some(Flow {
+    let (sp, dp, seq) = ports(rest.get(e.len..)?)?;
+    let flow = Flow {
         src: Endpoint::new(h.src(), sp),
         dst: Endpoint::new(h.dst(), dp),
-    })
+    };
+    Some((flow, seq))
 }
 
 /// The solicited-node multicast address of an IPv6 address (RFC 4291 section 2.7.1).
@@ -398,7 +402,7 @@ mod tests {
                 got,
                 Ok(Message::TooBig {
                     mtu: 1300,
-                    flow: Some(flow)
+                    segment: Some((flow, head.seq))
                 })
             );
         }

@@ -282,7 +282,7 @@ fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {
         full_sessions_only: flag(section, "full_sessions_only", false)?,
         pace: pace(section, DEFAULT_PACE)?,
         session_timeout: time(section, "session_timeout", 600 * second, millisecond)?,
-        keepalive_timeout: time(section, "keepalive_timeout", 720 * second, millisecond)?,
+        keepalive_timeout: time(section, "keepalive_timeout", 7_200 * second, millisecond)?,
     })
 }
 

@@ -86,7 +86,7 @@ fn defaults_are_the_documented_ones() {
             gate_timeout: Duration::from_secs(5),
         },
         session_timeout: Duration::from_secs(600),
-        keepalive_timeout: Duration::from_secs(720),
+        keepalive_timeout: Duration::from_secs(7_200),
     };
     assert_eq!(replay.traffic, traffic);
     assert_eq!(replay.transfers[0].pace, traffic.pace);

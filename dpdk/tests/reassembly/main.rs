@@ -11,7 +11,7 @@ use common::{Loop, Pool, eal, flatten, pattern, pcap, unique};
 use dpdk::{HEADROOM, Mbuf, MirrorPort, PortOptions, Reassembly};
 use rig::{Rig, SECOND, Style, TIMEOUT, insert_frame, payload, segment, sound_segment};
 use wire::Nanos;
-use wire::decode::{LinkType, MirrorOptions, Skip, fragment, mirrored_frame, mirrored_on};
+use wire::decode::{LinkType, MirrorOptions, Skip, Use, fragment, mirrored_frame, mirrored_on};
 use wire::defragment::{FragmentDrop, MAX_PARTS};
 use wire::io::BURST;
 
@@ -441,7 +441,7 @@ fn a_datagram_is_verified_when_it_is_whole() {
             rig.feed(now, &parts[1..]);
             let whole = rig.insert(now, &parts[0]).unwrap();
             assert!(whole.segments() > 1);
-            let got = mirrored_frame(&options, &whole, |_| true).map(|p| p.head.payload_len);
+            let got = mirrored_frame(&options, &whole, |_| Use::All).map(|p| p.head.payload_len);
             let want = match damaged {
                 None => Ok(4_001),
                 Some(_) => Err(Skip::BadChecksum),

@@ -196,16 +196,16 @@ fn another_version_is_refused_in_words_at_both_ends() {
     let e = b.receive(&hello, 0).unwrap_err();
     assert_eq!(
         e.to_string(),
-        "version 3 offered, this side speaks 1\u{2013}1"
+        "version 3 offered, this side speaks 2\u{2013}2"
     );
     let (ea, _) = talk(&mut a, &mut b, 0, 999);
-    // `a` itself speaks version 1, so it gets through the hello and reads the refusal.
+    // `a` itself speaks version 2, so it gets through the hello and reads the refusal.
     assert!(matches!(ea, None | Some(Error::Refused(_))));
     let said = a.next_message();
     assert_eq!(
         said,
         Some(Message::Refuse {
-            reason: "version 3 offered, this side speaks 1\u{2013}1".into()
+            reason: "version 3 offered, this side speaks 2\u{2013}2".into()
         })
     );
 }

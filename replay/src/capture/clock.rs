@@ -84,8 +84,7 @@ mod tests {
             (Pace::Recorded(0.5), 100 * S + S / 2),
             (Pace::Unpaced, 100 * S),
         ] {
-            let mut c = CaptureClock::new(pace, 90 * S);
-            c.restart(100 * S);
+            let mut c = CaptureClock::new(pace, 100 * S);
             assert_eq!(c.frame(100 * S, Some(file)), 100 * S);
             assert_eq!(c.time(101 * S), half_way);
             assert_eq!(c.frame(102 * S, Some(file + 3 * S)), 103 * S);

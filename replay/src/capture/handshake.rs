@@ -22,6 +22,9 @@ const LONGEST_ROUND_TRIP: Nanos = 1_000_000_000;
 /// And one with payload: the client may have waited for something to say.
 const LONGEST_WITH_PAYLOAD: Nanos = 200_000_000;
 
+/// What may come with a SYN, in bytes: less than a segment.
+const MOST_WITH_SYN: u32 = 1 << 11;
+
 /// The session that begins with a frame, if one does; or all that is to be said of the frame.
 pub(super) type Begun = Result<Option<u32>, Result<(), Unused>>;
 
@@ -122,23 +125,14 @@ impl<P: Payload> Capture<P> {
         let flow = head.flow.reversed();
         let acknowledges = head.flags.has(Flags::ACK);
         // It acknowledges the SYN, and what came with it if the server wants that (RFC 7413).
-        let answers = |isn: Seq| acknowledges && head.ack.since(isn) <= 1 << 16 && head.ack != isn;
+        let answers = |isn: Seq, data: u32| {
+            let beyond = head.ack.0.wrapping_sub(isn.0).wrapping_sub(1);
+            acknowledges && beyond <= data
+        };
         let shift = head.options.window_scale;
-        if let Some(sid) = self.by_flow(&flow, |s| answers(s.isn) && s.phase != Phase::Joining) {
-            // The client's acknowledgment was shown before it, or it comes again.
-            let first = beginning(head.seq);
-            let s = &mut self.sessions[sid];
-            s.server_scope = scope;
-            if s.server_nxt.is_some() || s.acked.near(first.seq()).since(s.acked) > 0 {
-                return Err(Unused::Duplicate);
-            }
-            s.server_nxt = Some(s.acked.near(first.seq()));
-            s.server_shift = shift.unwrap_or(0);
-            return Ok(());
-        }
         let found = self.half_open.find(&flow, |e| {
             if acknowledges {
-                answers(e.isn)
+                answers(e.isn, e.payload.as_ref().map_or(0, Piece::len))
             } else {
                 // Both ends opened at the same time (RFC 9293 section 3.5).
                 e.server_isn.is_none()
@@ -152,6 +146,21 @@ impl<P: Payload> Capture<P> {
             entry.server_shift = Some(shift.unwrap_or(0));
             entry.at = seen;
             self.half_open.touch(time, id);
+            return Ok(());
+        }
+        let of_session = self.by_flow(&flow, |s| {
+            answers(s.isn, MOST_WITH_SYN) && s.phase != Phase::Joining
+        });
+        if let Some(sid) = of_session {
+            // The client's acknowledgment was shown before it, or it comes again.
+            let s = &mut self.sessions[sid];
+            let first = s.acked.near(head.seq + 1);
+            if s.server_nxt.is_some() || first > s.acked {
+                return Err(Unused::Duplicate);
+            }
+            s.server_scope = scope;
+            s.server_nxt = Some(first);
+            s.server_shift = shift.unwrap_or(0);
             return Ok(());
         }
         if !acknowledges || !self.selected(&flow) || self.draining {

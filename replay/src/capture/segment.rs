@@ -38,7 +38,13 @@ impl<P: Payload> Capture<P> {
         }
         let sid = match self.client_session(time, transfer, packet, out) {
             Ok(sid) => sid,
-            Err(all) => return all,
+            Err(all) => {
+                if all == Err(Unused::Shed) && head.payload_len > 0 {
+                    let hash = self.flows.hash(&head.flow);
+                    self.shed.payload(transfer, head, hash, out.ledger());
+                }
+                return all;
+            }
         };
         self.follow(sid, head, true, out);
         if head.flags.has(Flags::RST) {
@@ -81,10 +87,10 @@ impl<P: Payload> Capture<P> {
         let found = self
             .by_flow(&head.flow, |s| s.scope == scope)
             .or_else(|| self.elsewhere(head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening) {
-            if let Some(sid) = self.client_accepts(time, packet, out)? {
-                return Ok(sid);
-            }
+        if found.is_none_or(|sid| self.sessions[sid].reopening)
+            && let Some(sid) = self.client_accepts(time, packet, out)?
+        {
+            return Ok(sid);
         }
         let payload = head.payload_len > 0 && !head.flags.has(Flags::RST);
         match found {
@@ -108,12 +114,7 @@ impl<P: Payload> Capture<P> {
             syns: None,
             midstream: true,
         };
-        let opened = self.open(time, &beginning, out);
-        if opened == Err(Unused::Shed) {
-            self.shed
-                .payload(transfer, head, self.flows.hash(&head.flow), out.ledger());
-        }
-        opened.map_err(Err)
+        self.open(time, &beginning, out).map_err(Err)
     }
 
     /// A session of the same flow in another scope, to which the segment belongs by its numbers: a
@@ -393,9 +394,12 @@ impl<P: Payload> Capture<P> {
         // Up to where the client is known to have spoken, or a little behind: it answers what the
         // server sent earlier. Any other number needs an acknowledgment that is of this connection:
         // without one it answers a segment of another (RFC 5961 section 3.2).
-        let certain = pos <= known && s.rcv_nxt.since(pos) <= u64::from(NEAR);
-        let acknowledges = head.flags.has(Flags::ACK) && s.ack_fits(head.ack);
-        if !certain && !(acknowledges && pos > known && pos <= s.limit()) {
+        let believed = if pos <= known {
+            s.rcv_nxt.since(pos) <= u64::from(NEAR)
+        } else {
+            head.flags.has(Flags::ACK) && s.ack_fits(head.ack) && pos <= s.limit()
+        };
+        if !believed {
             return Err(Unused::OutOfWindow);
         }
         self.sessions[sid].last_seen = Due::at(time);

@@ -63,10 +63,10 @@ impl<P: Payload> Capture<P> {
         let found = self
             .by_flow(&flow, |s| s.server_scope == scope)
             .or_else(|| self.answered_elsewhere(&flow, scope, head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening) {
-            if let Some(sid) = self.server_accepts(time, &flow, head, out)? {
-                return Ok(sid);
-            }
+        if found.is_none_or(|sid| self.sessions[sid].reopening)
+            && let Some(sid) = self.server_accepts(time, &flow, head, out)?
+        {
+            return Ok(sid);
         }
         if let Some(sid) = found {
             return Ok(sid);

@@ -88,10 +88,15 @@ impl<P: Payload> Replicas<P> {
         self.send_alone(transfer as u16, &rst, tx);
     }
 
-    /// A router said that a segment of `flow` (ours, towards the target) was longer than the `mtu`
-    /// bytes the path carries; 0 if it did not say. Believed only of what is on the way (RFC
-    /// 5927 section 7.2); the segments are cut smaller and sent again.
-    pub fn too_big(&mut self, now: Nanos, flow: &Flow, mtu: u32, tx: &mut impl Egress<P>) {
+    /// See [`crate::Core::too_big`].
+    pub fn too_big(
+        &mut self,
+        now: Nanos,
+        flow: &Flow,
+        seq: Seq,
+        mtu: u32,
+        tx: &mut impl Egress<P>,
+    ) {
         let Some(rid) = self.by_flow(flow) else {
             return;
         };
@@ -104,7 +109,8 @@ impl<P: Payload> Replicas<P> {
         };
         let r = &mut self.replicas[rid];
         let limit = mss_for(mtu.min(u32::from(u16::MAX)) as u16, v4).saturating_sub(TIMESTAMP_LEN);
-        if r.tcb.state.is_synchronized() && r.tcb.outstanding() && r.tcb.lower_mss(limit) {
+        let on_the_way = r.tcb.snd_una.le(seq) && seq.lt(r.tcb.snd_max);
+        if r.tcb.state.is_synchronized() && on_the_way && r.tcb.lower_mss(limit) {
             self.count(rid).path_mtu_lowered += 1;
             self.free_board(rid);
             let r = &mut self.replicas[rid];

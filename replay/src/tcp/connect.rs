@@ -78,7 +78,8 @@ impl Tcb {
         }
         let v4 = head.flow.src.addr.is_v4();
         let options = &head.options;
-        let peer_mss = options.mss.unwrap_or(default_mss(v4)).max(LEAST_MSS);
+        let said = options.mss.filter(|mss| *mss > 0);
+        let peer_mss = said.unwrap_or(default_mss(v4)).max(LEAST_MSS);
         self.timestamps = options.timestamps.is_some();
         self.sack = options.sack_permitted;
         // A peer that does not scale its window must not see ours scaled (RFC 7323 section 2.2):

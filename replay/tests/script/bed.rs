@@ -35,6 +35,8 @@ struct Conn {
     target: Endpoint,
     /// Index of the client whose numbers it uses.
     client: usize,
+    /// Sequence number of the payload that the script last expected on it.
+    latest: Seq,
 }
 
 /// See the module's documentation.
@@ -175,13 +177,15 @@ impl Bed<'_> {
                 let head = spec.head(flow, Base { seq: ack, ack: seq });
                 self.core.response(self.now, self.now, &head, &mut self.out);
             }
-            Event::TooBig { name, mtu } => {
+            Event::TooBig { name, mtu, seq } => {
                 let conn = self.conn(name)?;
+                let base = self.base(conn.client).seq;
+                let seq = seq.map_or(conn.latest, |n| base + n);
                 let flow = Flow {
                     src: conn.local,
                     dst: conn.target,
                 };
-                self.core.too_big(self.now, &flow, *mtu, &mut self.out);
+                self.core.too_big(self.now, &flow, seq, *mtu, &mut self.out);
             }
             Event::Queue(refused) => self.out.refuse = *refused,
             Event::Intercept(up) => self.out.accepts = *up,
@@ -261,6 +265,11 @@ impl Bed<'_> {
                 "another {difference} is expected: was sent  {found}"
             ));
         }
+        if head.payload_len > 0
+            && let Some(conn) = self.conns.iter_mut().find(|c| c.name == name)
+        {
+            conn.latest = head.seq;
+        }
         let sent = self.out.waiting.pop_front();
         sent.ok_or_else(|| "nothing was sent".into())
     }
@@ -295,6 +304,7 @@ impl Bed<'_> {
             local: head.flow.src,
             target,
             client,
+            latest: Seq(0),
         });
         Ok(client)
     }

@@ -54,6 +54,8 @@ pub enum Event {
     TooBig {
         name: String,
         mtu: u32,
+        /// Counted from the initial sequence number; that of the latest payload if it is not said.
+        seq: Option<u32>,
     },
     Quiet,
     Queue(Option<Refused>),
@@ -194,16 +196,23 @@ fn event(word: &str, rest: &str) -> Result<Event, String> {
             Ok(Event::Target { name, spec })
         }
         "icmp" => {
-            let (name, rest) = name(rest);
-            let mtu = if rest.is_empty() { &name } else { rest };
-            let (name, mtu) = match mtu.split_whitespace().collect::<Vec<_>>()[..] {
-                ["too-big", mtu] if name == "too-big" => (String::new(), mtu),
-                ["too-big", mtu] => (name.clone(), mtu),
-                [mtu] if name == "too-big" => (String::new(), mtu),
+            let words: Vec<_> = rest.split_whitespace().collect();
+            let (name, words) = match words[..] {
+                ["too-big", ..] => (String::new(), &words[1..]),
+                [name, "too-big", ..] => (name.to_owned(), &words[2..]),
                 _ => return Err("'icmp' is followed by 'too-big' and an MTU in bytes".into()),
             };
+            let (mtu, seq) = match *words {
+                [mtu] => (mtu, None),
+                [mtu, "seq", seq] => (mtu, Some(number(seq, "a sequence number")?)),
+                _ => {
+                    return Err(
+                        "'too-big' is followed by an MTU in bytes, and 'seq N' or nothing".into(),
+                    );
+                }
+            };
             let mtu = number(mtu, "an MTU in bytes")?;
-            Ok(Event::TooBig { name, mtu })
+            Ok(Event::TooBig { name, mtu, seq })
         }
         "quiet" => bare(Event::Quiet),
         "drain" => bare(Event::Drain),

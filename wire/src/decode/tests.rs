@@ -161,6 +161,21 @@ fn a_chained_frame_has_payload_beyond_its_first_segment() {
 }
 
 #[test]
+fn a_long_frame_that_the_driver_cut_has_its_headers_on_a_port_of_our_own() {
+    for (head, f) in [samples::plain(&[7; 4_344]), samples::plain6(&[7; 4_344])] {
+        for cut in [1_514, 2_048] {
+            match local(&f[..cut], cut) {
+                Local::Tcp(packet) => assert_eq!(packet.head, head),
+                other => panic!("{other:?}"),
+            }
+        }
+        for cut in [100, 1_513] {
+            assert_eq!(local(&f[..cut], cut), Local::Skip(Skip::BadLength));
+        }
+    }
+}
+
+#[test]
 fn a_zero_ip_length_means_the_frame_says_it() {
     let (head, mut f) = samples::plain(&[7; 3000]);
     f[16..18].fill(0);

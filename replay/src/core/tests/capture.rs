@@ -115,9 +115,9 @@ fn data_in_the_syn_and_with_the_fin_counts_once() {
     head.flags = Flags::SYN;
     assert_eq!(b.mirror(&head), Ok(()));
     c.c += 11;
-    let mut t = b.accept();
     b.syn_ack(&mut c);
     b.ack(&c);
+    let mut t = b.accept();
     assert_eq!(b.receive(&mut t), (10, false));
     assert_eq!(b.mirror(&c.head(Flags::FIN, 5)), Ok(()));
     assert_eq!(b.receive(&mut t), (5, true));
@@ -413,7 +413,7 @@ fn frames_of_no_use_say_why() {
     }
     let server = Head {
         flow: c.flow.reversed(),
-        ..c.head(Flags::PSH, 10)
+        ..c.head(Flags::default(), 0)
     };
     assert_eq!(b.mirror(&server), Err(Unused::NoSession));
     assert_eq!(b.counters().used, 0);

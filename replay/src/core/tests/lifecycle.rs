@@ -67,7 +67,6 @@ fn production_refuses_the_client() {
     let mut b = Bed::new();
     let mut c = Conv::new(4000);
     b.syn(&mut c).unwrap();
-    let mut t = b.accept();
     let rst = Head {
         flow: c.flow.reversed(),
         seq: Seq(0),
@@ -75,10 +74,10 @@ fn production_refuses_the_client() {
         ..c.head(Flags::RST, 0)
     };
     assert_eq!(b.mirror(&rst), Ok(()));
-    assert_eq!(b.receive(&mut t), (0, true));
-    b.close(&mut t);
     b.assert_over();
-    assert_eq!(b.counters().turns, 0);
+    let counters = b.counters();
+    assert_eq!((counters.handshakes_refused, counters.sessions), (1, 0));
+    assert!(b.out.sent.is_empty(), "the target hears nothing of it");
 }
 
 #[test]
@@ -158,6 +157,7 @@ fn a_session_with_data_outstanding_is_given_up_after_its_timeout() {
         }
     }
     assert_eq!(b.lost(Loss::SessionTimeout), (1, 30));
+    b.fin(&mut c);
     b.assert_over();
 }
 
@@ -222,7 +222,6 @@ fn draining_replays_what_there_is_and_takes_nothing_new() {
     assert!(!b.core.is_drained());
     let mut d = Conv::new(4001);
     assert_eq!(b.syn(&mut d), Err(Unused::Shed));
-    assert_eq!(b.counters().sessions_shed, 1);
     assert_eq!(b.receive(&mut t), (30, true));
     b.close(&mut t);
     assert!(b.core.is_drained());

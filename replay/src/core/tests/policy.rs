@@ -205,6 +205,8 @@ fn a_client_s_own_port_that_is_busy_is_replaced() {
         ..d.head(Flags::SYN, 0)
     };
     assert_eq!(b.mirror(&head), Ok(()));
+    d.c += 1;
+    b.ack(&d);
     let u = b.accept();
     assert_eq!(t.flow.dst.addr, u.flow.dst.addr);
     assert_ne!(t.flow.dst.port, u.flow.dst.port);
@@ -240,13 +242,17 @@ fn full_tables_and_a_missing_intercept_shed_new_sessions() {
     b.open(4000);
     b.open(4001);
     let mut c = Conv::new(4002);
-    assert_eq!(b.syn(&mut c), Err(Unused::Shed));
+    assert_eq!(b.syn(&mut c), Ok(()));
+    assert_eq!(b.mirror(&c.head(Flags::default(), 0)), Err(Unused::Shed));
     assert_eq!(b.counters().sessions_shed, 1);
+    assert_eq!(b.mirror(&c.head(Flags::PSH, 10)), Err(Unused::Shed));
+    assert_eq!(b.lost(Loss::Shed), (1, 10));
     let mut b = Bed::new();
     let (mut c, mut t) = b.open_both(4000);
     b.out.sheds = true;
     let mut d = Conv::new(4001);
-    assert_eq!(b.syn(&mut d), Err(Unused::Shed));
+    assert_eq!(b.syn(&mut d), Ok(()));
+    assert_eq!(b.mirror(&d.head(Flags::default(), 0)), Err(Unused::Shed));
     b.exchange(&mut c, &mut t, 10, 10);
     assert_eq!(b.counters().replayed_turns, 1, "running sessions go on");
 }
@@ -274,6 +280,8 @@ fn a_client_of_the_other_family_needs_a_pool() {
         p.pool = vec![pool(4, 2000, 3000)];
     });
     assert_eq!(b.mirror(&head), Ok(()));
+    c.c += 1;
+    b.ack(&c);
     assert_eq!(b.take()[0].flow.dst, TARGET);
 }
 

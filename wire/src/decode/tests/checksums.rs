@@ -255,7 +255,7 @@ impl TestFrame {
     }
 
     fn read(&self) -> Result<Head, Skip> {
-        mirrored_frame(&MirrorOptions::default(), self, |_| true).map(|p| p.head)
+        mirrored_frame(&MirrorOptions::default(), self, |_| Use::All).map(|p| p.head)
     }
 }
 
@@ -288,12 +288,21 @@ fn what_a_driver_knows_spares_the_sum_and_no_more() {
     ] {
         assert_eq!(TestFrame::new(f, known).read(), want, "{known:?}");
     }
-    // What is not wanted is not verified.
-    let unwanted = TestFrame::new(&wrong, Checksum::Unknown);
-    let got = mirrored_frame(&MirrorOptions::default(), &unwanted, |flow| {
-        *flow != head.flow
-    });
-    assert_eq!(got.map(|p| p.head), Ok(head));
+    // What is of no use is not verified, and a long segment whose payload is of none only if its
+    // driver finds it damaged.
+    let (long_head, long) = samples::plain(&[7; 200]);
+    let long = with_checksum(&long_head, &long, |right, _, _| right ^ 1);
+    for (f, known, used, ok) in [
+        (&wrong, Checksum::Unknown, Use::Nothing, true),
+        (&wrong, Checksum::Unknown, Use::Headers, false),
+        (&long, Checksum::Unknown, Use::Headers, true),
+        (&long, Checksum::Bad, Use::Headers, false),
+        (&long, Checksum::Unknown, Use::All, false),
+    ] {
+        let frame = TestFrame::new(f, known);
+        let got = mirrored_frame(&MirrorOptions::default(), &frame, |_| used);
+        assert_eq!(got.is_ok(), ok, "{known:?} {used:?}");
+    }
     // The IP header is no part of it.
     let mut damaged = sound.clone();
     damaged[22] ^= 1;
