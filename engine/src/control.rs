@@ -2,11 +2,12 @@
 //! on a signal, at the end of the time asked for, or at the end of a capture file.
 
 use crate::lcore::{self, Orders, RunPhase, Settings};
-use crate::missed::{Missed, Unseen};
+use crate::missed::Missed;
 use crate::report::{self, ReportFile, Sources};
 use crate::rewind::Rewind;
 use crate::setup::{Job, Machine, order_all};
 use crate::snapshots::{Answers, Progress, Snapshots};
+use crate::unseen::Unseen;
 use anyhow::{Context, Result};
 use config::replay::Replay;
 use dpdk::{LcoreHandle, MirrorPort, PortStats, RxQueue};

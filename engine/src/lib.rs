@@ -18,4 +18,5 @@ pub mod report;
 pub mod rewind;
 pub mod setup;
 pub mod snapshots;
+pub mod unseen;
 pub mod worker;

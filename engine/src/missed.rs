@@ -1,24 +1,11 @@
-//! What the mirror ports did not take, and how many requests were probably in it.
+//! What the mirror ports did not take.
 //!
 //! A NIC counts the frames it had no descriptor for, a packet socket those that found its ring
 //! full, libpcap those it dropped: [`dpdk::PortStats::rx_missed`] has them. What is under such a
 //! socket drops frames too, when a NIC's own ring or the kernel's backlog is full, and only the
 //! interface tells. All of it is read by the control core when a report is due.
-//!
-//! # How many requests were in it
-//!
-//! Whether a frame is missed hardly depends on what it carries. So among the missed frames there
-//! are about as many that begin a turn as among those that were seen at the time, whether whole
-//! sessions were missed or a frame here and there, and however many frames a request takes.
-//! [`Unseen`] adds them up from one report to the next, as the traffic changes. Part of these turns
-//! is known all the same: what came after them showed a hole, and they are in the books as lost.
-//! The rest left no trace.
-//!
-//! It is an estimate. Frames of one kind come in bursts, and where clients, servers and the engine
-//! share processors, some kinds meet a full ring more often than others.
 
 use dpdk::{PortInfo, PortStats};
-use replay::{Counters, Loss, Unused};
 
 /// What the kernel says of the interfaces of this thread's network namespace (proc_pid_net(5)).
 const INTERFACES: &str = "/proc/thread-self/net/dev";
@@ -99,76 +86,6 @@ impl Missed {
     }
 }
 
-/// What was seen and what was missed until now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
-    /// Frames of the mirror that were seen.
-    pub frames: u64,
-    /// Frames that were missed; `None` if nobody can say.
-    pub missed: Option<u64>,
-    /// Among those that were seen, clients' segments with payload.
-    pub payloads: u64,
-}
-
-/// An estimate of the turns that nobody saw.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unseen {
-    before: Sight,
-    /// Clients' segments with payload that were probably among the frames missed.
-    payloads: f64,
-    /// It could not be told at least once.
-    unknown: bool,
-}
-
-impl Unseen {
-    /// Takes in what was seen and missed since the last time.
-    pub fn look(&mut self, now: Sight) {
-        let Some(missed) = now.missed else {
-            self.unknown = true;
-            return;
-        };
-        let frames = now.frames.saturating_sub(self.before.frames);
-        let missed = missed.saturating_sub(self.before.missed.unwrap_or(0));
-        if frames == 0 {
-            // What was missed is judged by what is seen next.
-            return;
-        }
-        let payloads = now.payloads.saturating_sub(self.before.payloads);
-        self.payloads += missed as f64 * payloads as f64 / frames as f64;
-        self.before = now;
-    }
-
-    /// Turns that left no trace, for books with these counters: turns that probably were missed,
-    /// without those that are in the books although their beginning was not seen.
-    pub fn turns(&self, books: &Counters, copies: u64) -> Option<u64> {
-        let missed = self.before.missed.unwrap_or(0);
-        if self.unknown {
-            return None;
-        }
-        if missed == 0 {
-            return Some(0);
-        }
-        let seen = self.before.payloads as f64;
-        let share = beginnings(books, copies, seen);
-        let unseen = share * (seen + self.payloads) - books.turns as f64;
-        Some((unseen.round().max(0.0) as u64).min(missed))
-    }
-}
-
-/// The share of clients' segments with payload that begin a turn. A session that was joined in the
-/// middle has a turn in the books for what came before its first boundary; neither that nor its
-/// segments tell anything.
-fn beginnings(books: &Counters, copies: u64, payloads: f64) -> f64 {
-    let midstream = books.lost_turns[Loss::Midstream as usize] / copies.max(1);
-    let turns = books.turns.saturating_sub(midstream) as f64;
-    let segments = payloads - books.dropped[Unused::BeforeJoin as usize] as f64;
-    if segments > 0.0 {
-        (turns / segments).min(1.0)
-    } else {
-        1.0
-    }
-}
-
 /// The kernel's account of all interfaces; empty if it gives none.
 fn interfaces() -> String {
     std::fs::read_to_string(INTERFACES).unwrap_or_default()
@@ -241,78 +158,6 @@ span01: 3000      30    0    8    0     0          0         0        0       0 
             assert_eq!(now(&mut missed, &then), [None], "{name}");
             assert_eq!(now(&mut missed, KERNEL), [None], "it is not known again");
         }
-    }
-
-    /// A mirror that showed `turns` turns and as many beginnings.
-    fn books(turns: u64) -> Counters {
-        Counters {
-            turns,
-            ..Counters::default()
-        }
-    }
-
-    fn sight(frames: u64, missed: u64, payloads: u64) -> Sight {
-        Sight {
-            frames,
-            missed: Some(missed),
-            payloads,
-        }
-    }
-
-    #[test]
-    fn whole_sessions_that_were_missed_are_estimated() {
-        let mut unseen = Unseen::default();
-        unseen.look(sight(10_000, 2_500, 1_000));
-        assert_eq!(unseen.turns(&books(1_000), 1), Some(250));
-    }
-
-    #[test]
-    fn what_is_in_the_books_as_lost_is_not_counted_again() {
-        let mut unseen = Unseen::default();
-        unseen.look(sight(10_000, 2_500, 1_000));
-        // 240 of the 250 left holes.
-        assert_eq!(unseen.turns(&books(1_240), 1), Some(10));
-        assert_eq!(unseen.turns(&books(1_300), 1), Some(0));
-    }
-
-    #[test]
-    fn requests_of_several_segments_count_once() {
-        let mut unseen = Unseen::default();
-        unseen.look(sight(10_000, 1_000, 4_000));
-        assert_eq!(unseen.turns(&books(1_000), 1), Some(100));
-    }
-
-    #[test]
-    fn sessions_joined_in_the_middle_do_not_change_the_share() {
-        let mut books = books(1_100);
-        books.lost_turns[Loss::Midstream as usize] = 200;
-        books.dropped[Unused::BeforeJoin as usize] = 100;
-        let mut unseen = Unseen::default();
-        unseen.look(sight(10_000, 2_000, 1_100));
-        // 1,100 + 220 beginnings, of which the books have 1,100.
-        assert_eq!(unseen.turns(&books, 2), Some(220));
-    }
-
-    #[test]
-    fn what_was_missed_is_judged_by_the_traffic_of_its_time() {
-        let mut unseen = Unseen::default();
-        unseen.look(sight(10_000, 0, 5_000));
-        unseen.look(sight(20_000, 1_000, 5_100));
-        assert_eq!(unseen.turns(&books(5_100), 1), Some(10));
-        // Nothing was seen for a while.
-        unseen.look(sight(20_000, 2_000, 5_100));
-        unseen.look(sight(21_000, 2_000, 5_200));
-        assert_eq!(unseen.turns(&books(5_200), 1), Some(110));
-    }
-
-    #[test]
-    fn nothing_missed_means_nothing_unseen_and_what_is_unknown_stays_so() {
-        let mut unseen = Unseen::default();
-        unseen.look(sight(10_000, 0, 1_000));
-        assert_eq!(unseen.turns(&books(900), 1), Some(0));
-        unseen.look(Sight::default());
-        unseen.look(sight(20_000, 0, 1_000));
-        assert_eq!(unseen.turns(&books(900), 1), None);
     }
 
     #[test]

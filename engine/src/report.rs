@@ -4,7 +4,7 @@
 //! books balance in every report.
 
 use crate::links::Stats as LinkStats;
-use crate::missed::{Sight, Unseen};
+use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
 use anyhow::{Context, Result};
 use dpdk::PortStats;
@@ -68,11 +68,10 @@ const fn frames(w: &Snapshot) -> u64 {
 
 /// What was seen and what was missed so far, for [`Unseen`].
 pub fn sight(workers: &[Snapshot], missed: &[Option<u64>]) -> Sight {
-    Sight {
-        frames: sum(workers, frames),
-        missed: missed.iter().copied().sum(),
-        payloads: sum(workers, |w| w.worker.client_payloads),
-    }
+    let lost = sum(workers, |w| w.worker.handover_full);
+    let missed = missed.iter().copied().sum::<Option<u64>>();
+    let received = sum(workers, frames).saturating_sub(lost);
+    Sight::new(&total(workers), received, missed.map(|n| n + lost))
 }
 
 /// The report as JSON.
@@ -112,7 +111,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             },
             "turns": c.turns,
             "bytes": c.bytes,
-            "unseen": { "turns": s.unseen.turns(&c, s.copies) },
+            "unseen": { "turns": s.unseen.turns() },
         },
         "replayed": {
             "sessions": c.replayed_sessions,
@@ -405,7 +404,7 @@ mod tests {
             cpus: &[0],
             mirrors: Vec::new(),
             missed: Vec::new(),
-            unseen: crate::missed::Unseen::default(),
+            unseen: Unseen::default(),
             replay: (String::new(), PortStats::default()),
             transfers: &[],
             links,

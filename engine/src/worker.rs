@@ -44,8 +44,6 @@ pub struct WorkerCounters {
     pub mirror_frames: u64,
     /// Their bytes.
     pub mirror_bytes: u64,
-    /// Mirrored segments of clients that carry payload, of sessions that this core owns.
-    pub client_payloads: u64,
     /// Mirrored frames that could not be decoded, by reason.
     pub skipped: [u64; Skip::COUNT],
     /// Mirrored frames handed to the core that owns them.
@@ -327,12 +325,6 @@ where
     /// A segment of the mirror that belongs here.
     #[inline]
     fn mirrored(&mut self, now: Nanos, packet: &Packet, frame: R::Frame) {
-        let head = &packet.head;
-        if head.payload_len > 0
-            && let Some((_, true)) = self.core.params().transfer_of(&head.flow)
-        {
-            self.counters.client_payloads += 1;
-        }
         // A frame of no use is counted by the core.
         let _ = self.core.mirror(now, packet, frame, &mut self.out);
     }

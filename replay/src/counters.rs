@@ -172,6 +172,28 @@ counters! {
         segments_sent,
         /// Times the transmit queue had no room; the segment is sent later.
         tx_full,
+        /// Frames with SYN of sessions that are to be replayed, of both ends.
+        syns,
+        /// Frames of them with FIN or RST, likewise.
+        ends,
+        /// Handshakes that were followed and seen as a whole, up to the first turn, their frames, and
+        /// those with SYN among these.
+        whole_handshakes,
+        /// See `whole_handshakes`.
+        handshake_frames,
+        /// See `whole_handshakes`.
+        handshake_marks,
+        /// Turns that were followed and seen as a whole, up to the next, and their frames.
+        whole_turns,
+        /// See `whole_turns`.
+        turn_frames,
+        /// Last turns of sessions that were followed and seen as a whole, to the sessions' end; their
+        /// frames, and those with FIN or RST among these.
+        whole_endings,
+        /// See `whole_endings`.
+        ending_frames,
+        /// See `whole_endings`.
+        ending_marks,
     }
     target {
         /// Client sessions seen and selected.

@@ -250,7 +250,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             cpus: &vec![0; snapshots.len()],
             mirrors: vec![],
             missed: Vec::new(),
-            unseen: engine::missed::Unseen::default(),
+            unseen: engine::unseen::Unseen::default(),
             replay: (String::new(), PortStats::default()),
             links: None,
             copies: 1,

@@ -27,6 +27,8 @@ pub(crate) struct HalfOpen<P> {
     pub isn: Seq,
     /// The client's SYN was shown, and not the server's answer alone.
     pub client_shown: bool,
+    /// Frames with SYN that were shown, of both ends.
+    pub syns: u32,
     /// What the client's SYN says of segments it can receive.
     pub mss: Option<u16>,
     /// The server's initial sequence number, if its SYN was shown.
@@ -52,6 +54,7 @@ impl<P> HalfOpen<P> {
             transfer,
             isn,
             client_shown: false,
+            syns: 0,
             mss: None,
             server_isn: None,
             server_shift: None,

@@ -56,6 +56,7 @@ impl<P: Payload> Capture<P> {
             let (seen, entry) = (self.seen, self.half_open.get_mut(id));
             let news = !entry.client_shown;
             entry.client_shown = true;
+            entry.syns += 1;
             entry.scope = scope;
             entry.mss = head.options.mss;
             if entry.server_isn.is_none() {
@@ -78,6 +79,7 @@ impl<P: Payload> Capture<P> {
         }
         let mut entry = HalfOpen::new(head.flow, transfer, scope, head.seq);
         entry.client_shown = true;
+        entry.syns = 1;
         entry.mss = head.options.mss;
         entry.at = self.seen;
         self.begin_handshake(time, entry, out);
@@ -139,6 +141,7 @@ impl<P: Payload> Capture<P> {
         if let Some(id) = found {
             let (seen, entry) = (self.seen, self.half_open.get_mut(id));
             entry.server_isn = Some(head.seq);
+            entry.syns += 1;
             entry.server_scope = scope;
             entry.server_shift = Some(shift.unwrap_or(0));
             entry.at = seen;
@@ -166,6 +169,7 @@ impl<P: Payload> Capture<P> {
         // The mirror lost the client's SYN: its number is one less than what the server has.
         let mut entry = HalfOpen::new(flow, transfer, scope, head.ack - 1);
         entry.server_isn = Some(head.seq);
+        entry.syns = 1;
         entry.server_shift = Some(shift.unwrap_or(0));
         entry.at = self.seen;
         if let Some(sid) = self.by_flow(&flow, |s| s.scope == scope) {
@@ -268,6 +272,7 @@ impl<P: Payload> Capture<P> {
         if let Some(sid) = self.by_flow(&entry.flow, |s| s.scope == entry.scope) {
             self.replace(time, sid, out);
         }
+        let both = entry.client_shown && entry.server_isn.is_some();
         let sid = self.open(
             time,
             &Beginning {
@@ -280,6 +285,7 @@ impl<P: Payload> Capture<P> {
                 server_nxt: entry.server_isn.map(|_| acked),
                 server_shift: entry.server_shift,
                 mss: entry.mss,
+                syns: both.then_some(entry.syns),
                 midstream: false,
             },
             out,

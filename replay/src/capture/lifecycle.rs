@@ -1,5 +1,6 @@
 //! How sessions begin, are looked at, and end.
 
+use super::followed::Start;
 use super::session::{End, List, Phase, Session, UNKNOWN_SHIFT};
 use super::sink::Opening;
 use super::{Capture, Sink, beginning};
@@ -37,6 +38,8 @@ pub(super) struct Beginning {
     pub server_shift: Option<u8>,
     /// What the client's SYN says of segments it can receive.
     pub mss: Option<u16>,
+    /// Frames with SYN that were shown, if both ends' were.
+    pub syns: Option<u32>,
     /// It was running already.
     pub midstream: bool,
 }
@@ -87,6 +90,7 @@ impl<P: Payload> Capture<P> {
             shown_by_payload: false,
             early: false,
             reopening: false,
+            followed: false,
             doubted: false,
             server_shift: begin.server_shift.unwrap_or(UNKNOWN_SHIFT),
             isn: begin.isn,
@@ -115,6 +119,15 @@ impl<P: Payload> Capture<P> {
         };
         let sessions = &self.sessions;
         self.flows.insert(sid, |id| sessions[id].flow);
+        let start = Start {
+            running: begin.midstream,
+            client_next: begin.isn + 1,
+            server_next: begin.server_nxt.map(StreamPos::seq),
+            acked: begin.acked.seq(),
+            syns: begin.syns,
+        };
+        let sessions = self.sessions.len();
+        self.sessions[sid].followed = self.followed.begin(sid, sessions, &start);
         out.opened(sid, &opening);
         self.arm(sid, time + self.params.keepalive_timeout);
         if begin.midstream {
@@ -275,6 +288,9 @@ impl<P: Payload> Capture<P> {
     fn remove(&mut self, sid: u32, out: &mut impl Sink<P>) {
         debug_assert!(self.sessions[sid].waiting.is_empty());
         self.unlist(sid);
+        if self.sessions[sid].followed {
+            self.followed.removed(sid, &mut out.ledger().common);
+        }
         out.removed(sid);
         self.timers.cancel(sid);
         self.sessions[sid].phase = Phase::Free;

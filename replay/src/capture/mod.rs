@@ -8,13 +8,14 @@
 //! says and `server` what its server does, `stream` puts the client's bytes in order and cuts turns,
 //! `gap` waits for what is missing or finds that it is lost, `late_syn` keeps payload that was shown
 //! before its SYN, `lifecycle` begins and ends sessions, `shed` counts what is lost with those that
-//! are turned away.
+//! are turned away, `followed` counts the frames of some.
 //!
 //! What always holds: a byte is told once, in order, as it was first captured; bytes that
 //! production is known to have had and that were not captured are lost in the ledger; a number is
 //! believed only as far as it can be true; somebody looks again at whatever waits.
 
 mod clock;
+mod followed;
 mod gap;
 mod half_open;
 mod handshake;
@@ -27,7 +28,7 @@ mod shed;
 pub(crate) mod sink;
 mod stream;
 
-use crate::counters::{Loss, Unused};
+use crate::counters::{Counters, Loss, Unused};
 use crate::ledger::Amount;
 use crate::params::Params;
 use crate::pos::StreamPos;
@@ -35,6 +36,7 @@ use crate::slab::Slab;
 use crate::table::FlowTable;
 use crate::wheel::Wheel;
 use clock::CaptureClock;
+use followed::Followed;
 use half_open::HalfOpenTable;
 use lifecycle::Ending;
 use session::{Session, Waiting};
@@ -43,7 +45,10 @@ use sink::Sink;
 use std::sync::Arc;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
-use wire::{Flow, Nanos, Seq};
+use wire::{Flags, Flow, Head, Nanos, Seq};
+
+/// Frames that begin or end a session have one of these.
+const MARKS: u8 = Flags::SYN.with(Flags::FIN).with(Flags::RST).0;
 
 /// See the module's documentation.
 pub(crate) struct Capture<P> {
@@ -55,6 +60,7 @@ pub(crate) struct Capture<P> {
     pub flows: FlowTable,
     half_open: HalfOpenTable<P>,
     shed: ShedSessions,
+    followed: Followed,
     pub timers: Wheel,
     clock: CaptureClock,
     /// Our own time.
@@ -78,6 +84,7 @@ impl<P: Payload> Capture<P> {
             flows: FlowTable::new(params.max_sessions, params.seed),
             half_open: HalfOpenTable::new(params.max_sessions, params.seed.rotate_left(16)),
             shed: ShedSessions::new(),
+            followed: Followed::new(),
             timers: Wheel::new(params.max_sessions, now),
             clock: CaptureClock::new(params.pace, now),
             now,
@@ -106,6 +113,10 @@ impl<P: Payload> Capture<P> {
             Some((transfer, false)) => self.server_segment(time, transfer, packet, out),
             None => Err(Unused::NoTransfer),
         };
+        let flags = packet.head.flags;
+        if flags.0 & MARKS != 0 {
+            count_marks(flags, result, &mut out.ledger().common);
+        }
         match result {
             Ok(()) => out.ledger().common.used += 1,
             Err(reason) => out.ledger().common.dropped[reason as usize] += 1,
@@ -148,10 +159,31 @@ impl<P: Payload> Capture<P> {
             .find(flow, |id| sessions[id].flow, |id| is(&sessions[id]))
     }
 
+    /// A segment of the session, of its client or its server: counted if the session is followed.
+    #[inline]
+    fn follow(&mut self, sid: u32, head: &Head, of_client: bool, out: &mut impl Sink<P>) {
+        if self.sessions[sid].followed {
+            let count = &mut out.ledger().common;
+            self.followed.segment(sid, head, of_client, count);
+        }
+    }
+
     /// Counts turns and bytes of the session that production had and nobody will get to see.
     fn lose(&self, sid: u32, amount: Amount, why: Loss, out: &mut impl Sink<P>) {
         let transfer = self.sessions[sid].transfer;
         out.ledger().uncaptured(transfer, amount, why);
+    }
+}
+
+/// Counts a frame that begins or ends a session of those that are to be replayed.
+fn count_marks(flags: Flags, result: Result<(), Unused>, count: &mut Counters) {
+    if matches!(result, Err(Unused::NoTransfer | Unused::NotSelected)) {
+        return;
+    }
+    if flags.has(Flags::SYN) {
+        count.syns += 1;
+    } else {
+        count.ends += 1;
     }
 }
 

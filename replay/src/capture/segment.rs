@@ -46,6 +46,7 @@ impl<P: Payload> Capture<P> {
                 return all;
             }
         };
+        self.follow(sid, head, true, out);
         if head.flags.has(Flags::RST) {
             return self.client_reset(time, sid, head, out);
         }
@@ -110,6 +111,7 @@ impl<P: Payload> Capture<P> {
             server_nxt: None,
             server_shift: None,
             mss: None,
+            syns: None,
             midstream: true,
         };
         self.open(time, &beginning, out).map_err(Err)
@@ -134,22 +136,23 @@ impl<P: Payload> Capture<P> {
     }
 
     /// Payload of another connection with the same addresses and ports, whose handshake was not
-    /// shown: it is far from all that this session can have said, and so is what it acknowledges.
-    /// Of a session that is not over, a second frame has to confirm that.
+    /// shown: it is far from all that this session can have said. Of a session that is not over, a
+    /// second frame has to confirm that. What it acknowledges tells nothing: hosts begin the next
+    /// connection of the same ports a little beyond the last one (RFC 9293 section 3.4.1).
     fn is_another(&mut self, sid: u32, head: &Head) -> bool {
-        let ended = self.sessions[sid].phase == Phase::Ended;
-        if self.params.full_sessions_only {
-            return false;
-        }
+        let full_only = self.params.full_sessions_only;
         let s = &mut self.sessions[sid];
-        if ended {
+        if s.phase == Phase::Ended {
+            if full_only {
+                return false;
+            }
             let end = s.fin.unwrap_or(s.rcv_nxt).max(s.rcv_nxt);
             let pos = end.near(head.seq);
             return pos > end + NEAR || pos + NEAR < beginning(s.isn);
         }
         let pos = s.rcv_nxt.near(head.seq);
         let near = pos <= s.limit() && s.rcv_nxt.since(pos) <= REACH;
-        !near && !s.ack_fits(head.ack) && s.confirms(pos)
+        !near && s.confirms(pos)
     }
 
     /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section
@@ -279,15 +282,11 @@ impl<P: Payload> Capture<P> {
         Ok(news)
     }
 
-    /// A segment with payload at `pos` is of this connection: near what is known of it, or further
-    /// away but confirmed by another, as after an outage of the mirror.
-    fn is_plausible(&mut self, sid: u32, pos: StreamPos) -> bool {
-        let s = &mut self.sessions[sid];
-        if pos <= s.limit() {
-            // What is old does no harm.
-            return s.rcv_nxt.since(pos) <= TRUSTED;
-        }
-        pos.since(s.rcv_nxt) <= TRUSTED && s.confirms(pos)
+    /// A segment with payload at `pos` is of this connection: near what is known of it. What is old
+    /// does no harm.
+    fn is_plausible(&self, sid: u32, pos: StreamPos) -> bool {
+        let s = &self.sessions[sid];
+        pos <= s.limit() && s.rcv_nxt.since(pos) <= TRUSTED
     }
 
     /// Payload at `pos` that acknowledges `ack` begins a turn that a session out of step can join

@@ -28,6 +28,7 @@ impl<P: Payload> Capture<P> {
             Ok(sid) => sid,
             Err(all) => return all,
         };
+        self.follow(sid, head, false, out);
         if head.flags.has(Flags::RST) {
             return self.server_reset(time, sid, head, out);
         }
@@ -89,6 +90,7 @@ impl<P: Payload> Capture<P> {
             server_nxt: None,
             server_shift: None,
             mss: None,
+            syns: None,
             midstream: true,
         };
         self.open(time, &beginning, out).map_err(Err)
@@ -170,11 +172,10 @@ impl<P: Payload> Capture<P> {
         let ack = s.rcv_nxt.near(head.ack);
         let known = s.shown().max(s.server_acked.unwrap_or(s.rcv_nxt));
         if ack > known {
-            // Bytes that nobody has shown: believed as far as the windows go, beyond them if
-            // another segment says so too.
+            // Bytes that nobody has shown: believed as far as the windows go. Beyond them it is of
+            // another connection with the same addresses and ports, whatever else says so.
             let near = seq.since(s.acked).max(s.acked.since(seq)) <= REACH;
-            let believed = ack <= s.limit() || (ack.since(known) <= TRUSTED && s.confirms(ack));
-            if !near || !believed {
+            if !near || ack > s.limit() {
                 return false;
             }
         }

@@ -29,9 +29,11 @@ pub(crate) enum End {
 
 /// The window scale shift of a server whose SYN was not shown.
 pub(crate) const UNKNOWN_SHIFT: u8 = u8::MAX;
-/// How far beyond what is known a number may lie where no window was advertised: more than clients
-/// on long and fast paths have on the way.
+/// How far from what is known a number of a connection may lie where no window tells: more than
+/// hosts on long and fast paths have on the way.
 pub(crate) const REACH: u64 = 1 << 26;
+/// And how far ahead a number of a client whose server's window is not known may lie.
+const UNKNOWN_WINDOW: u64 = 1 << 20;
 /// What is allowed beyond the windows that were advertised: frames of both directions may be shown
 /// in another order than they were sent.
 const SLACK: u64 = 1 << 16;
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     pub early: bool,
     /// A handshake with the same addresses and ports is under way.
     pub reopening: bool,
+    /// Its frames are counted.
+    pub followed: bool,
     /// `doubt` holds a number.
     pub doubted: bool,
     /// The server's window scale shift, or [`UNKNOWN_SHIFT`].
@@ -136,7 +140,7 @@ impl Session {
     pub fn limit(&self) -> StreamPos {
         let known = self.shown().max(self.server_acked.unwrap_or(self.rcv_nxt));
         let reach = match self.window {
-            0 => REACH,
+            0 => UNKNOWN_WINDOW,
             window => 2 * u64::from(window) + SLACK,
         };
         known + reach

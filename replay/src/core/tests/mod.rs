@@ -12,6 +12,7 @@ mod join;
 mod lifecycle;
 mod loss;
 mod policy;
+mod reuse;
 mod target;
 
 use super::{Core, Egress, Refused};
