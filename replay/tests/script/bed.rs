@@ -472,7 +472,7 @@ impl Bed<'_> {
         let stands = self.settings.params.pace == Pace::Unpaced;
         let left = |core: &Core<_>| match stands {
             true => !core.is_drained(),
-            false => core.session_count() > 0,
+            false => core.session_count() + core.half_open_count() > 0,
         };
         while left(&self.core) {
             if self.now >= limit {
