@@ -31,8 +31,9 @@ pub(crate) struct HalfOpen<P> {
     pub mss: Option<u16>,
     /// The server's initial sequence number, if its SYN was shown.
     pub server_isn: Option<Seq>,
-    /// The server's window scale shift, if it is known.
+    /// The server's window scale shift, if it is known, and the window in its SYN.
     pub server_shift: Option<u8>,
+    pub server_window: u16,
     /// When the latest of its segments was captured.
     pub at: Nanos,
     /// When it is forgotten.
@@ -55,6 +56,7 @@ impl<P> HalfOpen<P> {
             mss: None,
             server_isn: None,
             server_shift: None,
+            server_window: 0,
             at: 0,
             due: 0,
             payload: None,

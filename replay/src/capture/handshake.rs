@@ -132,6 +132,7 @@ impl<P: Payload> Capture<P> {
             }
             s.server_nxt = Some(s.acked.near(first.seq()));
             s.server_shift = shift.unwrap_or(0);
+            s.window = s.window.max(u32::from(head.window));
             return Ok(());
         }
         let found = self.half_open.find(&flow, |e| {
@@ -147,6 +148,7 @@ impl<P: Payload> Capture<P> {
             entry.server_isn = Some(head.seq);
             entry.server_scope = scope;
             entry.server_shift = Some(shift.unwrap_or(0));
+            entry.server_window = head.window;
             entry.at = seen;
             self.half_open.touch(time, id);
             return Ok(());
@@ -158,6 +160,7 @@ impl<P: Payload> Capture<P> {
         let mut entry = HalfOpen::new(flow, transfer, scope, head.ack - 1);
         entry.server_isn = Some(head.seq);
         entry.server_shift = Some(shift.unwrap_or(0));
+        entry.server_window = head.window;
         entry.at = self.seen;
         if let Some(sid) = self.by_flow(&flow, |s| s.scope == scope) {
             self.sessions[sid].reopening = true;
@@ -270,6 +273,7 @@ impl<P: Payload> Capture<P> {
                 acked,
                 server_nxt: entry.server_isn.map(|_| acked),
                 server_shift: entry.server_shift,
+                server_window: entry.server_window,
                 mss: entry.mss,
                 midstream: false,
             },

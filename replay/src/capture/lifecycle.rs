@@ -32,9 +32,11 @@ pub(super) struct Beginning {
     pub isn: Seq,
     /// What the client has acknowledged.
     pub acked: StreamPos,
-    /// Where the server's stream begins, if its SYN was shown, and its window scale shift.
+    /// Where the server's stream begins, if its SYN was shown, its window scale shift, and the window
+    /// in it.
     pub server_nxt: Option<StreamPos>,
     pub server_shift: Option<u8>,
+    pub server_window: u16,
     /// What the client's SYN says of segments it can receive.
     pub mss: Option<u16>,
     /// It was running already.
@@ -91,7 +93,7 @@ impl<P: Payload> Capture<P> {
             server_shift: begin.server_shift.unwrap_or(UNKNOWN_SHIFT),
             isn: begin.isn,
             doubt: Seq(0),
-            window: 0,
+            window: u32::from(begin.server_window),
             ahead: 0,
             fin: None,
             rcv_nxt: beginning(begin.isn),

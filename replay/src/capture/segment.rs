@@ -103,6 +103,7 @@ impl<P: Payload> Capture<P> {
             acked: StreamPos::first(head.ack),
             server_nxt: None,
             server_shift: None,
+            server_window: 0,
             mss: None,
             midstream: true,
         };

@@ -88,6 +88,7 @@ impl<P: Payload> Capture<P> {
             acked: StreamPos::first(head.seq),
             server_nxt: None,
             server_shift: None,
+            server_window: 0,
             mss: None,
             midstream: true,
         };
