@@ -383,14 +383,22 @@ impl Bed<'_> {
         let head = self.mirrored_head(index, from_client, spec)?;
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
         let (frame, link) = match shape.fill {
-            Some(fill) if self.is_long(shape) => self.long_frame(&head, fill),
-            _ => frame(index, &head, shape),
+            Some(fill) if self.is_long(shape) => {
+                let (frame, payload) = self.long_frame(&head, fill);
+                if from_client {
+                    self.out.show(index, first, payload.bytes(), shape.fill);
+                }
+                (frame, LinkType::Ethernet)
+            }
+            _ => {
+                let payload = payload(index, &head, shape);
+                if from_client && !shape.unlisted {
+                    let kept = &payload[..payload.len() - shape.cut];
+                    self.out.show(index, first, kept, shape.fill);
+                }
+                frame(&head, &payload, shape)
+            }
         };
-        if from_client && !shape.unlisted {
-            let payload = payload(index, &head, shape);
-            let kept = &payload[..payload.len() - shape.cut];
-            self.out.show(index, first, kept, shape.fill);
-        }
         let frame = match shape.at {
             Some(at) => frame.captured_at(RECORDED + at),
             None => frame,
@@ -426,12 +434,15 @@ impl Bed<'_> {
     /// The frame is one of many of a long stream.
     fn is_long(&self, shape: &Shape) -> bool {
         let plain = shape.buffers.is_none() && shape.fragments.is_none() && shape.vlans.is_empty();
-        self.moved.client > 0 && plain && shape.cut == 0 && !shape.damaged
+        (self.moved.client > 0 || self.moved.server > 0)
+            && plain
+            && shape.cut == 0
+            && !shape.damaged
     }
 
     /// A frame whose payload shares its buffer with the one before it, from a driver that has
-    /// verified its checksum.
-    fn long_frame(&mut self, head: &Head, fill: u8) -> (MemoryFrame, LinkType) {
+    /// verified its checksum; and that payload.
+    fn long_frame(&mut self, head: &Head, fill: u8) -> (MemoryFrame, MemoryFrame) {
         let len = head.payload_len as usize;
         let filled = self.filled.take();
         let filled = filled.filter(|(b, f)| *b == fill && f.frame_len() == len);
@@ -441,7 +452,7 @@ impl Bed<'_> {
         let mut headers = HeaderBuf::new();
         build::tcp_with_sum(&mut headers, &LINK, head, 64, 0, len, Sum::new());
         let frame = MemoryFrame::new(&headers).followed_by(rest);
-        (frame.with_checksum(Checksum::Good), LinkType::Ethernet)
+        (frame.with_checksum(Checksum::Good), rest.clone())
     }
 
     fn expect_counters(&self, pairs: &[(String, u64)]) -> Result<(), String> {
@@ -511,10 +522,9 @@ fn payload(client: usize, head: &Head, shape: &Shape) -> Vec<u8> {
 }
 
 /// What the mirror shows, and with what it begins.
-fn frame(client: usize, head: &Head, shape: &Shape) -> (MemoryFrame, LinkType) {
-    let payload = payload(client, head, shape);
+fn frame(head: &Head, payload: &[u8], shape: &Shape) -> (MemoryFrame, LinkType) {
     let mut headers = HeaderBuf::new();
-    build::tcp(&mut headers, &LINK, head, 64, 0, &payload);
+    build::tcp(&mut headers, &LINK, head, 64, 0, payload);
     let mut bytes = [&headers, &payload[..payload.len() - shape.cut]].concat();
     if let Some(last) = bytes.last_mut().filter(|_| shape.damaged) {
         *last ^= 0x10;
