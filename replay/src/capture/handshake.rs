@@ -48,7 +48,7 @@ impl<P: Payload> Capture<P> {
             self.sessions[sid].reopening = true;
         }
         let of_this = |e: &HalfOpen<P>| e.isn == head.seq;
-        if let Some(id) = self.half_open.find(&head.flow, of_this) {
+        if let Some(id) = self.half_open.find(time, &head.flow, of_this) {
             // Its SYN again, perhaps with other options, or behind the server's.
             let (seen, entry) = (self.seen, self.half_open.get_mut(id));
             let news = !entry.client_shown;
@@ -69,7 +69,7 @@ impl<P: Payload> Capture<P> {
             return Err(Unused::Shed);
         }
         let in_scope = |e: &HalfOpen<P>| e.scope == scope;
-        if let Some(old) = self.half_open.find(&head.flow, in_scope) {
+        if let Some(old) = self.half_open.find(time, &head.flow, in_scope) {
             self.half_open.remove(old);
             out.ledger().common.handshakes_unfinished += 1;
         }
@@ -79,7 +79,7 @@ impl<P: Payload> Capture<P> {
         entry.at = self.seen;
         self.begin_handshake(time, entry, out);
         if head.payload_len > 0
-            && let Some(id) = self.half_open.find(&head.flow, of_this)
+            && let Some(id) = self.half_open.find(time, &head.flow, of_this)
         {
             self.keep_syn_payload(id, packet, frame);
         }
@@ -135,7 +135,7 @@ impl<P: Payload> Capture<P> {
             s.window = s.window.max(u32::from(head.window));
             return Ok(());
         }
-        let found = self.half_open.find(&flow, |e| {
+        let found = self.half_open.find(time, &flow, |e| {
             if acknowledges {
                 answers(e.isn)
             } else {
@@ -187,8 +187,8 @@ impl<P: Payload> Capture<P> {
         };
         let id = self
             .half_open
-            .find(&head.flow, |e| e.scope == scope && fits(e))
-            .or_else(|| self.half_open.find(&head.flow, fits));
+            .find(time, &head.flow, |e| e.scope == scope && fits(e))
+            .or_else(|| self.half_open.find(time, &head.flow, fits));
         let Some(id) = id else { return Ok(None) };
         if head.flags.has(Flags::RST) {
             self.half_open.remove(id);
@@ -230,7 +230,7 @@ impl<P: Payload> Capture<P> {
         let answers = |e: &HalfOpen<P>| head.ack == e.isn + 1;
         let behind = |e: &HalfOpen<P>| e.server_isn.is_some_and(|isn| head.seq == isn + 1);
         let refused = head.flags.has(Flags::RST);
-        let found = self.half_open.find(flow, |e| {
+        let found = self.half_open.find(time, flow, |e| {
             if refused {
                 (head.flags.has(Flags::ACK) && answers(e)) || behind(e)
             } else {
