@@ -8,6 +8,7 @@
 use super::half_open::HalfOpen;
 use super::lifecycle::Beginning;
 use super::session::{Phase, REACH};
+use super::shed::Said;
 use super::{Capture, Sink, beginning};
 use crate::Unused;
 use crate::piece::{Piece, offset_after};
@@ -212,9 +213,12 @@ impl<P: Payload> Capture<P> {
             .seen
             .checked_sub(entry.at)
             .filter(|rtt| *rtt <= longest);
-        self.accept(time, entry, acked, rtt, out)
-            .map(Some)
-            .map_err(Err)
+        let transfer = entry.transfer;
+        let opened = self.accept(time, entry, acked, rtt, out);
+        if opened == Err(Unused::Shed) && head.payload_len > 0 {
+            self.lose_shed(transfer, &head.flow, Said::by(head), out);
+        }
+        opened.map(Some).map_err(Err)
     }
 
     /// A segment of the server's that may end a handshake: payload behind its SYN says that the
@@ -262,7 +266,7 @@ impl<P: Payload> Capture<P> {
         if let Some(sid) = self.by_flow(&entry.flow, |s| s.scope == entry.scope) {
             self.replace(time, sid, out);
         }
-        let sid = self.open(
+        let opened = self.open(
             time,
             &Beginning {
                 flow: entry.flow,
@@ -278,7 +282,18 @@ impl<P: Payload> Capture<P> {
                 midstream: false,
             },
             out,
-        )?;
+        );
+        if opened == Err(Unused::Shed)
+            && let Some(piece) = &entry.payload
+        {
+            let said = Said {
+                seq: piece.pos.seq(),
+                len: piece.len(),
+                ack: acked.seq(),
+            };
+            self.lose_shed(entry.transfer, &entry.flow, said, out);
+        }
+        let sid = opened?;
         if let Some(rtt) = rtt {
             out.round_trip(sid, rtt);
         }

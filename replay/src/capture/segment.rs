@@ -7,6 +7,7 @@
 
 use super::lifecycle::Beginning;
 use super::session::{End, Phase, REACH};
+use super::shed::Said;
 use super::{Capture, Sink, beginning};
 use crate::counters::{Loss, Unused};
 use crate::due::{Due, Moment};
@@ -109,10 +110,21 @@ impl<P: Payload> Capture<P> {
         };
         let opened = self.open(time, &beginning, out);
         if opened == Err(Unused::Shed) {
-            self.shed
-                .payload(transfer, head, self.flows.hash(&head.flow), out.ledger());
+            self.lose_shed(transfer, &head.flow, Said::by(head), out);
         }
         opened.map_err(Err)
+    }
+
+    /// Payload of a session that is turned away is lost.
+    pub(super) fn lose_shed(
+        &mut self,
+        transfer: u16,
+        flow: &Flow,
+        said: Said,
+        out: &mut impl Sink<P>,
+    ) {
+        let hash = self.flows.hash(flow);
+        self.shed.payload(transfer, said, hash, out.ledger());
     }
 
     /// A session of the same flow in another scope, to which the segment belongs by its numbers: a
