@@ -171,11 +171,12 @@ impl<P: Payload> Capture<P> {
     }
 
     /// A segment of the client's that may say that production has accepted a connection: the
-    /// session that begins with it, if so.
+    /// session that begins with it, if so. `anywhere`: its SYN may have been shown in another scope.
     pub(super) fn client_accepts(
         &mut self,
         time: Nanos,
         packet: &Packet,
+        anywhere: bool,
         out: &mut impl Sink<P>,
     ) -> Begun {
         let (head, scope) = (&packet.head, packet.scope);
@@ -186,10 +187,11 @@ impl<P: Payload> Capture<P> {
             let answers = |isn: Seq| !head.flags.has(Flags::ACK) || behind(isn, head.ack);
             behind(e.isn, first) && e.server_isn.is_none_or(answers)
         };
-        let id = self
-            .half_open
-            .find(time, &head.flow, |e| e.scope == scope && fits(e))
-            .or_else(|| self.half_open.find(time, &head.flow, fits));
+        let here = |e: &HalfOpen<P>| e.scope == scope && fits(e);
+        let mut id = self.half_open.find(time, &head.flow, here);
+        if anywhere && id.is_none() {
+            id = self.half_open.find(time, &head.flow, fits);
+        }
         let Some(id) = id else { return Ok(None) };
         if head.flags.has(Flags::RST) {
             self.half_open.remove(id);

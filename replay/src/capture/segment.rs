@@ -78,11 +78,12 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<u32, Result<(), Unused>> {
         let (head, scope) = (&packet.head, packet.scope);
-        let found = self
-            .by_flow(&head.flow, |s| s.scope == scope)
-            .or_else(|| self.elsewhere(head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening) {
-            if let Some(sid) = self.client_accepts(time, packet, out)? {
+        let here = self.by_flow(&head.flow, |s| s.scope == scope);
+        let found = here.or_else(|| self.elsewhere(head));
+        // A handshake in the segment's own scope comes before a session in another.
+        let anywhere = found.is_none_or(|sid| self.sessions[sid].reopening);
+        if here.is_none() || anywhere {
+            if let Some(sid) = self.client_accepts(time, packet, anywhere, out)? {
                 return Ok(sid);
             }
         }

@@ -59,14 +59,13 @@ impl<P: Payload> Capture<P> {
     ) -> Result<u32, Result<(), Unused>> {
         let (head, scope) = (&packet.head, packet.scope);
         let flow = head.flow.reversed();
-        let found = self
-            .by_flow(&flow, |s| s.server_scope == scope)
-            .or_else(|| self.answered_elsewhere(&flow, scope, head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening) {
+        let here = self.by_flow(&flow, |s| s.server_scope == scope);
+        if here.is_none_or(|sid| self.sessions[sid].reopening) {
             if let Some(sid) = self.server_accepts(time, &flow, head, out)? {
                 return Ok(sid);
             }
         }
+        let found = here.or_else(|| self.answered_elsewhere(&flow, scope, head));
         if let Some(sid) = found {
             return Ok(sid);
         }
