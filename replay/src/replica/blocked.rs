@@ -77,7 +77,11 @@ impl<P: Payload> Replicas<P> {
                 break;
             };
             if !self.unblock(now, rid, tx) {
-                // There is no room for the others either.
+                // There is no room for the others either; it is still the first of them.
+                let list = &mut self.blocked.queue;
+                if list.back() == Some(&rid) {
+                    list.rotate_right(1);
+                }
                 break;
             }
             tried += 1;
