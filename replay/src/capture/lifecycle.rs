@@ -335,7 +335,10 @@ impl<P: Payload> Capture<P> {
                 }
             }
         }
-        self.ending = (to < ids).then_some((ending, to));
-        (to - from) as usize
+        // Handshakes that are under way come to nothing.
+        let handshakes = self.expire_handshakes(Nanos::MAX, ENDED_AT_ONCE, out);
+        let more = to < ids || handshakes == ENDED_AT_ONCE;
+        self.ending = more.then_some((ending, to));
+        (to - from) as usize + handshakes
     }
 }
