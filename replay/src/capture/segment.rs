@@ -82,10 +82,10 @@ impl<P: Payload> Capture<P> {
         let found = here.or_else(|| self.elsewhere(head));
         // A handshake in the segment's own scope comes before a session in another.
         let anywhere = found.is_none_or(|sid| self.sessions[sid].reopening);
-        if here.is_none() || anywhere {
-            if let Some(sid) = self.client_accepts(time, packet, anywhere, out)? {
-                return Ok(sid);
-            }
+        if (here.is_none() || anywhere)
+            && let Some(sid) = self.client_accepts(time, packet, anywhere, out)?
+        {
+            return Ok(sid);
         }
         let payload = head.payload_len > 0 && !head.flags.has(Flags::RST);
         match found {
@@ -410,7 +410,8 @@ impl<P: Payload> Capture<P> {
         // without one it answers a segment of another (RFC 5961 section 3.2).
         let certain = pos <= known && s.rcv_nxt.since(pos) <= u64::from(NEAR);
         let acknowledges = head.flags.has(Flags::ACK) && s.ack_fits(head.ack);
-        if !certain && !(acknowledges && pos > known && pos <= s.limit()) {
+        let answers = acknowledges && pos > known && pos <= s.limit();
+        if !certain && !answers {
             return Err(Unused::OutOfWindow);
         }
         self.sessions[sid].last_seen = Due::at(time);

@@ -60,10 +60,10 @@ impl<P: Payload> Capture<P> {
         let (head, scope) = (&packet.head, packet.scope);
         let flow = head.flow.reversed();
         let here = self.by_flow(&flow, |s| s.server_scope == scope);
-        if here.is_none_or(|sid| self.sessions[sid].reopening) {
-            if let Some(sid) = self.server_accepts(time, &flow, head, out)? {
-                return Ok(sid);
-            }
+        if here.is_none_or(|sid| self.sessions[sid].reopening)
+            && let Some(sid) = self.server_accepts(time, &flow, head, out)?
+        {
+            return Ok(sid);
         }
         let found = here.or_else(|| self.answered_elsewhere(&flow, scope, head));
         if let Some(sid) = found {
