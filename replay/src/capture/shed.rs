@@ -54,7 +54,8 @@ impl ShedSessions {
         let place = &mut self.0[hash as usize % PLACES];
         let end = said.seq + said.len;
         let known = place.hash == hash | 1;
-        let far = said.seq.0.abs_diff(place.next.0) > 1 << 26;
+        let away = said.seq.0.wrapping_sub(place.next.0) as i32;
+        let far = away.unsigned_abs() > 1 << 26;
         let (turns, bytes) = if !known || far {
             place.ack = said.ack;
             (1, said.len)
