@@ -22,7 +22,7 @@ use wire::{Flags, Flow, Head, Nanos};
 pub(super) const TRUSTED: u64 = 1 << 30;
 /// What is closer than this to the stream of a session that is over may still be of it: the largest
 /// window without scaling.
-const NEAR: u32 = 1 << 16;
+pub(super) const NEAR: u32 = 1 << 16;
 
 impl<P: Payload> Capture<P> {
     pub(super) fn client_segment<F: Frame<Payload = P>>(

@@ -2,7 +2,7 @@
 //! stream, that it has closed.
 
 use super::lifecycle::Beginning;
-use super::segment::TRUSTED;
+use super::segment::{NEAR, TRUSTED};
 use super::session::{End, Phase, REACH, UNKNOWN_SHIFT};
 use super::{Capture, Sink};
 use crate::Unused;
@@ -126,8 +126,10 @@ impl<P: Payload> Capture<P> {
         let expected = s.server_nxt.unwrap_or(s.acked);
         let seq = expected.near(head.seq);
         // With a number that nobody expects it is not for this connection (RFC 5961 section 3.2);
-        // payload before it may have been lost by the mirror.
-        if seq.since(expected).max(s.acked.since(seq)) > REACH {
+        // a little payload before it may have been lost by the mirror. A reset that is overlooked
+        // costs less than one that is taken for this session's.
+        let reach = s.server_nxt.map_or(REACH, |_| u64::from(NEAR));
+        if seq.since(expected).max(s.acked.since(seq)) > reach {
             return Err(Unused::OutOfWindow);
         }
         s.last_seen = Due::at(time);
