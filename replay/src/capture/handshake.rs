@@ -225,22 +225,31 @@ impl<P: Payload> Capture<P> {
 
     /// A segment of the server's that may end a handshake: payload behind its SYN says that the
     /// client had acknowledged that, RST that the connection is refused. The session that begins
-    /// with it, if it does.
+    /// with it, if it does. `running`: of a session that runs there may be payload as well, so it
+    /// has to be the very first.
     pub(super) fn server_accepts(
         &mut self,
         time: Nanos,
         flow: &Flow,
         head: &Head,
+        running: bool,
         out: &mut impl Sink<P>,
     ) -> Begun {
         let answers = |e: &HalfOpen<P>| head.ack == e.isn + 1;
         let behind = |e: &HalfOpen<P>| e.server_isn.is_some_and(|isn| head.seq == isn + 1);
+        // What came before it, of either side, the mirror may have lost.
+        let near = |from: Seq, to: Seq| u64::from((to - 1).0.wrapping_sub(from.0)) <= REACH;
+        let follows = |e: &HalfOpen<P>| match e.server_isn {
+            Some(isn) => near(e.isn, head.ack) && near(isn, head.seq),
+            None => answers(e),
+        };
         let refused = head.flags.has(Flags::RST);
         let found = self.half_open.find(time, flow, |e| {
             if refused {
                 (head.flags.has(Flags::ACK) && answers(e)) || behind(e)
             } else {
-                head.payload_len > 0 && answers(e) && behind(e)
+                let first = answers(e) && behind(e);
+                head.payload_len > 0 && (first || (!running && follows(e)))
             }
         });
         let Some(entry) = found.and_then(|id| self.half_open.remove(id)) else {
@@ -250,8 +259,8 @@ impl<P: Payload> Capture<P> {
             out.ledger().common.handshakes_refused += 1;
             return Err(Ok(()));
         }
-        let acked = beginning(head.seq - 1);
-        self.accept(time, entry, acked, None, out)
+        let isn = entry.server_isn.unwrap_or(head.seq - 1);
+        self.accept(time, entry, beginning(isn), None, out)
             .map(Some)
             .map_err(Err)
     }

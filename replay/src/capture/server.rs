@@ -61,7 +61,7 @@ impl<P: Payload> Capture<P> {
         let flow = head.flow.reversed();
         let here = self.by_flow(&flow, |s| s.server_scope == scope);
         if here.is_none_or(|sid| self.sessions[sid].reopening)
-            && let Some(sid) = self.server_accepts(time, &flow, head, out)?
+            && let Some(sid) = self.server_accepts(time, &flow, head, here.is_some(), out)?
         {
             return Ok(sid);
         }
