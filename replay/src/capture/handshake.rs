@@ -7,6 +7,7 @@
 
 use super::half_open::HalfOpen;
 use super::lifecycle::Beginning;
+use super::segment::longest_round_trip;
 use super::session::{Phase, REACH};
 use super::shed::Said;
 use super::{Capture, Sink, beginning};
@@ -16,12 +17,6 @@ use crate::pos::StreamPos;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
 use wire::{Flags, Flow, Head, Nanos, Seq};
-
-/// A bare acknowledgment that comes later than this behind the server's SYN is no measure of the
-/// client's round trip.
-const LONGEST_ROUND_TRIP: Nanos = 1_000_000_000;
-/// And one with payload: the client may have waited for something to say.
-const LONGEST_WITH_PAYLOAD: Nanos = 200_000_000;
 
 /// The session that begins with a frame, if one does; or all that is to be said of the frame.
 pub(super) type Begun = Result<Option<u32>, Result<(), Unused>>;
@@ -207,14 +202,8 @@ impl<P: Payload> Capture<P> {
         let acked = entry
             .server_isn
             .map_or(StreamPos::first(head.ack), beginning);
-        let longest = match head.payload_len {
-            0 => LONGEST_ROUND_TRIP,
-            _ => LONGEST_WITH_PAYLOAD,
-        };
-        let rtt = self
-            .seen
-            .checked_sub(entry.at)
-            .filter(|rtt| *rtt <= longest);
+        let rtt = self.seen.checked_sub(entry.at);
+        let rtt = rtt.filter(|rtt| *rtt <= longest_round_trip(head));
         let transfer = entry.transfer;
         let opened = self.accept(time, entry, acked, rtt, out);
         if opened == Err(Unused::Shed) && head.payload_len > 0 {

@@ -24,6 +24,21 @@ pub(super) const TRUSTED: u64 = 1 << 30;
 /// window without scaling.
 pub(super) const NEAR: u32 = 1 << 16;
 
+/// A bare acknowledgment that comes later than this behind what it acknowledges is no measure of the
+/// client's round trip.
+const LONGEST_ROUND_TRIP: Nanos = 1_000_000_000;
+/// And one with payload: the client may have waited for something to say.
+const LONGEST_WITH_PAYLOAD: Nanos = 200_000_000;
+
+/// How long a round trip that this segment of the client's ends may be.
+pub(super) fn longest_round_trip(head: &Head) -> Nanos {
+    if head.payload_len == 0 {
+        LONGEST_ROUND_TRIP
+    } else {
+        LONGEST_WITH_PAYLOAD
+    }
+}
+
 impl<P: Payload> Capture<P> {
     pub(super) fn client_segment<F: Frame<Payload = P>>(
         &mut self,
@@ -198,7 +213,7 @@ impl<P: Payload> Capture<P> {
             let rtt = s.timed_at.elapsed(self.seen);
             s.timed_at = Moment::NONE;
             // Frames that were taken from the wire together show no time between them.
-            if rtt > 0 {
+            if rtt > 0 && rtt <= longest_round_trip(head) {
                 out.round_trip(sid, rtt);
             }
         }
