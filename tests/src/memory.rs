@@ -66,6 +66,13 @@ impl MemoryFrame {
         }
     }
 
+    /// The same frame, of one buffer segment, with `rest` chained behind it: no byte is copied.
+    #[must_use]
+    pub fn followed_by(mut self, rest: &Self) -> Self {
+        self.rest = Some(Arc::new(rest.clone()));
+        self
+    }
+
     /// The same frame with a time of capture, in ns since the epoch.
     #[must_use]
     pub fn captured_at(mut self, at: Nanos) -> Self {

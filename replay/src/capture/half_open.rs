@@ -1,16 +1,20 @@
 //! Handshakes under way: what is known of a connection before production has accepted it.
 //!
-//! They live in a table of their own, for [`LIFETIME`] at most, that takes no room from sessions. When
-//! it is full the oldest goes first, so that a flood of SYNs costs a handshake its place only after
-//! all older ones have lost theirs.
+//! They live in a table of their own, for a time, that takes no room from sessions. When it is full
+//! the oldest goes first, and one that the server has not answered before one that it has, so that
+//! a flood of SYNs costs a handshake its place only after all older ones have lost theirs.
 
 use crate::piece::Piece;
 use crate::slab::{NIL, Slab};
 use crate::table::FlowTable;
 use wire::{Flow, Nanos, Seq};
 
-/// How long a handshake waits for its next segment, on the capture's clock.
+/// How long a request waits for its next segment, on the capture's clock.
 pub(super) const LIFETIME: Nanos = 10_000_000_000;
+/// The same for one that the server has answered. Of one that was accepted the mirror may have lost
+/// the acknowledgment, and the client may think before it speaks; of one that was not, the server
+/// itself gives up after a minute.
+pub(super) const ANSWERED_LIFETIME: Nanos = 120_000_000_000;
 /// Handshakes that a core knows of at most.
 const MOST: usize = 1 << 18;
 const LEAST: usize = 1 << 10;
@@ -33,8 +37,9 @@ pub(crate) struct HalfOpen<P> {
     pub mss: Option<u16>,
     /// The server's initial sequence number, if its SYN was shown.
     pub server_isn: Option<Seq>,
-    /// The server's window scale shift, if it is known.
+    /// The server's window scale shift, if it is known, and the window in its SYN.
     pub server_shift: Option<u8>,
+    pub server_window: u16,
     /// When the latest of its segments was captured.
     pub at: Nanos,
     /// When it is forgotten.
@@ -43,9 +48,16 @@ pub(crate) struct HalfOpen<P> {
     pub payload: Option<Piece<P>>,
     older: u32,
     newer: u32,
+    /// The list it is in.
+    listed: u8,
 }
 
 impl<P> HalfOpen<P> {
+    /// Which of the table's lists it belongs to.
+    fn list(&self) -> usize {
+        usize::from(self.server_isn.is_some())
+    }
+
     pub fn new(flow: Flow, transfer: u16, scope: u32, isn: Seq) -> Self {
         Self {
             flow,
@@ -58,21 +70,30 @@ impl<P> HalfOpen<P> {
             mss: None,
             server_isn: None,
             server_shift: None,
+            server_window: 0,
             at: 0,
             due: 0,
             payload: None,
             older: NIL,
             newer: NIL,
+            listed: 0,
         }
     }
+}
+
+/// The ends of a list in the order of age.
+#[derive(Clone, Copy)]
+struct Ages {
+    oldest: u32,
+    newest: u32,
 }
 
 /// See the module's documentation.
 pub(crate) struct HalfOpenTable<P> {
     entries: Slab<HalfOpen<P>>,
     flows: FlowTable,
-    oldest: u32,
-    newest: u32,
+    /// Of those that the server has not answered, and of those that it has: each lives equally long.
+    ages: [Ages; 2],
 }
 
 impl<P> HalfOpenTable<P> {
@@ -82,8 +103,10 @@ impl<P> HalfOpenTable<P> {
         Self {
             entries: Slab::new(capacity),
             flows: FlowTable::new(capacity, seed),
-            oldest: NIL,
-            newest: NIL,
+            ages: [Ages {
+                oldest: NIL,
+                newest: NIL,
+            }; 2],
         }
     }
 
@@ -91,14 +114,14 @@ impl<P> HalfOpenTable<P> {
         self.entries.len()
     }
 
-    /// The handshake of this flow for which `is` holds.
-    pub fn find(&self, flow: &Flow, is: impl Fn(&HalfOpen<P>) -> bool) -> Option<u32> {
+    /// The handshake of this flow for which `is` holds, if its time is not over.
+    pub fn find(&self, time: Nanos, flow: &Flow, is: impl Fn(&HalfOpen<P>) -> bool) -> Option<u32> {
         if self.entries.len() == 0 {
             return None;
         }
         let entries = &self.entries;
-        self.flows
-            .find(flow, |id| entries[id].flow, |id| is(&entries[id]))
+        let is = |id| entries[id].due > time && is(&entries[id]);
+        self.flows.find(flow, |id| entries[id].flow, is)
     }
 
     pub fn get_mut(&mut self, id: u32) -> &mut HalfOpen<P> {
@@ -109,7 +132,9 @@ impl<P> HalfOpenTable<P> {
     pub fn insert(&mut self, time: Nanos, entry: HalfOpen<P>) -> bool {
         let full = self.entries.len() == self.entries.capacity();
         if full {
-            self.remove(self.oldest);
+            let [asking, answered] = self.ages;
+            let asks = asking.oldest != NIL;
+            self.remove(if asks { asking.oldest } else { answered.oldest });
         }
         if let Ok(id) = self.entries.alloc(entry) {
             let entries = &self.entries;
@@ -141,35 +166,38 @@ impl<P> HalfOpenTable<P> {
 
     /// Takes the oldest out, if its time is over at `time`.
     pub fn expire(&mut self, time: Nanos) -> Option<HalfOpen<P>> {
-        let id = self.oldest;
-        if id == NIL || self.entries[id].due > time {
-            return None;
-        }
+        let oldest = self.ages.map(|a| a.oldest);
+        let over = |id: u32| id != NIL && self.entries[id].due <= time;
+        let id = oldest.into_iter().find(|id| over(*id))?;
         self.remove(id)
     }
 
     fn link(&mut self, time: Nanos, id: u32) {
-        let newest = self.newest;
-        let entry = &mut self.entries[id];
-        entry.due = time + LIFETIME;
-        entry.older = newest;
-        entry.newer = NIL;
+        let list = self.entries[id].list();
+        let ages = &mut self.ages[list];
+        let newest = std::mem::replace(&mut ages.newest, id);
         if newest == NIL {
-            self.oldest = id;
+            ages.oldest = id;
         } else {
             self.entries[newest].newer = id;
         }
-        self.newest = id;
+        let entry = &mut self.entries[id];
+        entry.due = time + [LIFETIME, ANSWERED_LIFETIME][list];
+        entry.older = newest;
+        entry.newer = NIL;
+        entry.listed = list as u8;
     }
 
     fn unlink(&mut self, id: u32) {
-        let (older, newer) = (self.entries[id].older, self.entries[id].newer);
+        let entry = &self.entries[id];
+        let (older, newer) = (entry.older, entry.newer);
+        let list = usize::from(entry.listed);
         match older {
-            NIL => self.oldest = newer,
+            NIL => self.ages[list].oldest = newer,
             older => self.entries[older].newer = newer,
         }
         match newer {
-            NIL => self.newest = older,
+            NIL => self.ages[list].newest = older,
             newer => self.entries[newer].older = older,
         }
     }
@@ -197,12 +225,13 @@ mod tests {
         for n in 0..LEAST as u16 {
             assert!(!t.insert(Nanos::from(n), entry(n, 0)));
         }
-        let zero = t.find(&flow(0), |_| true).unwrap();
+        let zero = t.find(0, &flow(0), |_| true).unwrap();
+        assert!(t.find(LIFETIME, &flow(0), |_| true).is_none(), "too late");
         t.touch(2_000, zero);
         assert!(t.insert(2_001, entry(5_000, 0)));
         assert_eq!(t.len(), LEAST);
-        assert!(t.find(&flow(1), |_| true).is_none(), "it was the oldest");
-        assert!(t.find(&flow(0), |_| true).is_some());
+        assert!(t.find(0, &flow(1), |_| true).is_none(), "it was the oldest");
+        assert!(t.find(0, &flow(0), |_| true).is_some());
         let mut gone = Vec::new();
         while let Some(e) = t.expire(LIFETIME + 10) {
             gone.push(e.isn.0);
@@ -211,16 +240,33 @@ mod tests {
     }
 
     #[test]
+    fn an_answered_one_outlives_those_that_only_ask() {
+        let mut t = HalfOpenTable::new(0, 7);
+        t.insert(0, entry(0, 0));
+        let zero = t.find(0, &flow(0), |_| true).unwrap();
+        t.get_mut(zero).server_isn = Some(Seq(1));
+        t.touch(0, zero);
+        for n in 1..3_000 {
+            t.insert(1, entry(n, 0));
+        }
+        assert!(t.find(1, &flow(0), |_| true).is_some());
+        while t.expire(LIFETIME + 1).is_some() {}
+        assert_eq!(t.len(), 1);
+        assert!(t.expire(ANSWERED_LIFETIME - 1).is_none());
+        assert_eq!(t.expire(ANSWERED_LIFETIME).unwrap().flow, flow(0));
+    }
+
+    #[test]
     fn one_flow_in_two_scopes_is_two_handshakes() {
         let mut t = HalfOpenTable::new(0, 7);
         t.insert(0, entry(1, 10));
         t.insert(0, entry(1, 20));
-        let ten = t.find(&flow(1), |e| e.scope == 10).unwrap();
-        let twenty = t.find(&flow(1), |e| e.scope == 20).unwrap();
+        let ten = t.find(0, &flow(1), |e| e.scope == 10).unwrap();
+        let twenty = t.find(0, &flow(1), |e| e.scope == 20).unwrap();
         assert_ne!(ten, twenty);
         assert_eq!(t.remove(ten).unwrap().scope, 10);
-        assert!(t.find(&flow(1), |e| e.scope == 10).is_none());
-        assert_eq!(t.find(&flow(1), |_| true), Some(twenty));
+        assert!(t.find(0, &flow(1), |e| e.scope == 10).is_none());
+        assert_eq!(t.find(0, &flow(1), |_| true), Some(twenty));
         assert_eq!(t.len(), 1);
     }
 }

@@ -7,7 +7,9 @@
 
 use super::half_open::HalfOpen;
 use super::lifecycle::Beginning;
+use super::segment::longest_round_trip;
 use super::session::{Phase, REACH};
+use super::shed::Said;
 use super::{Capture, Sink, beginning};
 use crate::Unused;
 use crate::piece::{Piece, offset_after};
@@ -15,12 +17,6 @@ use crate::pos::StreamPos;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
 use wire::{Flags, Flow, Head, Nanos, Seq};
-
-/// A bare acknowledgment that comes later than this behind the server's SYN is no measure of the
-/// client's round trip.
-const LONGEST_ROUND_TRIP: Nanos = 1_000_000_000;
-/// And one with payload: the client may have waited for something to say.
-const LONGEST_WITH_PAYLOAD: Nanos = 200_000_000;
 
 /// What may come with a SYN, in bytes: less than a segment.
 const MOST_WITH_SYN: u32 = 1 << 11;
@@ -51,7 +47,7 @@ impl<P: Payload> Capture<P> {
             self.sessions[sid].reopening = true;
         }
         let of_this = |e: &HalfOpen<P>| e.isn == head.seq;
-        if let Some(id) = self.half_open.find(&head.flow, of_this) {
+        if let Some(id) = self.half_open.find(time, &head.flow, of_this) {
             // Its SYN again, perhaps with other options, or behind the server's.
             let (seen, entry) = (self.seen, self.half_open.get_mut(id));
             let news = !entry.client_shown;
@@ -73,7 +69,7 @@ impl<P: Payload> Capture<P> {
             return Err(Unused::Shed);
         }
         let in_scope = |e: &HalfOpen<P>| e.scope == scope;
-        if let Some(old) = self.half_open.find(&head.flow, in_scope) {
+        if let Some(old) = self.half_open.find(time, &head.flow, in_scope) {
             self.half_open.remove(old);
             out.ledger().common.handshakes_unfinished += 1;
         }
@@ -84,7 +80,7 @@ impl<P: Payload> Capture<P> {
         entry.at = self.seen;
         self.begin_handshake(time, entry, out);
         if head.payload_len > 0
-            && let Some(id) = self.half_open.find(&head.flow, of_this)
+            && let Some(id) = self.half_open.find(time, &head.flow, of_this)
         {
             self.keep_syn_payload(id, packet, frame);
         }
@@ -130,7 +126,7 @@ impl<P: Payload> Capture<P> {
             acknowledges && beyond <= data
         };
         let shift = head.options.window_scale;
-        let found = self.half_open.find(&flow, |e| {
+        let found = self.half_open.find(time, &flow, |e| {
             if acknowledges {
                 answers(e.isn, e.payload.as_ref().map_or(0, Piece::len))
             } else {
@@ -144,6 +140,7 @@ impl<P: Payload> Capture<P> {
             entry.syns += 1;
             entry.server_scope = scope;
             entry.server_shift = Some(shift.unwrap_or(0));
+            entry.server_window = head.window;
             entry.at = seen;
             self.half_open.touch(time, id);
             return Ok(());
@@ -161,6 +158,7 @@ impl<P: Payload> Capture<P> {
             s.server_scope = scope;
             s.server_nxt = Some(first);
             s.server_shift = shift.unwrap_or(0);
+            s.window = s.window.max(u32::from(head.window));
             return Ok(());
         }
         if !acknowledges || !self.selected(&flow) || self.draining {
@@ -171,6 +169,7 @@ impl<P: Payload> Capture<P> {
         entry.server_isn = Some(head.seq);
         entry.syns = 1;
         entry.server_shift = Some(shift.unwrap_or(0));
+        entry.server_window = head.window;
         entry.at = self.seen;
         if let Some(sid) = self.by_flow(&flow, |s| s.scope == scope) {
             self.sessions[sid].reopening = true;
@@ -180,11 +179,12 @@ impl<P: Payload> Capture<P> {
     }
 
     /// A segment of the client's that may say that production has accepted a connection: the
-    /// session that begins with it, if so.
+    /// session that begins with it, if so. `anywhere`: its SYN may have been shown in another scope.
     pub(super) fn client_accepts(
         &mut self,
         time: Nanos,
         packet: &Packet,
+        anywhere: bool,
         out: &mut impl Sink<P>,
     ) -> Begun {
         let (head, scope) = (&packet.head, packet.scope);
@@ -195,10 +195,11 @@ impl<P: Payload> Capture<P> {
             let answers = |isn: Seq| !head.flags.has(Flags::ACK) || behind(isn, head.ack);
             behind(e.isn, first) && e.server_isn.is_none_or(answers)
         };
-        let id = self
-            .half_open
-            .find(&head.flow, |e| e.scope == scope && fits(e))
-            .or_else(|| self.half_open.find(&head.flow, fits));
+        let here = |e: &HalfOpen<P>| e.scope == scope && fits(e);
+        let mut id = self.half_open.find(time, &head.flow, here);
+        if anywhere && id.is_none() {
+            id = self.half_open.find(time, &head.flow, fits);
+        }
         let Some(id) = id else { return Ok(None) };
         if head.flags.has(Flags::RST) {
             self.half_open.remove(id);
@@ -214,37 +215,43 @@ impl<P: Payload> Capture<P> {
         let acked = entry
             .server_isn
             .map_or(StreamPos::first(head.ack), beginning);
-        let longest = match head.payload_len {
-            0 => LONGEST_ROUND_TRIP,
-            _ => LONGEST_WITH_PAYLOAD,
-        };
-        let rtt = self
-            .seen
-            .checked_sub(entry.at)
-            .filter(|rtt| *rtt <= longest);
-        self.accept(time, entry, acked, rtt, out)
-            .map(Some)
-            .map_err(Err)
+        let rtt = self.seen.checked_sub(entry.at);
+        let rtt = rtt.filter(|rtt| *rtt <= longest_round_trip(head));
+        let transfer = entry.transfer;
+        let opened = self.accept(time, entry, acked, rtt, out);
+        if opened == Err(Unused::Shed) && head.payload_len > 0 {
+            self.lose_shed(transfer, &head.flow, Said::by(head), out);
+        }
+        opened.map(Some).map_err(Err)
     }
 
     /// A segment of the server's that may end a handshake: payload behind its SYN says that the
     /// client had acknowledged that, RST that the connection is refused. The session that begins
-    /// with it, if it does.
+    /// with it, if it does. `running`: of a session that runs there may be payload as well, so it
+    /// has to be the very first.
     pub(super) fn server_accepts(
         &mut self,
         time: Nanos,
         flow: &Flow,
         head: &Head,
+        running: bool,
         out: &mut impl Sink<P>,
     ) -> Begun {
         let answers = |e: &HalfOpen<P>| head.ack == e.isn + 1;
         let behind = |e: &HalfOpen<P>| e.server_isn.is_some_and(|isn| head.seq == isn + 1);
+        // What came before it, of either side, the mirror may have lost.
+        let near = |from: Seq, to: Seq| u64::from((to - 1).0.wrapping_sub(from.0)) <= REACH;
+        let follows = |e: &HalfOpen<P>| match e.server_isn {
+            Some(isn) => near(e.isn, head.ack) && near(isn, head.seq),
+            None => answers(e),
+        };
         let refused = head.flags.has(Flags::RST);
-        let found = self.half_open.find(flow, |e| {
+        let found = self.half_open.find(time, flow, |e| {
             if refused {
                 (head.flags.has(Flags::ACK) && answers(e)) || behind(e)
             } else {
-                head.payload_len > 0 && answers(e) && behind(e)
+                let first = answers(e) && behind(e);
+                head.payload_len > 0 && (first || (!running && follows(e)))
             }
         });
         let Some(entry) = found.and_then(|id| self.half_open.remove(id)) else {
@@ -254,8 +261,8 @@ impl<P: Payload> Capture<P> {
             out.ledger().common.handshakes_refused += 1;
             return Err(Ok(()));
         }
-        let acked = beginning(head.seq - 1);
-        self.accept(time, entry, acked, None, out)
+        let isn = entry.server_isn.unwrap_or(head.seq - 1);
+        self.accept(time, entry, beginning(isn), None, out)
             .map(Some)
             .map_err(Err)
     }
@@ -273,7 +280,7 @@ impl<P: Payload> Capture<P> {
             self.replace(time, sid, out);
         }
         let both = entry.client_shown && entry.server_isn.is_some();
-        let sid = self.open(
+        let opened = self.open(
             time,
             &Beginning {
                 flow: entry.flow,
@@ -284,12 +291,24 @@ impl<P: Payload> Capture<P> {
                 acked,
                 server_nxt: entry.server_isn.map(|_| acked),
                 server_shift: entry.server_shift,
+                server_window: entry.server_window,
                 mss: entry.mss,
                 syns: both.then_some(entry.syns),
                 midstream: false,
             },
             out,
-        )?;
+        );
+        if opened == Err(Unused::Shed)
+            && let Some(piece) = &entry.payload
+        {
+            let said = Said {
+                seq: piece.pos.seq(),
+                len: piece.len(),
+                ack: acked.seq(),
+            };
+            self.lose_shed(entry.transfer, &entry.flow, said, out);
+        }
+        let sid = opened?;
         if let Some(rtt) = rtt {
             out.round_trip(sid, rtt);
         }

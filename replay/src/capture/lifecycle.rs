@@ -33,9 +33,11 @@ pub(super) struct Beginning {
     pub isn: Seq,
     /// What the client has acknowledged.
     pub acked: StreamPos,
-    /// Where the server's stream begins, if its SYN was shown, and its window scale shift.
+    /// Where the server's stream begins, if its SYN was shown, its window scale shift, and the window
+    /// in it.
     pub server_nxt: Option<StreamPos>,
     pub server_shift: Option<u8>,
+    pub server_window: u16,
     /// What the client's SYN says of segments it can receive.
     pub mss: Option<u16>,
     /// Frames with SYN that were shown, if both ends' were.
@@ -95,7 +97,7 @@ impl<P: Payload> Capture<P> {
             server_shift: begin.server_shift.unwrap_or(UNKNOWN_SHIFT),
             isn: begin.isn,
             doubt: Seq(0),
-            window: 0,
+            window: u32::from(begin.server_window),
             ahead: 0,
             fin: None,
             rcv_nxt: beginning(begin.isn),
@@ -350,7 +352,10 @@ impl<P: Payload> Capture<P> {
                 }
             }
         }
-        self.ending = (to < ids).then_some((ending, to));
-        (to - from) as usize
+        // Handshakes that are under way come to nothing.
+        let handshakes = self.expire_handshakes(Nanos::MAX, ENDED_AT_ONCE, out);
+        let more = to < ids || handshakes == ENDED_AT_ONCE;
+        self.ending = more.then_some((ending, to));
+        (to - from) as usize + handshakes
     }
 }

@@ -30,7 +30,7 @@ mod stream;
 
 use crate::counters::{Counters, Loss, Unused};
 use crate::ledger::Amount;
-use crate::params::Params;
+use crate::params::{Pace, Params};
 use crate::pos::StreamPos;
 use crate::slab::Slab;
 use crate::table::FlowTable;
@@ -49,6 +49,9 @@ use wire::{Flags, Flow, Head, Nanos, Seq};
 
 /// Frames that begin or end a session have one of these.
 const MARKS: u8 = Flags::SYN.with(Flags::FIN).with(Flags::RST).0;
+
+/// Timers of a recording fired before one of its frames at most.
+const DUE_BEFORE: usize = 512;
 
 /// See the module's documentation.
 pub(crate) struct Capture<P> {
@@ -108,6 +111,10 @@ impl<P: Payload> Capture<P> {
         self.now = now;
         self.seen = self.clock.frame(now, frame.captured_at());
         let time = self.clock.time(now);
+        if self.params.pace != Pace::Live {
+            // Whatever the pace: what was due before the frame was captured comes before it.
+            self.fire(time, DUE_BEFORE, out);
+        }
         let result = match self.params.transfer_of(&packet.head.flow) {
             Some((transfer, true)) => self.client_segment(time, transfer, packet, frame, out),
             Some((transfer, false)) => self.server_segment(time, transfer, packet, out),
@@ -128,8 +135,12 @@ impl<P: Payload> Capture<P> {
     pub fn poll(&mut self, now: Nanos, budget: usize, out: &mut impl Sink<P>) -> usize {
         self.now = now;
         let time = self.clock.time(now);
-        let mut fired = self.go_on_ending(time, out);
-        fired += self.expire_handshakes(time, budget, out);
+        let ended = self.go_on_ending(time, out);
+        ended + self.fire(time, budget.saturating_sub(ended), out)
+    }
+
+    fn fire(&mut self, time: Nanos, budget: usize, out: &mut impl Sink<P>) -> usize {
+        let mut fired = self.expire_handshakes(time, budget, out);
         while fired < budget
             && let Some(sid) = self.timers.pop(time)
         {

@@ -7,6 +7,7 @@
 
 use super::lifecycle::Beginning;
 use super::session::{End, Phase, REACH};
+use super::shed::Said;
 use super::{Capture, Sink, beginning};
 use crate::counters::{Loss, Unused};
 use crate::due::{Due, Moment};
@@ -21,7 +22,22 @@ use wire::{Flags, Flow, Head, Nanos};
 pub(super) const TRUSTED: u64 = 1 << 30;
 /// What is closer than this to the stream of a session that is over may still be of it: the largest
 /// window without scaling.
-const NEAR: u32 = 1 << 16;
+pub(super) const NEAR: u32 = 1 << 16;
+
+/// A bare acknowledgment that comes later than this behind what it acknowledges is no measure of the
+/// client's round trip.
+const LONGEST_ROUND_TRIP: Nanos = 1_000_000_000;
+/// And one with payload: the client may have waited for something to say.
+const LONGEST_WITH_PAYLOAD: Nanos = 200_000_000;
+
+/// How long a round trip that this segment of the client's ends may be.
+pub(super) fn longest_round_trip(head: &Head) -> Nanos {
+    if head.payload_len == 0 {
+        LONGEST_ROUND_TRIP
+    } else {
+        LONGEST_WITH_PAYLOAD
+    }
+}
 
 impl<P: Payload> Capture<P> {
     pub(super) fn client_segment<F: Frame<Payload = P>>(
@@ -38,13 +54,7 @@ impl<P: Payload> Capture<P> {
         }
         let sid = match self.client_session(time, transfer, packet, out) {
             Ok(sid) => sid,
-            Err(all) => {
-                if all == Err(Unused::Shed) && head.payload_len > 0 {
-                    let hash = self.flows.hash(&head.flow);
-                    self.shed.payload(transfer, head, hash, out.ledger());
-                }
-                return all;
-            }
+            Err(all) => return all,
         };
         self.follow(sid, head, true, out);
         if head.flags.has(Flags::RST) {
@@ -84,11 +94,12 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<u32, Result<(), Unused>> {
         let (head, scope) = (&packet.head, packet.scope);
-        let found = self
-            .by_flow(&head.flow, |s| s.scope == scope)
-            .or_else(|| self.elsewhere(head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening)
-            && let Some(sid) = self.client_accepts(time, packet, out)?
+        let here = self.by_flow(&head.flow, |s| s.scope == scope);
+        let found = here.or_else(|| self.elsewhere(head));
+        // A handshake in the segment's own scope comes before a session in another.
+        let anywhere = found.is_none_or(|sid| self.sessions[sid].reopening);
+        if (here.is_none() || anywhere)
+            && let Some(sid) = self.client_accepts(time, packet, anywhere, out)?
         {
             return Ok(sid);
         }
@@ -110,11 +121,28 @@ impl<P: Payload> Capture<P> {
             acked: StreamPos::first(head.ack),
             server_nxt: None,
             server_shift: None,
+            server_window: 0,
             mss: None,
             syns: None,
             midstream: true,
         };
-        self.open(time, &beginning, out).map_err(Err)
+        let opened = self.open(time, &beginning, out);
+        if opened == Err(Unused::Shed) {
+            self.lose_shed(transfer, &head.flow, Said::by(head), out);
+        }
+        opened.map_err(Err)
+    }
+
+    /// Payload of a session that is turned away is lost.
+    pub(super) fn lose_shed(
+        &mut self,
+        transfer: u16,
+        flow: &Flow,
+        said: Said,
+        out: &mut impl Sink<P>,
+    ) {
+        let hash = self.flows.hash(flow);
+        self.shed.payload(transfer, said, hash, out.ledger());
     }
 
     /// A session of the same flow in another scope, to which the segment belongs by its numbers: a
@@ -188,7 +216,7 @@ impl<P: Payload> Capture<P> {
             let rtt = s.timed_at.elapsed(self.seen);
             s.timed_at = Moment::NONE;
             // Frames that were taken from the wire together show no time between them.
-            if rtt > 0 {
+            if rtt > 0 && rtt <= longest_round_trip(head) {
                 out.round_trip(sid, rtt);
             }
         }

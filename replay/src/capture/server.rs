@@ -2,7 +2,7 @@
 //! stream, that it has closed.
 
 use super::lifecycle::Beginning;
-use super::segment::TRUSTED;
+use super::segment::{NEAR, TRUSTED};
 use super::session::{End, Phase, REACH, UNKNOWN_SHIFT};
 use super::{Capture, Sink};
 use crate::Unused;
@@ -60,14 +60,13 @@ impl<P: Payload> Capture<P> {
     ) -> Result<u32, Result<(), Unused>> {
         let (head, scope) = (&packet.head, packet.scope);
         let flow = head.flow.reversed();
-        let found = self
-            .by_flow(&flow, |s| s.server_scope == scope)
-            .or_else(|| self.answered_elsewhere(&flow, scope, head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening)
-            && let Some(sid) = self.server_accepts(time, &flow, head, out)?
+        let here = self.by_flow(&flow, |s| s.server_scope == scope);
+        if here.is_none_or(|sid| self.sessions[sid].reopening)
+            && let Some(sid) = self.server_accepts(time, &flow, head, here.is_some(), out)?
         {
             return Ok(sid);
         }
+        let found = here.or_else(|| self.answered_elsewhere(&flow, scope, head));
         if let Some(sid) = found {
             return Ok(sid);
         }
@@ -89,6 +88,7 @@ impl<P: Payload> Capture<P> {
             acked: StreamPos::first(head.seq),
             server_nxt: None,
             server_shift: None,
+            server_window: 0,
             mss: None,
             syns: None,
             midstream: true,
@@ -128,8 +128,10 @@ impl<P: Payload> Capture<P> {
         let expected = s.server_nxt.unwrap_or(s.acked);
         let seq = expected.near(head.seq);
         // With a number that nobody expects it is not for this connection (RFC 5961 section 3.2);
-        // payload before it may have been lost by the mirror.
-        if seq.since(expected).max(s.acked.since(seq)) > REACH {
+        // a little payload before it may have been lost by the mirror. A reset that is overlooked
+        // costs less than one that is taken for this session's.
+        let reach = s.server_nxt.map_or(REACH, |_| u64::from(NEAR));
+        if seq.since(expected).max(s.acked.since(seq)) > reach {
             return Err(Unused::OutOfWindow);
         }
         s.last_seen = Due::at(time);

@@ -19,6 +19,27 @@ struct Place {
     ack: Seq,
 }
 
+/// Payload of a client's.
+#[derive(Clone, Copy)]
+pub(crate) struct Said {
+    /// Its first number, and how many bytes it has.
+    pub seq: Seq,
+    pub len: u32,
+    /// What the client acknowledges with it.
+    pub ack: Seq,
+}
+
+impl Said {
+    /// What a segment brings.
+    pub fn by(head: &Head) -> Self {
+        Self {
+            seq: head.seq,
+            len: head.payload_len,
+            ack: head.ack,
+        }
+    }
+}
+
 /// See the module's documentation.
 pub(crate) struct ShedSessions(Vec<Place>);
 
@@ -29,19 +50,19 @@ impl ShedSessions {
 
     /// Payload of a client whose session was turned away: its bytes are lost, and its turn if it
     /// begins one.
-    pub fn payload(&mut self, transfer: u16, head: &Head, hash: u32, ledger: &mut Ledger) {
+    pub fn payload(&mut self, transfer: u16, said: Said, hash: u32, ledger: &mut Ledger) {
         let place = &mut self.0[hash as usize % PLACES];
-        let end = head.seq + head.payload_len;
+        let end = said.seq + said.len;
         let known = place.hash == hash | 1;
-        let away = head.seq.0.wrapping_sub(place.next.0);
-        let far = away.min(away.wrapping_neg()) > 1 << 26;
+        let away = said.seq.0.wrapping_sub(place.next.0) as i32;
+        let far = away.unsigned_abs() > 1 << 26;
         let (turns, bytes) = if !known || far {
-            place.ack = head.ack;
-            (1, head.payload_len)
+            place.ack = said.ack;
+            (1, said.len)
         } else {
-            let turns = u64::from(head.ack.gt(place.ack) && end.gt(place.next));
-            place.ack = place.ack.max(head.ack);
-            (turns, end.since(place.next.max(head.seq)))
+            let turns = u64::from(said.ack.gt(place.ack) && end.gt(place.next));
+            place.ack = place.ack.max(said.ack);
+            (turns, end.since(place.next.max(said.seq)))
         };
         place.hash = hash | 1;
         place.next = if known && !far {
@@ -56,28 +77,14 @@ impl ShedSessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{Addr, Endpoint, Flags, Flow, Options};
 
     #[test]
     fn turns_of_a_session_that_was_turned_away_are_counted_once() {
         let mut l = Ledger::new(1, 2);
         let mut shed = ShedSessions::new();
-        let end = |port| Endpoint::new(Addr::v4([10, 0, 0, 1]), port);
         let mut say = |seq, ack, len| {
-            let head = Head {
-                flow: Flow {
-                    src: end(4_000),
-                    dst: end(80),
-                },
-                seq: Seq(seq),
-                ack: Seq(ack),
-                flags: Flags::ACK,
-                window: 0,
-                urgent: 0,
-                options: Options::default(),
-                payload_len: len,
-            };
-            shed.payload(0, &head, 77, &mut l);
+            let (seq, ack) = (Seq(seq), Seq(ack));
+            shed.payload(0, Said { seq, len, ack }, 77, &mut l);
         };
         say(u32::MAX - 9, 500, 20);
         say(10, 500, 5);

@@ -295,7 +295,7 @@ impl<P: Payload> Core<P> {
             _ => t.outstanding() || r.nxt != NIL || t.rcv.ack_due(0).is_some(),
         };
         ensure(
-            !waits || half.timers.deadline(rid).is_some() || r.blocked_since.is_set(),
+            !waits || half.timers.deadline(rid).is_some() || half.is_blocked(rid),
             || format!("waits in {:?}, but no timer looks at it", t.state),
         )
     }

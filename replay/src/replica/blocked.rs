@@ -29,6 +29,9 @@ pub(crate) struct Blocked {
     /// hop. Whether an id is still one of them, its replica says.
     queue: VecDeque<u32>,
     next_hop: VecDeque<u32>,
+    /// For each id whether it is in one of the lists: an entry of a replica that is gone serves the
+    /// one that has its id now, so that there is room for all.
+    listed: Vec<bool>,
     /// When next hops are tried again, and how long the wait was.
     try_at: Nanos,
     wait: Nanos,
@@ -40,13 +43,26 @@ impl Blocked {
         Self {
             queue: VecDeque::with_capacity(replicas),
             next_hop: VecDeque::with_capacity(replicas),
+            listed: vec![false; replicas],
             try_at: 0,
             wait: FIRST_WAIT,
         }
     }
 }
 
+/// Takes the first of a list out.
+fn pop(list: &mut VecDeque<u32>, listed: &mut [bool]) -> Option<u32> {
+    let rid = list.pop_front()?;
+    listed[rid as usize] = false;
+    Some(rid)
+}
+
 impl<P: Payload> Replicas<P> {
+    /// The replica waits in one of the lists.
+    pub fn is_blocked(&self, rid: u32) -> bool {
+        self.replicas[rid].blocked_since.is_set() && self.blocked.listed[rid as usize]
+    }
+
     /// A segment of the replica's was refused: it is tried again.
     pub(super) fn block(&mut self, now: Nanos, rid: u32, refused: Refused) {
         let r = &mut self.replicas[rid];
@@ -54,6 +70,9 @@ impl<P: Payload> Replicas<P> {
             return;
         }
         r.blocked_since = Due::at(now);
+        if std::mem::replace(&mut self.blocked.listed[rid as usize], true) {
+            return;
+        }
         let list = match refused {
             Refused::Busy => &mut self.blocked.queue,
             Refused::Unreachable => &mut self.blocked.next_hop,
@@ -62,10 +81,6 @@ impl<P: Payload> Replicas<P> {
             self.blocked.wait = FIRST_WAIT;
             self.blocked.try_at = now + FIRST_WAIT;
         }
-        if list.len() == list.capacity() {
-            // Ids of replicas that are gone fill the list. The oldest is looked at now.
-            list.pop_front();
-        }
         list.push_back(rid);
     }
 
@@ -73,11 +88,16 @@ impl<P: Payload> Replicas<P> {
     pub(super) fn poll_blocked(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
         let mut tried = 0;
         for _ in 0..AT_ONCE.min(self.blocked.queue.len()) {
-            let Some(rid) = self.blocked.queue.pop_front() else {
+            let b = &mut self.blocked;
+            let Some(rid) = pop(&mut b.queue, &mut b.listed) else {
                 break;
             };
             if !self.unblock(now, rid, tx) {
-                // There is no room for the others either.
+                // There is no room for the others either; it is still the first of them.
+                let list = &mut self.blocked.queue;
+                if list.back() == Some(&rid) {
+                    list.rotate_right(1);
+                }
                 break;
             }
             tried += 1;
@@ -88,7 +108,8 @@ impl<P: Payload> Replicas<P> {
         // What is refused again begins the wait anew, if nothing else is in the list.
         let (wait, mut sent) = (self.blocked.wait, false);
         for _ in 0..AT_ONCE.min(self.blocked.next_hop.len()) {
-            let Some(rid) = self.blocked.next_hop.pop_front() else {
+            let b = &mut self.blocked;
+            let Some(rid) = pop(&mut b.next_hop, &mut b.listed) else {
                 break;
             };
             let unblocked = self.unblock(now, rid, tx);

@@ -161,6 +161,8 @@ impl<P: Payload> Replicas<P> {
             // The gate has let it through, but no byte of it found room in the windows: what is on
             // the way is not lost with it.
             r.released = number;
+            // The answer before it has come, and nobody answers a turn that nobody was asked.
+            r.gate_free = true;
             return;
         }
         if r.released > number {

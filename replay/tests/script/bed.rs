@@ -7,16 +7,17 @@
 use crate::outlet::{LINK, Outlet, Sent, byte_at, clock};
 use crate::segment::{Base, Spec, describe};
 use crate::settings::{Client, SECOND, START, Settings};
-use crate::syntax::{Event, Line, Script, Shape, When};
+use crate::syntax::{Block, Event, Family, Item, Line, Script, Shape, Step, When};
 use crate::tally;
-use replay::Core;
 use replay::wheel::TICK;
+use replay::{Core, Pace};
 use std::fmt::Write;
 use tests::memory::{MemoryFrame, MemoryPayload};
-use wire::decode::{self, LinkType};
+use wire::checksum::Sum;
+use wire::decode::{self, LinkType, MirrorOptions, Skip, Use};
 use wire::head::HeaderBuf;
-use wire::io::Frame;
-use wire::{Endpoint, Flags, Flow, Nanos, Seq};
+use wire::io::{Checksum, Frame};
+use wire::{Endpoint, Flags, Flow, Head, Nanos, Seq, build};
 
 /// How far from its time a frame may be: a timer fires at the wheel's next tick, its time may have
 /// been rounded to one before, and the line before may have been late itself. What a frame brings
@@ -27,6 +28,12 @@ const LIMIT: Nanos = 2_000 * SECOND;
 /// How much of the past a failure tells.
 const TOLD: usize = 12;
 const ETHERNET: usize = 14;
+/// Length of both Ethernet addresses: what stands before a VLAN tag.
+const ADDRESSES: usize = 12;
+/// When a recording begins, in ns since the epoch.
+const RECORDED: Nanos = 1_700_000_000 * SECOND;
+/// Rounds of a repeated block between two audits.
+const ROUNDS: u64 = 1 << 10;
 
 /// A connection to the target.
 struct Conn {
@@ -46,6 +53,12 @@ pub struct Bed<'a> {
     out: Outlet,
     now: Nanos,
     conns: Vec<Conn>,
+    /// By how much all numbers are moved on: in a repeated block.
+    moved: Step,
+    /// In most rounds of a repeated block nobody looks at everything.
+    quick: bool,
+    /// The latest frame's payload, if all of it was one byte: a long stream shares the buffer.
+    filled: Option<(u8, MemoryFrame)>,
     /// What happened, for a failure's reader.
     past: Vec<String>,
 }
@@ -58,22 +71,26 @@ pub fn run(script: &Script) -> Result<(), (usize, String)> {
         out: Outlet::new(&script.settings),
         now: START,
         conns: Vec::new(),
+        moved: Step::default(),
+        quick: false,
+        filled: None,
         past: Vec::new(),
     };
     let named: Vec<_> = script
-        .lines
-        .iter()
+        .lines()
         .rev()
         .find_map(|l| match &l.event {
             Event::Expect(pairs) => Some(pairs.clone()),
             _ => None,
         })
         .unwrap_or_default();
-    for line in &script.lines {
-        bed.step(line)
-            .map_err(|e| (line.number, bed.report(line, &e)))?;
+    for item in &script.items {
+        match item {
+            Item::Line(line) => bed.line(line)?,
+            Item::Block(block) => bed.block(block)?,
+        }
     }
-    let Some(last) = script.lines.last() else {
+    let Some(last) = script.lines().next_back() else {
         return Ok(());
     };
     let trouble = tally::trouble(&bed.core, &named);
@@ -103,7 +120,33 @@ impl Bed<'_> {
         text
     }
 
+    fn line(&mut self, line: &Line) -> Result<(), (usize, String)> {
+        self.step(line)
+            .map_err(|e| (line.number, self.report(line, &e)))
+    }
+
+    fn block(&mut self, block: &Block) -> Result<(), (usize, String)> {
+        for round in 0..block.times {
+            let moved = |step: u64| step.wrapping_mul(round);
+            self.moved = Step {
+                client: moved(block.step.client),
+                server: moved(block.step.server),
+                port: moved(block.step.port),
+            };
+            self.quick = round % ROUNDS != 0 && round + 1 != block.times;
+            for line in &block.lines {
+                self.line(line)
+                    .map_err(|(number, e)| (number, format!("round {}: {e}", round + 1)))?;
+            }
+        }
+        self.moved = Step::default();
+        Ok(())
+    }
+
     fn note(&mut self, at: Nanos, what: &str) {
+        if self.quick {
+            return;
+        }
         self.past.push(format!("{}  {what}", clock(at)));
     }
 
@@ -126,8 +169,8 @@ impl Bed<'_> {
     fn base(&self, client: usize) -> Base {
         let isn = self.settings.clients.get(client).map_or(Seq(0), |c| c.isn);
         Base {
-            seq: isn,
-            ack: self.settings.target_isn,
+            seq: isn + self.moved.client as u32,
+            ack: self.settings.target_isn + self.moved.server as u32,
         }
     }
 
@@ -141,7 +184,7 @@ impl Bed<'_> {
         {
             let sent = self.expect_sent(line.when, name, spec, *from)?;
             if let Some((fill, other)) =
-                fill.and_then(|f| Some((f, sent.bytes.iter().find(|b| **b != f)?)))
+                fill.and_then(|f| Some((f, sent.bytes().iter().find(|b| **b != f)?)))
             {
                 return Err(format!(
                     "another byte is expected: {other:#04x} was sent, not {fill:#04x}"
@@ -167,7 +210,11 @@ impl Bed<'_> {
                 spec,
                 shape,
             } => self.mirror(*from_client, name, spec, shape)?,
-            Event::Target { name, spec } => {
+            Event::Target {
+                name,
+                spec,
+                earlier,
+            } => {
                 let conn = self.conn(name)?;
                 let flow = Flow {
                     src: conn.target,
@@ -175,7 +222,8 @@ impl Bed<'_> {
                 };
                 let Base { seq, ack } = self.base(conn.client);
                 let head = spec.head(flow, Base { seq: ack, ack: seq });
-                self.core.response(self.now, self.now, &head, &mut self.out);
+                let received = self.now - earlier;
+                self.core.response(self.now, received, &head, &mut self.out);
             }
             Event::TooBig { name, mtu, seq } => {
                 let conn = self.conn(name)?;
@@ -187,7 +235,15 @@ impl Bed<'_> {
                 };
                 self.core.too_big(self.now, &flow, seq, *mtu, &mut self.out);
             }
-            Event::Queue(refused) => self.out.refuse = *refused,
+            Event::Queue(refused, family) => {
+                let all = [(Family::V4, 0), (Family::V6, 1)];
+                for (_, i) in all
+                    .into_iter()
+                    .filter(|(f, _)| family.is_none_or(|x| x == *f))
+                {
+                    self.out.refuse[i] = *refused;
+                }
+            }
             Event::Intercept(up) => self.out.accepts = *up,
             Event::Drain => self.core.drain(self.now, &mut self.out),
             Event::EndAll => self.core.end_all(self.now, &mut self.out),
@@ -201,6 +257,9 @@ impl Bed<'_> {
     fn check(&self) -> Result<(), String> {
         if let Some(fault) = &self.out.fault {
             return Err(fault.clone());
+        }
+        if self.quick {
+            return Ok(());
         }
         self.core.counters().balance()?;
         self.core.audit()
@@ -275,7 +334,7 @@ impl Bed<'_> {
     }
 
     /// The client whose numbers a frame on connection `name` uses. A SYN makes the name known.
-    fn bind(&mut self, name: &str, head: &wire::Head) -> Result<usize, String> {
+    fn bind(&mut self, name: &str, head: &Head) -> Result<usize, String> {
         if let Some(conn) = self.conns.iter().find(|c| c.name == name) {
             if conn.local == head.flow.src {
                 return Ok(conn.client);
@@ -331,39 +390,79 @@ impl Bed<'_> {
                 "no client '{name}' is known: 'client {name} ADDRESS.PORT' says who it is"
             ));
         };
-        let client = self.client(index)?;
-        let (c, s) = (client.isn, client.server_isn);
-        let head = if from_client {
-            spec.head(client.flow, Base { seq: c, ack: s })
-        } else {
-            spec.head(client.flow.reversed(), Base { seq: s, ack: c })
-        };
+        let head = self.mirrored_head(index, from_client, spec)?;
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
-        let payload: Vec<u8> = (0..head.payload_len)
-            .map(|i| shape.fill.unwrap_or_else(|| byte_at(index, first + i)))
-            .collect();
-        let kept = &payload[..payload.len() - shape.cut];
-        let mut headers = HeaderBuf::new();
-        wire::build::tcp(&mut headers, &LINK, &head, 64, 0, &payload);
-        let bytes = [&headers, kept].concat();
-        if from_client && !shape.unlisted {
-            self.out.show(index, first, kept);
-        }
-        let (link, frame) = match (shape.fragments, shape.buffers) {
-            (Some(n), _) => {
-                let datagram = bytes.get(ETHERNET..).unwrap_or(&[]);
-                (LinkType::RawIp, MemoryFrame::chained(datagram, n))
+        let (frame, link) = match shape.fill {
+            Some(fill) if self.is_long(shape) => {
+                let (frame, payload) = self.long_frame(&head, fill);
+                if from_client {
+                    self.out.show(index, first, payload.bytes(), shape.fill);
+                }
+                (frame, LinkType::Ethernet)
             }
-            (None, n) => {
-                let n = n.unwrap_or(usize::MAX);
-                (LinkType::Ethernet, MemoryFrame::chained(&bytes, n))
+            _ => {
+                let payload = payload(index, &head, shape);
+                if from_client && !shape.unlisted {
+                    let kept = &payload[..payload.len() - shape.cut];
+                    self.out.show(index, first, kept, shape.fill);
+                }
+                frame(&head, &payload, shape)
             }
         };
-        let packet = decode::mirrored_on(link, frame.bytes(), frame.frame_len())
-            .map_err(|e| format!("the frame cannot be decoded: {e:?}"))?;
+        let frame = match shape.at {
+            Some(at) => frame.captured_at(RECORDED + at),
+            None => frame,
+        };
+        let decoded = decode::mirrored_frame(&MirrorOptions::on(link), &frame, |_| Use::All);
+        let packet = match (decoded, shape.damaged) {
+            (Err(Skip::BadChecksum), true) => return Ok(()),
+            (Ok(_), true) => return Err("a damaged frame was taken for a sound one".into()),
+            (Ok(packet), false) => packet,
+            (Err(e), _) => return Err(format!("the frame cannot be decoded: {e:?}")),
+        };
         // What became of it is told by the counters.
         let _ = self.core.mirror(self.now, &packet, frame, &mut self.out);
         Ok(())
+    }
+
+    /// The header of what the mirror shows of a client's connection.
+    fn mirrored_head(&self, index: usize, from_client: bool, spec: &Spec) -> Result<Head, String> {
+        let (client, moved) = (self.client(index)?, self.moved);
+        let mut flow = client.flow;
+        flow.src.port = flow.src.port.wrapping_add(moved.port as u16);
+        let (c, s) = (
+            client.isn + moved.client as u32,
+            client.server_isn + moved.server as u32,
+        );
+        Ok(if from_client {
+            spec.head(flow, Base { seq: c, ack: s })
+        } else {
+            spec.head(flow.reversed(), Base { seq: s, ack: c })
+        })
+    }
+
+    /// The frame is one of many of a long stream.
+    fn is_long(&self, shape: &Shape) -> bool {
+        let plain = shape.buffers.is_none() && shape.fragments.is_none() && shape.vlans.is_empty();
+        (self.moved.client > 0 || self.moved.server > 0)
+            && plain
+            && shape.cut == 0
+            && !shape.damaged
+    }
+
+    /// A frame whose payload shares its buffer with the one before it, from a driver that has
+    /// verified its checksum; and that payload.
+    fn long_frame(&mut self, head: &Head, fill: u8) -> (MemoryFrame, MemoryFrame) {
+        let len = head.payload_len as usize;
+        let filled = self.filled.take();
+        let filled = filled.filter(|(b, f)| *b == fill && f.frame_len() == len);
+        let (_, rest) = self
+            .filled
+            .insert(filled.unwrap_or_else(|| (fill, MemoryFrame::new(&vec![fill; len]))));
+        let mut headers = HeaderBuf::new();
+        build::tcp_with_sum(&mut headers, &LINK, head, 64, 0, len, Sum::new());
+        let frame = MemoryFrame::new(&headers).followed_by(rest);
+        (frame.with_checksum(Checksum::Good), rest.clone())
     }
 
     fn expect_counters(&self, pairs: &[(String, u64)]) -> Result<(), String> {
@@ -389,7 +488,14 @@ impl Bed<'_> {
     /// Lets every timer fire: nothing more is sent, and nothing is left.
     fn end(&mut self) -> Result<(), String> {
         let limit = self.now + LIMIT;
-        while self.core.session_count() > 0 {
+        // The clock of a recording that is played as fast as can be stands still at its end: the
+        // sessions that are over stay in the table.
+        let stands = self.settings.params.pace == Pace::Unpaced;
+        let left = |core: &Core<_>| match stands {
+            true => !core.is_drained(),
+            false => core.session_count() + core.half_open_count() > 0,
+        };
+        while left(&self.core) {
             if self.now >= limit {
                 return Err(format!("{} sessions never end", self.core.session_count()));
             }
@@ -413,4 +519,34 @@ impl Bed<'_> {
             Some((what, n)) => Err(format!("at the end there are {what}: {n}")),
         }
     }
+}
+
+/// The payload of a mirrored segment, all of it.
+fn payload(client: usize, head: &Head, shape: &Shape) -> Vec<u8> {
+    let first = head.seq + u32::from(head.flags.has(Flags::SYN));
+    let len = head.payload_len;
+    match shape.fill {
+        Some(fill) => vec![fill; len as usize],
+        None => (0..len).map(|i| byte_at(client, first + i)).collect(),
+    }
+}
+
+/// What the mirror shows, and with what it begins.
+fn frame(head: &Head, payload: &[u8], shape: &Shape) -> (MemoryFrame, LinkType) {
+    let mut headers = HeaderBuf::new();
+    build::tcp(&mut headers, &LINK, head, 64, 0, payload);
+    let mut bytes = [&headers, &payload[..payload.len() - shape.cut]].concat();
+    if let Some(last) = bytes.last_mut().filter(|_| shape.damaged) {
+        *last ^= 0x10;
+    }
+    for id in shape.vlans.iter().rev() {
+        let [a, b] = id.to_be_bytes();
+        bytes.splice(ADDRESSES..ADDRESSES, [0x81, 0x00, a, b]);
+    }
+    if let Some(n) = shape.fragments {
+        let datagram = bytes.get(ETHERNET..).unwrap_or(&[]);
+        return (MemoryFrame::chained(datagram, n), LinkType::RawIp);
+    }
+    let n = shape.buffers.unwrap_or(usize::MAX);
+    (MemoryFrame::chained(&bytes, n), LinkType::Ethernet)
 }

@@ -4,7 +4,7 @@
 //! Each `.pkt` file below `replay/tests/scripts` is a test of its own, named for its path; the
 //! format is described there and below. `syntax` and `settings` read a script, `segment` and
 //! `tally` know how segments and counters are written, `bed` runs it and `outlet` takes what the
-//! core sends.
+//! core sends, `shown` knows what the mirror showed.
 //!
 //! A script fails at the first thing that is not as it says: a frame that is missing, left over,
 //! early, late or different in any field, a counter, a byte that was not captured, books that do
@@ -17,6 +17,7 @@ mod bed;
 mod outlet;
 mod segment;
 mod settings;
+mod shown;
 mod syntax;
 mod tally;
 

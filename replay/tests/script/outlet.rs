@@ -2,11 +2,13 @@
 //! checks every byte at once.
 
 use crate::settings::{Client, SECOND, START, Settings};
+use crate::shown::Shown;
 use replay::{Egress, Refused};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 use tests::memory::MemoryPayload;
 use wire::build::{self, LinkHeader};
+use wire::checksum::Sum;
 use wire::head::HeaderBuf;
 use wire::io::Payload;
 use wire::{Endpoint, Head, Nanos, Seq};
@@ -21,7 +23,13 @@ const ETHERNET: usize = 14;
 pub struct Sent {
     pub at: Nanos,
     pub head: Head,
-    pub bytes: Vec<u8>,
+    pub payload: Option<MemoryPayload>,
+}
+
+impl Sent {
+    pub fn bytes(&self) -> &[u8] {
+        self.payload.as_ref().map_or(&[], |p| p.bytes())
+    }
 }
 
 /// The byte of client number `client` at a sequence number.
@@ -37,12 +45,13 @@ pub struct Outlet {
     pub waiting: std::collections::VecDeque<Sent>,
     /// The first thing that must never happen and did.
     pub fault: Option<String>,
-    pub refuse: Option<Refused>,
+    /// What becomes of the segments of each transfer, if they are refused.
+    pub refuse: [Option<Refused>; 2],
     pub accepts: bool,
     pub claimed: HashSet<Endpoint>,
     clients: Vec<Client>,
-    /// For each client the bytes that the mirror showed, the first of each.
-    captured: Vec<HashMap<u32, u8>>,
+    /// What the mirror showed of each client.
+    captured: Vec<Shown>,
     pooled: bool,
     mtu: usize,
 }
@@ -53,23 +62,21 @@ impl Outlet {
             now: START,
             waiting: std::collections::VecDeque::new(),
             fault: None,
-            refuse: None,
+            refuse: [None; 2],
             accepts: true,
             claimed: HashSet::new(),
-            captured: vec![HashMap::new(); settings.clients.len()],
+            captured: settings.clients.iter().map(|c| Shown::new(c.isn)).collect(),
             clients: settings.clients.clone(),
             pooled: !settings.params.pool.is_empty(),
             mtu: usize::from(settings.params.mtu),
         }
     }
 
-    /// The mirror shows `bytes` of a client from `first` on. What it showed before of a place
-    /// stays.
-    pub fn show(&mut self, client: usize, first: Seq, bytes: &[u8]) {
+    /// The mirror shows `bytes` of a client from `first` on, all of them `fill` if that is some
+    /// byte. What it showed before of a place stays.
+    pub fn show(&mut self, client: usize, first: Seq, bytes: &[u8], fill: Option<u8>) {
         if let Some(captured) = self.captured.get_mut(client) {
-            for (i, &byte) in bytes.iter().enumerate() {
-                captured.entry((first + i as u32).0).or_insert(byte);
-            }
+            captured.show(first, bytes, fill);
         }
     }
 
@@ -87,15 +94,17 @@ impl Outlet {
             if !any && !own(client) {
                 continue;
             }
-            let bad = bytes.iter().enumerate().find_map(|(i, &byte)| {
-                let seq = head.seq + i as u32;
-                let place = seq.0.wrapping_sub(client.isn.0) as i32;
-                match captured.get(&seq.0) {
-                    None => Some(format!("byte {place} was sent, but never captured")),
-                    Some(c) if *c != byte => Some(format!(
-                        "byte {place} was sent as {byte:#04x}, but captured first as {c:#04x}"
-                    )),
-                    Some(_) => None,
+            let bad = captured.check(head.seq, bytes).err().map(|(place, there)| {
+                let i = (place as u32).wrapping_sub(head.seq.0);
+                let place = (head.seq + i).0.wrapping_sub(client.isn.0) as i32;
+                match there {
+                    None => format!("byte {place} was sent, but never captured"),
+                    Some(c) => {
+                        let byte = bytes[i as usize];
+                        format!(
+                            "byte {place} was sent as {byte:#04x}, but captured first as {c:#04x}"
+                        )
+                    }
                 }
             });
             match bad {
@@ -114,13 +123,16 @@ impl Egress<MemoryPayload> for Outlet {
         head: &Head,
         payload: Option<(&mut MemoryPayload, Range<usize>)>,
     ) -> Result<(), Refused> {
-        if let Some(reason) = self.refuse {
-            return Err(reason);
+        if let Some(Some(reason)) = self.refuse.get(usize::from(transfer)) {
+            return Err(*reason);
         }
-        let bytes = payload
-            .as_ref()
-            .and_then(|(p, r)| p.bytes().get(r.clone()))
-            .unwrap_or(&[]);
+        let payload = payload.map(|(payload, range)| {
+            let mut part = payload.share();
+            part.truncate(range.end);
+            part.trim_front(range.start);
+            part
+        });
+        let bytes = payload.as_ref().map_or(&[][..], |p| p.bytes());
         if bytes.len() != head.payload_len as usize {
             self.blame(format!(
                 "{} bytes of payload were sent under a header that says {}",
@@ -130,7 +142,8 @@ impl Egress<MemoryPayload> for Outlet {
         }
         self.check_bytes(head, bytes);
         let mut headers = HeaderBuf::new();
-        build::tcp(&mut headers, &LINK, head, 64, 0, bytes);
+        // Its length is what counts here: its checksum is of no concern.
+        build::tcp_with_sum(&mut headers, &LINK, head, 64, 0, bytes.len(), Sum::new());
         let len = headers.len() + bytes.len() - ETHERNET;
         if len > self.mtu {
             self.blame(format!(
@@ -148,7 +161,7 @@ impl Egress<MemoryPayload> for Outlet {
         self.waiting.push_back(Sent {
             at: self.now,
             head: *head,
-            bytes: bytes.to_vec(),
+            payload,
         });
         Ok(())
     }

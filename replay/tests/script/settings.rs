@@ -2,7 +2,7 @@
 //! numbers begin.
 
 use replay::slots::Slice;
-use replay::{Params, Transfer};
+use replay::{Pace, Params, Transfer};
 use std::net::IpAddr;
 use wire::{Addr, Endpoint, Flow, Nanos, Seq};
 
@@ -127,6 +127,19 @@ impl Settings {
             "max_sessions" => p.max_sessions = whole()? as usize,
             "max_segments" => p.max_segments = whole()? as usize,
             "pool" => p.pool.push(slice(value)?),
+            "pace" => {
+                let speed = value.parse().ok().filter(|v| *v > 0.0);
+                p.pace = match (value, speed) {
+                    ("live", _) => Pace::Live,
+                    ("unpaced", _) => Pace::Unpaced,
+                    (_, Some(speed)) => Pace::Recorded(speed),
+                    _ => {
+                        return Err(format!(
+                            "'{value}' is no pace: live, unpaced, or a number such as 0.5"
+                        ));
+                    }
+                };
+            }
             "tisn" => {
                 let isn = value.parse();
                 self.target_isn = Seq(isn.map_err(|_| format!("'{value}' is no ISN"))?);
@@ -134,7 +147,7 @@ impl Settings {
             _ => {
                 return Err(format!(
                     "unknown parameter '{key}': one of mtu, copies, percent, ramp, rtt, gate_timeout, session_timeout, \
-                     keepalive_timeout, full_sessions_only, wait_for_responses, session_bytes, max_sessions, max_segments, pool, tisn"
+                     keepalive_timeout, full_sessions_only, wait_for_responses, session_bytes, max_sessions, max_segments, pool, pace, tisn"
                 ));
             }
         }

@@ -26,6 +26,12 @@ pub struct Shape {
     pub fragments: Option<usize>,
     /// All of its payload is this byte.
     pub fill: Option<u8>,
+    /// The VLANs it is tagged with, the outermost first.
+    pub vlans: Vec<u16>,
+    /// When it was captured, counted from the beginning of the recording.
+    pub at: Option<Nanos>,
+    /// A bit of it was damaged on its way to the mirror: its checksum is wrong.
+    pub damaged: bool,
     /// The check of what is sent is not told of it: it takes these bytes for never captured. A
     /// test of that check.
     pub unlisted: bool,
@@ -50,6 +56,8 @@ pub enum Event {
     Target {
         name: String,
         spec: Spec,
+        /// How long before it was handed on it had been received.
+        earlier: Nanos,
     },
     TooBig {
         name: String,
@@ -58,13 +66,48 @@ pub enum Event {
         seq: Option<u32>,
     },
     Quiet,
-    Queue(Option<Refused>),
+    /// For the transfer of which family, if not for both.
+    Queue(Option<Refused>, Option<Family>),
     Intercept(bool),
     Drain,
     EndAll,
     Abandon,
     Expect(Vec<(String, u64)>),
     End,
+}
+
+/// Which of the two transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// By how much everything moves on in each further round of a repeated block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Step {
+    /// Numbers of the clients.
+    pub client: u64,
+    /// Numbers of the servers and of the targets.
+    pub server: u64,
+    /// The clients' ports.
+    pub port: u64,
+}
+
+/// Lines that are played several times.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// How often.
+    pub times: u64,
+    pub step: Step,
+    pub lines: Vec<Line>,
+}
+
+/// What a script consists of.
+#[derive(Clone, Debug)]
+pub enum Item {
+    Line(Line),
+    Block(Block),
 }
 
 /// One event and where it stands.
@@ -80,7 +123,17 @@ pub struct Line {
 #[derive(Clone, Debug)]
 pub struct Script {
     pub settings: Settings,
-    pub lines: Vec<Line>,
+    pub items: Vec<Item>,
+}
+
+impl Script {
+    /// Its lines in the order in which they stand.
+    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &Line> {
+        self.items.iter().flat_map(|item| match item {
+            Item::Line(line) => std::slice::from_ref(line),
+            Item::Block(block) => &block.lines,
+        })
+    }
 }
 
 const EVENTS: &str = "mirror, sent, target, icmp, quiet, queue, intercept, drain, end-all, abandon";
@@ -88,7 +141,8 @@ const EVENTS: &str = "mirror, sent, target, icmp, quiet, queue, intercept, drain
 /// Reads a script. The error says which line is wrong (counted from 1) and what would be right.
 pub fn read(text: &str) -> Result<Script, (usize, String)> {
     let mut settings = Settings::default();
-    let mut lines: Vec<Line> = Vec::new();
+    let mut items: Vec<Item> = Vec::new();
+    let mut open: Option<(usize, Block)> = None;
     let mut ended = false;
     for (i, raw) in text.lines().enumerate() {
         let number = i + 1;
@@ -99,7 +153,7 @@ pub fn read(text: &str) -> Result<Script, (usize, String)> {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         if matches!(word, "set" | "client" | "isn") {
-            if !lines.is_empty() {
+            if !items.is_empty() || open.is_some() {
                 let e = format!("'{word}' must stand before the first event");
                 return Err((number, e));
             }
@@ -109,8 +163,26 @@ pub fn read(text: &str) -> Result<Script, (usize, String)> {
         if ended && word != "expect" {
             return Err((number, "only 'expect' may follow 'end'".into()));
         }
+        if word == "repeat" {
+            if let Some((began, _)) = open {
+                let e = format!("the block of line {began} has no 'again' yet");
+                return Err((number, e));
+            }
+            open = Some((number, repeat(rest).map_err(|e| (number, e))?));
+            continue;
+        }
+        if word == "again" {
+            let Some((_, block)) = open.take() else {
+                return Err((number, "'again' without a 'repeat' before it".into()));
+            };
+            items.push(Item::Block(block));
+            continue;
+        }
         let now = When { from: 0, to: 0 };
         let (when, event) = match word {
+            "end" if open.is_some() => {
+                return Err((number, "'end' in a block without its 'again'".into()));
+            }
             "expect" => (now, Event::Expect(pairs(rest).map_err(|e| (number, e))?)),
             "end" if rest.is_empty() => {
                 ended = true;
@@ -118,24 +190,53 @@ pub fn read(text: &str) -> Result<Script, (usize, String)> {
             }
             _ => timed(word, rest).map_err(|e| (number, e))?,
         };
-        lines.push(Line {
+        let line = Line {
             number,
             text: line.split_whitespace().collect::<Vec<_>>().join(" "),
             when,
             event,
-        });
+        };
+        match &mut open {
+            Some((_, block)) => block.lines.push(line),
+            None => items.push(Item::Line(line)),
+        }
     }
     if !ended {
         let e = "the script has no 'end', which checks that nothing is left over".into();
         return Err((text.lines().count(), e));
     }
-    Ok(Script { settings, lines })
+    Ok(Script { settings, items })
+}
+
+/// `repeat 49152 client 65000 server 0`.
+fn repeat(rest: &str) -> Result<Block, String> {
+    let words: Vec<_> = rest.split_whitespace().collect();
+    let wrong = || {
+        "'repeat' is followed by how often, and by client, server or port with a step".to_owned()
+    };
+    let (times, steps) = words.split_first().ok_or_else(wrong)?;
+    let mut step = Step::default();
+    for pair in steps.chunks(2) {
+        let [what, n] = pair else { return Err(wrong()) };
+        let n = n.parse().map_err(|_| format!("'{n}' is no step"))?;
+        match *what {
+            "client" => step.client = n,
+            "server" => step.server = n,
+            "port" => step.port = n,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(Block {
+        times: times.parse().map_err(|_| wrong())?,
+        step,
+        lines: Vec::new(),
+    })
 }
 
 fn timed(word: &str, rest: &str) -> Result<(When, Event), String> {
     let Some(time) = word.strip_prefix('+') else {
         return Err(format!(
-            "unknown word '{word}': a line begins with set, client, isn, expect, end, or a time such as +10ms"
+            "unknown word '{word}': a line begins with set, client, isn, repeat, again, expect, end, or a time such as +10ms"
         ));
     };
     let when = match time.split_once("..") {
@@ -192,8 +293,16 @@ fn event(word: &str, rest: &str) -> Result<Event, String> {
         "target" => {
             let (name, rest) = name(rest);
             let (spec, left) = segment(rest)?;
-            nothing(&left, "a segment of the target's")?;
-            Ok(Event::Target { name, spec })
+            let (earlier, left) = match left[..] {
+                ["received", time, "earlier", ..] => (duration(time)?, &left[3..]),
+                _ => (0, &left[..]),
+            };
+            nothing(left, "a segment of the target's")?;
+            Ok(Event::Target {
+                name,
+                spec,
+                earlier,
+            })
         }
         "icmp" => {
             let words: Vec<_> = rest.split_whitespace().collect();
@@ -218,14 +327,27 @@ fn event(word: &str, rest: &str) -> Result<Event, String> {
         "drain" => bare(Event::Drain),
         "end-all" => bare(Event::EndAll),
         "abandon" => bare(Event::Abandon),
-        "queue" => match rest {
-            "free" => Ok(Event::Queue(None)),
-            "full" => Ok(Event::Queue(Some(Refused::Busy))),
-            "unreachable" => Ok(Event::Queue(Some(Refused::Unreachable))),
-            _ => Err(format!(
-                "'queue {rest}': 'queue' is followed by free, full or unreachable"
-            )),
-        },
+        "queue" => {
+            let wrong = || {
+                format!(
+                    "'queue {rest}': 'queue' is followed by free, full or unreachable, and by v4 or v6"
+                )
+            };
+            let (word, family) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            let family = match family.trim() {
+                "" => None,
+                "v4" => Some(Family::V4),
+                "v6" => Some(Family::V6),
+                _ => return Err(wrong()),
+            };
+            let refused = match word {
+                "free" => None,
+                "full" => Some(Refused::Busy),
+                "unreachable" => Some(Refused::Unreachable),
+                _ => return Err(wrong()),
+            };
+            Ok(Event::Queue(refused, family))
+        }
         "intercept" => match rest {
             "up" => Ok(Event::Intercept(true)),
             "down" => Ok(Event::Intercept(false)),
@@ -253,8 +375,9 @@ fn mirror(rest: &str) -> Result<Event, String> {
     let mut shape = Shape::default();
     let mut words = left.iter();
     while let Some(&word) = words.next() {
-        if word == "unlisted" {
+        if word == "unlisted" || word == "damaged" {
             shape.unlisted = true;
+            shape.damaged |= word == "damaged";
             continue;
         }
         let value = words.next().copied().unwrap_or("");
@@ -264,9 +387,15 @@ fn mirror(rest: &str) -> Result<Event, String> {
             "buffers" => shape.buffers = Some(bytes("bytes of each buffer")?),
             "fragments" => shape.fragments = Some(bytes("bytes of each fragment")?),
             "fill" => shape.fill = Some(byte(value)?),
+            "at" => shape.at = Some(duration(value)?),
+            "vlan" => {
+                let id = number(value, "a VLAN").ok().filter(|id| *id < 4_096);
+                let id = id.ok_or_else(|| format!("'{value}' is no VLAN from 0 to 4095"))?;
+                shape.vlans.push(id as u16);
+            }
             _ => {
                 return Err(format!(
-                    "unknown word '{word}': a mirrored segment may have ack, win, urg, <options>, cut, buffers, fragments, fill, unlisted"
+                    "unknown word '{word}': a mirrored segment may have ack, win, urg, <options>, cut, buffers, fragments, fill, vlan, at, damaged, unlisted"
                 ));
             }
         }
@@ -321,7 +450,12 @@ fn segment(text: &str) -> Result<(Spec, Vec<&str>), String> {
     while let Some(word) = words.next() {
         let mut value = |what| number(words.next().unwrap_or(""), what);
         match word {
-            "ack" => spec.ack = Some(value("an acknowledgment number")?),
+            "ack" => {
+                let word = words.next().unwrap_or("");
+                let ack: Result<u64, _> = word.parse();
+                let ack = ack.map_err(|_| format!("'{word}' is not an acknowledgment number"))?;
+                spec.ack = Some(ack as u32);
+            }
             "win" => spec.window = Some(small(value("a window field")?, "a window field")?),
             "urg" => spec.urgent = Some(small(value("an urgent pointer")?, "an urgent pointer")?),
             _ => {
@@ -370,14 +504,15 @@ fn range(word: &str) -> Result<(u32, u32), String> {
         .strip_suffix(')')
         .and_then(|w| w.split_once('('))
         .ok_or_else(wrong)?;
-    let parse = |s: &str| s.parse::<u32>().map_err(|_| wrong());
+    let parse = |s: &str| s.parse::<u64>().map_err(|_| wrong());
     let (len, (from, to)) = (parse(len)?, places.split_once(':').unwrap_or((places, "")));
     let from = parse(from)?;
     let to = if to.is_empty() { from } else { parse(to)? };
-    if to.wrapping_sub(from) != len {
+    if from.checked_add(len) != Some(to) || u32::try_from(len).is_err() {
         return Err(format!("'{word}': {from} and {len} bytes do not make {to}"));
     }
-    Ok((from, len))
+    // Numbers count on beyond 4 GiB; those of a segment wrap.
+    Ok((from as u32, len as u32))
 }
 
 fn option_list(text: &str) -> Result<OptionSpec, String> {

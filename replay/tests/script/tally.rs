@@ -2,6 +2,7 @@
 //! group and reason (`dropped.duplicate`, `lost_bytes.hole`), and what the core holds at the moment
 //! (`held.sessions`).
 
+use replay::histogram::Histogram;
 use replay::{Core, Counters, Loss, Unused};
 use tests::memory::MemoryPayload;
 
@@ -67,8 +68,19 @@ pub fn value(core: &Core<MemoryPayload>, name: &str) -> Option<u64> {
             "sessions" => Some(core.session_count() as u64),
             "segments" => Some(core.segment_count() as u64),
             "slots" => Some(core.slots().0 as u64),
+            "handshakes" => Some(core.half_open_count() as u64),
             _ => None,
         },
+        "production_latency" => latency(&c.production_latency, reason),
+        "target_latency" => latency(&c.target_latency, reason),
+        _ => None,
+    }
+}
+
+fn latency(of: &Histogram, what: &str) -> Option<u64> {
+    match what {
+        "count" => Some(of.count()),
+        "max_us" => Some(of.max_us()),
         _ => None,
     }
 }
@@ -80,7 +92,10 @@ pub fn names() -> String {
         all.push(format!("lost_turns.{0}, lost_bytes.{0}", loss.name()));
     }
     all.extend(Unused::ALL.iter().map(|d| format!("dropped.{}", d.name())));
-    all.push("held.sessions, held.segments, held.slots".to_owned());
+    all.push("held.sessions, held.segments, held.slots, held.handshakes".to_owned());
+    for of in ["production_latency", "target_latency"] {
+        all.push(format!("{of}.count, {of}.max_us"));
+    }
     all.join(", ")
 }
 
