@@ -31,8 +31,8 @@ fn excusable(world: &World) -> Vec<Loss> {
         reasons.extend([Loss::SessionBytes, Loss::Hole]);
     }
     if plan.max_segments != MANY {
-        // A session that found no room may be taken up in the middle.
-        reasons.extend([Loss::Buffers, Loss::Hole, Loss::Midstream]);
+        // A session that found no room is turned away, and may be taken up in the middle.
+        reasons.extend([Loss::Buffers, Loss::Hole, Loss::Midstream, Loss::Shed]);
     }
     if plan.pool == Pool::One {
         reasons.push(Loss::NoAddress);

@@ -389,7 +389,11 @@ impl World {
         } else {
             head.ack
         };
-        let tells = script.offset(tells).unwrap_or(0);
+        let mut tells = script.offset(tells).unwrap_or(0);
+        if head.flags.has(Flags::RST) && !head.flags.has(Flags::ACK) {
+            // A reset without an acknowledgment is not believed beyond what is known.
+            tells = 0;
+        }
         self.told[talk] = self.told[talk].max(tells);
         let result = self.core.mirror(self.now, &packet, frame, &mut self.out);
         self.tell("mirror", &head, &format!("cut {cut}: {result:?}"));
