@@ -120,7 +120,8 @@ impl<P: Payload> Capture<P> {
         let flow = head.flow.reversed();
         let acknowledges = head.flags.has(Flags::ACK);
         // It acknowledges the SYN, and what came with it if the server wants that (RFC 7413).
-        let answers = |isn: Seq| acknowledges && head.ack.since(isn) <= 1 << 16 && head.ack != isn;
+        let behind = |isn: Seq| (head.ack - 1).0.wrapping_sub(isn.0);
+        let answers = |isn: Seq| acknowledges && behind(isn) < 1 << 16;
         let shift = head.options.window_scale;
         if let Some(sid) = self.by_flow(&flow, |s| answers(s.isn) && s.phase != Phase::Joining) {
             // The client's acknowledgment was shown before it, or it comes again.
