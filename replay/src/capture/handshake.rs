@@ -7,7 +7,7 @@
 
 use super::half_open::HalfOpen;
 use super::lifecycle::Beginning;
-use super::session::{Phase, REACH};
+use super::session::{NEAR, Phase, REACH};
 use super::{Capture, Sink, beginning};
 use crate::Unused;
 use crate::piece::{Piece, offset_after};
@@ -177,11 +177,15 @@ impl<P: Payload> Capture<P> {
     ) -> Begun {
         let (head, scope) = (&packet.head, packet.scope);
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
-        // What follows the acknowledgment may be shown before it, or alone.
-        let behind = |isn: Seq, seq: Seq| u64::from((seq - 1).0.wrapping_sub(isn.0)) <= REACH;
-        let fits = |e: &HalfOpen<P>| {
-            let answers = |isn: Seq| !head.flags.has(Flags::ACK) || behind(isn, head.ack);
-            behind(e.isn, first) && e.server_isn.is_none_or(answers)
+        // What follows the acknowledgment may be shown before it, or alone. Without the server's
+        // SYN the client's number is all there is to go by: it may as well be of another try.
+        let behind = |isn: Seq, seq: Seq| u64::from((seq - 1).0.wrapping_sub(isn.0));
+        let fits = |e: &HalfOpen<P>| match e.server_isn {
+            None => behind(e.isn, first) <= NEAR,
+            Some(isn) => {
+                let answers = !head.flags.has(Flags::ACK) || behind(isn, head.ack) <= REACH;
+                behind(e.isn, first) <= REACH && answers
+            }
         };
         let id = self
             .half_open

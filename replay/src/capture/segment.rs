@@ -6,7 +6,7 @@
 //! go to `stream`, what is out of order to `gap`.
 
 use super::lifecycle::Beginning;
-use super::session::{End, Phase, REACH};
+use super::session::{End, NEAR, Phase, REACH};
 use super::{Capture, Sink, beginning};
 use crate::counters::{Loss, Unused};
 use crate::due::{Due, Moment};
@@ -19,9 +19,6 @@ use wire::{Flags, Flow, Head, Nanos};
 
 /// A number further than this from what is expected is no number of this connection.
 pub(super) const TRUSTED: u64 = 1 << 30;
-/// What is closer than this to the stream of a session that is over may still be of it: the largest
-/// window without scaling.
-const NEAR: u32 = 1 << 16;
 
 impl<P: Payload> Capture<P> {
     pub(super) fn client_segment<F: Frame<Payload = P>>(
@@ -394,7 +391,7 @@ impl<P: Payload> Capture<P> {
         // Up to where the client is known to have spoken, or a little behind: it answers what the
         // server sent earlier. Any other number needs an acknowledgment that is of this connection:
         // without one it answers a segment of another (RFC 5961 section 3.2).
-        let certain = pos <= known && s.rcv_nxt.since(pos) <= u64::from(NEAR);
+        let certain = pos <= known && s.rcv_nxt.since(pos) <= NEAR;
         let acknowledges = head.flags.has(Flags::ACK) && s.ack_fits(head.ack);
         if !certain && !(acknowledges && pos > known && pos <= s.limit()) {
             return Err(Unused::OutOfWindow);

@@ -32,6 +32,9 @@ pub(crate) const UNKNOWN_SHIFT: u8 = u8::MAX;
 /// How far beyond what is known a number may lie where no window was advertised: more than clients
 /// on long and fast paths have on the way.
 pub(crate) const REACH: u64 = 1 << 26;
+/// What lies no further from a stream than this is likely to be of it, if nothing else is known: the
+/// largest window without scaling.
+pub(crate) const NEAR: u64 = 1 << 16;
 /// What is allowed beyond the windows that were advertised: frames of both directions may be shown
 /// in another order than they were sent.
 const SLACK: u64 = 1 << 16;
