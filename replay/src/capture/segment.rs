@@ -40,6 +40,9 @@ impl<P: Payload> Capture<P> {
         if head.flags.has(Flags::RST) {
             return self.client_reset(time, sid, head, out);
         }
+        if !self.is_plausible(sid, head) {
+            return Err(Unused::OutOfWindow);
+        }
         self.sessions[sid].last_seen = Due::at(time);
         if self.is_keep_alive(sid, head) {
             out.keep_alive(sid);
@@ -116,7 +119,7 @@ impl<P: Payload> Capture<P> {
     fn elsewhere(&self, head: &Head) -> Option<u32> {
         self.by_flow(&head.flow, |s| {
             let pos = s.rcv_nxt.near(head.seq);
-            s.rcv_nxt.since(pos) <= REACH && pos <= s.limit() && s.ack_fits(head.ack)
+            s.reaches(pos, head.ack) && s.ack_fits(head.ack)
         })
     }
 
@@ -144,8 +147,7 @@ impl<P: Payload> Capture<P> {
             return pos > end + NEAR || pos + NEAR < beginning(s.isn);
         }
         let pos = s.rcv_nxt.near(head.seq);
-        let near = pos <= s.limit() && s.rcv_nxt.since(pos) <= REACH;
-        !near && !s.ack_fits(head.ack) && s.confirms(pos)
+        !s.reaches(pos, head.ack) && !s.ack_fits(head.ack) && s.confirms(pos)
     }
 
     /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section
@@ -220,9 +222,6 @@ impl<P: Payload> Capture<P> {
         let (phase, fin, expected) = (s.phase, s.fin, s.rcv_nxt);
         let first = expected.near(head.seq + u32::from(head.flags.has(Flags::SYN)));
         let ack = s.acked.near(head.ack);
-        if !self.is_plausible(sid, first) {
-            return Err(Unused::OutOfWindow);
-        }
         match phase {
             Phase::Ended | Phase::Free => {
                 let end = expected.near(head.end());
@@ -275,15 +274,15 @@ impl<P: Payload> Capture<P> {
         Ok(news)
     }
 
-    /// A segment with payload at `pos` is of this connection: near what is known of it, or further
-    /// away but confirmed by another, as after an outage of the mirror.
-    fn is_plausible(&mut self, sid: u32, pos: StreamPos) -> bool {
+    /// A segment is of this connection: near what is known of it; or its payload is further away but
+    /// confirmed by another, as after an outage of the mirror. Of any other nothing is believed.
+    fn is_plausible(&mut self, sid: u32, head: &Head) -> bool {
         let s = &mut self.sessions[sid];
-        if pos <= s.limit() {
-            // What is old does no harm.
-            return s.rcv_nxt.since(pos) <= TRUSTED;
-        }
-        pos.since(s.rcv_nxt) <= TRUSTED && s.confirms(pos)
+        let pos = s
+            .rcv_nxt
+            .near(head.seq + u32::from(head.flags.has(Flags::SYN)));
+        let beyond = head.payload_len > 0 && pos > s.rcv_nxt && pos.since(s.rcv_nxt) <= TRUSTED;
+        s.reaches(pos, head.ack) || (beyond && s.confirms(pos))
     }
 
     /// Payload at `pos` that acknowledges `ack` begins a turn that a session out of step can join

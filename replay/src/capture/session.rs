@@ -145,6 +145,13 @@ impl Session {
         known + reach
     }
 
+    /// A segment of the client's at `pos` that acknowledges `ack` can be of this connection. Where no
+    /// window is known, what is not near has to fit in what it acknowledges.
+    pub fn reaches(&self, pos: StreamPos, ack: Seq) -> bool {
+        let near = self.window > 0 || pos <= self.shown() + NEAR || self.ack_fits(ack);
+        near && pos <= self.limit() && self.rcv_nxt.since(pos) <= REACH
+    }
+
     /// A number of the client's stream further than it can be: true if another frame has shown one
     /// that leads there.
     pub fn confirms(&mut self, pos: StreamPos) -> bool {
