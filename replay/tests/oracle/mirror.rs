@@ -1,7 +1,7 @@
 //! The mirror: what of production it shows the core, and when.
 
 use crate::packet;
-use crate::plan::{End, MANY};
+use crate::plan::{End, MANY, Strays};
 use crate::script::{Part, Script, Shot, byte_at};
 use crate::world::{Event, MS, SECOND, World};
 use replay::Pace;
@@ -58,7 +58,9 @@ impl World {
             }
         }
         let limited = self.plan.max_segments != MANY;
-        let ends = self.plan.talks.iter().all(|t| t.end != End::Never);
+        // A stray may end a conversation, which begins anew without an end.
+        let ends = self.plan.talks.iter().all(|t| t.end != End::Never)
+            && self.plan.strays != Strays::Within;
         if self.plan.pace != Pace::Live || !ends || limited || !self.plan.mirror_is_whole() {
             let last = self.scripts.iter().map(Script::end).max().unwrap_or(0);
             self.at(self.ours(last + 5 * SECOND), Event::End);
@@ -156,7 +158,18 @@ impl World {
             self.note(talk, &head, packet.captured);
         }
         let result = self.core.mirror(self.now, &packet, frame, &mut self.out);
-        self.tell("mirror", &head, &format!("cut {cut}: {result:?}"));
+        if self.trace {
+            let c = self.core.counters();
+            self.tell(
+                "mirror",
+                &head,
+                &format!(
+                    "cut {cut}: {result:?} {vlan:?} {part:?} mid {} ses {}",
+                    c.lost_turns[1],
+                    self.core.session_count()
+                ),
+            );
+        }
     }
 
     /// A frame of the mirror with damage. An IPv6 length that is larger than the frame is not told

@@ -385,6 +385,8 @@ impl Plan {
                 }
             }
         }
+        // A server that was never shown in another VLAN is another server.
+        self.routed &= self.both_directions;
         if rng.percent(15) {
             self.pace = rng.pick(&[
                 Pace::Recorded(0.5),

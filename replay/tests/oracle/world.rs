@@ -134,7 +134,7 @@ pub struct World {
     pub now: Nanos,
     events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     count: u64,
-    trace: bool,
+    pub trace: bool,
 }
 
 /// The conversation that `seq` belongs to, and where in its stream.
