@@ -313,7 +313,7 @@ impl<P: Payload> Capture<P> {
     }
 
     /// Payload that cannot be used because it may begin in the middle of a request. Why, and how
-    /// many bytes of it were new.
+    /// many bytes are lost with it.
     fn before_join(&mut self, sid: u32, head: &Head, out: &mut impl Sink<P>) -> (Unused, u32) {
         let pos = self.sessions[sid].rcv_nxt.near(head.seq);
         match self.lose_before_join(sid, pos, head.payload_len, out) {
@@ -322,8 +322,8 @@ impl<P: Payload> Capture<P> {
         }
     }
 
-    /// `len` bytes from `pos` are of no use before the session is in step again. Returns how many
-    /// of them were new.
+    /// `len` bytes from `pos` are of no use before the session is in step again, and neither is what
+    /// is missing before them. Returns how many are lost with them.
     pub(super) fn lose_before_join(
         &mut self,
         sid: u32,
@@ -333,7 +333,7 @@ impl<P: Payload> Capture<P> {
     ) -> u32 {
         let s = &mut self.sessions[sid];
         let end = pos + len;
-        let n = end.since(s.rcv_nxt.max(pos));
+        let n = end.since(s.rcv_nxt);
         s.advance_to(s.rcv_nxt.max(end));
         let reason = s.join_loss;
         self.lose(sid, Amount::bytes(n), reason, out);
