@@ -7,7 +7,7 @@
 
 use super::half_open::HalfOpen;
 use super::lifecycle::Beginning;
-use super::session::{NEAR, Phase, REACH};
+use super::session::{NEAR, Phase, REACH, Session};
 use super::{Capture, Sink, beginning};
 use crate::Unused;
 use crate::piece::{Piece, offset_after};
@@ -36,16 +36,19 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
         let (head, scope) = (&packet.head, packet.scope);
-        let same = |s: &super::session::Session| s.isn == head.seq;
+        let same = |s: &Session| s.isn == head.seq;
         if let Some(sid) = self.by_flow(&head.flow, |s| s.scope == scope || same(s)) {
             if self.was_early(sid, head, out) {
                 self.begin_late(time, sid, head, out);
                 return Ok(());
             }
-            if self.sessions[sid].isn == head.seq {
+            let s = &mut self.sessions[sid];
+            if s.began_behind(head.seq) {
+                // Its own, shown again or late.
+                s.isn = head.seq;
                 return Err(Unused::Duplicate);
             }
-            self.sessions[sid].reopening = true;
+            s.reopening = true;
         }
         let of_this = |e: &HalfOpen<P>| e.isn == head.seq;
         if let Some(id) = self.half_open.find(&head.flow, of_this) {
@@ -123,12 +126,19 @@ impl<P: Payload> Capture<P> {
         let behind = |isn: Seq| (head.ack - 1).0.wrapping_sub(isn.0);
         let answers = |isn: Seq| acknowledges && behind(isn) < 1 << 16;
         let shift = head.options.window_scale;
-        if let Some(sid) = self.by_flow(&flow, |s| answers(s.isn) && s.phase != Phase::Joining) {
+        let waits = |e: &HalfOpen<P>| acknowledges && e.isn + 1 == head.ack;
+        let own = |s: &Session| answers(s.isn) || (acknowledges && s.began_behind(head.ack - 1));
+        if self.half_open.find(&flow, waits).is_none()
+            && let Some(sid) = self.by_flow(&flow, own)
+        {
             // The client's acknowledgment was shown before it, or it comes again.
             let first = beginning(head.seq);
             let s = &mut self.sessions[sid];
             s.server_scope = scope;
-            if s.server_nxt.is_some() || s.acked.near(first.seq()).since(s.acked) > 0 {
+            if s.phase == Phase::Joining
+                || s.server_nxt.is_some()
+                || s.acked.near(first.seq()).since(s.acked) > 0
+            {
                 return Err(Unused::Duplicate);
             }
             s.server_nxt = Some(s.acked.near(first.seq()));
