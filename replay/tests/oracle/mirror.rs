@@ -97,7 +97,8 @@ impl World {
             let later = self.rng.range(0, faults.jitter);
             self.show_at(at + later, shown(0, false));
         }
-        if self.rng.percent(faults.duplicate) {
+        // Another frame of a stray might come when its session is over, and begin one.
+        if part != Part::Stray && self.rng.percent(faults.duplicate) {
             let spoilt = damaged || cut > 0;
             let most = if spoilt { faults.jitter } else { 3 * MS };
             let later = self.rng.range(0, most);

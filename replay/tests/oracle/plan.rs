@@ -411,9 +411,15 @@ impl Plan {
         self.mirror.loss == 0 && self.mirror.cut == 0 && self.mirror.damage == 0 && self.late == 0
     }
 
-    /// A handshake may be lost on the mirror.
+    /// A handshake may be lost on the mirror, or shown behind what it began.
     pub fn loses_handshakes(&self) -> bool {
-        self.lossy_handshakes && (self.mirror.loss > 0 || self.mirror.damage > 0)
+        let Faults {
+            loss,
+            damage,
+            reorder,
+            ..
+        } = self.mirror;
+        self.lossy_handshakes && loss + damage + reorder > 0
     }
 
     /// The VLAN of a conversation's frames, the server's or the client's.

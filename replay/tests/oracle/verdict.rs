@@ -140,7 +140,7 @@ fn claims(world: &World) -> u64 {
 fn told(world: &World) {
     let c = world.core.counters();
     let unwanted = [Unused::AfterEnd, Unused::OutOfWindow, Unused::Shed];
-    if unwanted.iter().any(|&why| c.dropped[why as usize] > 0) {
+    if unsettled(&world.plan) || unwanted.iter().any(|&why| c.dropped[why as usize] > 0) {
         return;
     }
     let captured = |k| world.captured(k).iter().filter(|c| **c).count();
