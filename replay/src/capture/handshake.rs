@@ -71,8 +71,9 @@ impl<P: Payload> Capture<P> {
         if self.draining {
             return Err(Unused::Shed);
         }
-        let in_scope = |e: &HalfOpen<P>| e.scope == scope;
-        if let Some(old) = self.half_open.find(&head.flow, in_scope) {
+        // What the server has answered is let be: this may be an older SYN that is shown late.
+        let unanswered = |e: &HalfOpen<P>| e.scope == scope && e.server_isn.is_none();
+        if let Some(old) = self.half_open.find(&head.flow, unanswered) {
             self.half_open.remove(old);
             out.ledger().common.handshakes_unfinished += 1;
         }
