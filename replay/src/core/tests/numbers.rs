@@ -71,6 +71,7 @@ fn a_syn_behind_what_it_began_begins_no_second_session() {
     c.c += 1;
     c.s += 1;
     c.ack = c.s;
+    b.say_unseen(&mut c, 10);
     assert_eq!(b.mirror(&c.head(Flags::PSH, 30)), Err(Unused::BeforeJoin));
     c.c += 30;
     b.answer(&mut c, 50);
