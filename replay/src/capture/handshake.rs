@@ -45,7 +45,6 @@ impl<P: Payload> Capture<P> {
             let s = &mut self.sessions[sid];
             if s.began_behind(head.seq) {
                 // Its own, shown again or late.
-                s.isn = head.seq;
                 return Err(Unused::Duplicate);
             }
             s.reopening = true;
@@ -71,9 +70,11 @@ impl<P: Payload> Capture<P> {
         if self.draining {
             return Err(Unused::Shed);
         }
-        // What the server has answered is let be: this may be an older SYN that is shown late.
-        let unanswered = |e: &HalfOpen<P>| e.scope == scope && e.server_isn.is_none();
-        if let Some(old) = self.half_open.find(&head.flow, unanswered) {
+        // An older SYN that is shown late takes no place of a newer one, nor any that of one that the
+        // server has answered.
+        let given_up =
+            |e: &HalfOpen<P>| e.scope == scope && e.server_isn.is_none() && e.isn.lt(head.seq);
+        if let Some(old) = self.half_open.find(&head.flow, given_up) {
             self.half_open.remove(old);
             out.ledger().common.handshakes_unfinished += 1;
         }

@@ -64,6 +64,20 @@ fn an_older_syn_that_comes_late_does_not_end_the_handshake_that_was_answered() {
 }
 
 #[test]
+fn an_older_syn_that_comes_late_does_not_end_a_newer_handshake() {
+    let mut b = Bed::new();
+    let mut first = Conv::new(4000);
+    let mut again = first;
+    assert_eq!(b.syn(&mut first), Ok(()));
+    // The client's direction alone.
+    let mut c = later(&again, 150_000);
+    assert_eq!(b.syn(&mut c), Ok(()));
+    let _ = b.syn(&mut again);
+    b.ack(&c);
+    assert_eq!(b.last_syn().seq, c.c - 1);
+}
+
+#[test]
 fn a_syn_behind_what_it_began_begins_no_second_session() {
     let mut b = Bed::new();
     let mut c = Conv::new(4000);
