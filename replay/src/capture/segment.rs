@@ -264,6 +264,9 @@ impl<P: Payload> Capture<P> {
                     // Cut in the middle of a frame: its rest is no turn.
                     self.lose_before_join(sid, pos, left as u32, out);
                     self.look_beyond_again(time, sid, out);
+                    // All up to a FIN that was shown before may be lost now.
+                    self.check_fin(time, sid, out);
+                    out.push(sid);
                     break;
                 }
             }
@@ -351,7 +354,7 @@ impl<P: Payload> Capture<P> {
         // A number without payload may have counted the FIN in.
         s.ahead = s.ahead.min(end.since(s.rcv_nxt) as u32);
         if s.phase == Phase::Joining {
-            s.advance_to(end);
+            self.lose_before_join(sid, end, 0, out);
         }
         self.check_fin(time, sid, out);
         out.push(sid);
