@@ -41,7 +41,8 @@ impl CaptureClock {
         let offset = *self
             .offset
             .get_or_insert_with(|| begin.wrapping_sub(captured) as i64);
-        let at = captured.wrapping_add_signed(offset);
+        // What was captured before our time began was captured when it did.
+        let at = (captured.wrapping_add_signed(offset) as i64).max(0) as Nanos;
         if self.pace != Pace::Live && at > self.latest {
             self.latest = self.time(now).max(at);
             self.at = now;
@@ -96,6 +97,16 @@ mod tests {
             c.restart(102 * S);
             let again = c.time(102 * S);
             assert_eq!(c.frame(102 * S, Some(file)), again);
+        }
+    }
+
+    #[test]
+    fn a_frame_from_before_our_time_does_not_move_the_clock() {
+        for pace in [Pace::Live, Pace::Recorded(1.0), Pace::Unpaced] {
+            let mut c = CaptureClock::new(pace, 0);
+            assert_eq!(c.frame(S, Some(7_000 * S)), c.time(S));
+            assert_eq!(c.frame(S, Some(6_000 * S)), 0);
+            assert!(c.time(S) <= S);
         }
     }
 

@@ -8,7 +8,7 @@
 use super::half_open::HalfOpen;
 use super::lifecycle::Beginning;
 use super::segment::longest_round_trip;
-use super::session::{Phase, REACH};
+use super::session::{NEAR, Phase, REACH, Session};
 use super::shed::Said;
 use super::{Capture, Sink, beginning};
 use crate::Unused;
@@ -35,16 +35,18 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
         let (head, scope) = (&packet.head, packet.scope);
-        let same = |s: &super::session::Session| s.isn == head.seq;
+        let same = |s: &Session| s.isn == head.seq;
         if let Some(sid) = self.by_flow(&head.flow, |s| s.scope == scope || same(s)) {
             if self.was_early(sid, head, out) {
                 self.begin_late(time, sid, head, out);
                 return Ok(());
             }
-            if self.sessions[sid].isn == head.seq {
+            let s = &mut self.sessions[sid];
+            if s.began_behind(head.seq) {
+                // Its own, shown again or late.
                 return Err(Unused::Duplicate);
             }
-            self.sessions[sid].reopening = true;
+            s.reopening = true;
         }
         let of_this = |e: &HalfOpen<P>| e.isn == head.seq;
         if let Some(id) = self.half_open.find(time, &head.flow, of_this) {
@@ -68,8 +70,11 @@ impl<P: Payload> Capture<P> {
         if self.draining {
             return Err(Unused::Shed);
         }
-        let in_scope = |e: &HalfOpen<P>| e.scope == scope;
-        if let Some(old) = self.half_open.find(time, &head.flow, in_scope) {
+        // An older SYN that is shown late takes no place of a newer one, nor any that of one that the
+        // server has answered.
+        let given_up =
+            |e: &HalfOpen<P>| e.scope == scope && e.server_isn.is_none() && e.isn.lt(head.seq);
+        if let Some(old) = self.half_open.find(time, &head.flow, given_up) {
             self.half_open.remove(old);
             out.ledger().common.handshakes_unfinished += 1;
         }
@@ -126,6 +131,25 @@ impl<P: Payload> Capture<P> {
             acknowledges && beyond <= data
         };
         let shift = head.options.window_scale;
+        let waits = |e: &HalfOpen<P>| answers(e.isn, 0);
+        let own = |s: &Session| {
+            answers(s.isn, MOST_WITH_SYN) || (acknowledges && s.began_behind(head.ack - 1))
+        };
+        if self.half_open.find(time, &flow, waits).is_none()
+            && let Some(sid) = self.by_flow(&flow, own)
+        {
+            // The client's acknowledgment was shown before it, or it comes again.
+            let s = &mut self.sessions[sid];
+            let first = s.acked.near(head.seq + 1);
+            if s.phase == Phase::Joining || s.server_nxt.is_some() || first > s.acked {
+                return Err(Unused::Duplicate);
+            }
+            s.server_scope = scope;
+            s.server_nxt = Some(first);
+            s.server_shift = shift.unwrap_or(0);
+            s.window = s.window.max(u32::from(head.window));
+            return Ok(());
+        }
         let found = self.half_open.find(time, &flow, |e| {
             if acknowledges {
                 answers(e.isn, e.payload.as_ref().map_or(0, Piece::len))
@@ -143,22 +167,6 @@ impl<P: Payload> Capture<P> {
             entry.server_window = head.window;
             entry.at = seen;
             self.half_open.touch(time, id);
-            return Ok(());
-        }
-        let of_session = self.by_flow(&flow, |s| {
-            answers(s.isn, MOST_WITH_SYN) && s.phase != Phase::Joining
-        });
-        if let Some(sid) = of_session {
-            // The client's acknowledgment was shown before it, or it comes again.
-            let s = &mut self.sessions[sid];
-            let first = s.acked.near(head.seq + 1);
-            if s.server_nxt.is_some() || first > s.acked {
-                return Err(Unused::Duplicate);
-            }
-            s.server_scope = scope;
-            s.server_nxt = Some(first);
-            s.server_shift = shift.unwrap_or(0);
-            s.window = s.window.max(u32::from(head.window));
             return Ok(());
         }
         if !acknowledges || !self.selected(&flow) || self.draining {
@@ -189,11 +197,15 @@ impl<P: Payload> Capture<P> {
     ) -> Begun {
         let (head, scope) = (&packet.head, packet.scope);
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
-        // What follows the acknowledgment may be shown before it, or alone.
-        let behind = |isn: Seq, seq: Seq| u64::from((seq - 1).0.wrapping_sub(isn.0)) <= REACH;
-        let fits = |e: &HalfOpen<P>| {
-            let answers = |isn: Seq| !head.flags.has(Flags::ACK) || behind(isn, head.ack);
-            behind(e.isn, first) && e.server_isn.is_none_or(answers)
+        // What follows the acknowledgment may be shown before it, or alone. Without the server's
+        // SYN the client's number is all there is to go by: it may as well be of another try.
+        let behind = |isn: Seq, seq: Seq| u64::from((seq - 1).0.wrapping_sub(isn.0));
+        let fits = |e: &HalfOpen<P>| match e.server_isn {
+            None => behind(e.isn, first) <= NEAR,
+            Some(isn) => {
+                let answers = !head.flags.has(Flags::ACK) || behind(isn, head.ack) <= REACH;
+                behind(e.isn, first) <= REACH && answers
+            }
         };
         let here = |e: &HalfOpen<P>| e.scope == scope && fits(e);
         let mut id = self.half_open.find(time, &head.flow, here);

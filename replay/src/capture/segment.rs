@@ -6,7 +6,7 @@
 //! go to `stream`, what is out of order to `gap`.
 
 use super::lifecycle::Beginning;
-use super::session::{End, Phase, REACH};
+use super::session::{End, NEAR, Phase, REACH};
 use super::shed::Said;
 use super::{Capture, Sink, beginning};
 use crate::counters::{Loss, Unused};
@@ -19,11 +19,7 @@ use wire::io::{Frame, Payload};
 use wire::{Flags, Flow, Head, Nanos};
 
 /// A number further than this from what is expected is no number of this connection.
-pub(super) const TRUSTED: u64 = 1 << 30;
-/// What is closer than this to the stream of a session that is over may still be of it: the largest
-/// window without scaling.
-pub(super) const NEAR: u32 = 1 << 16;
-
+const TRUSTED: u64 = 1 << 30;
 /// A bare acknowledgment that comes later than this behind what it acknowledges is no measure of the
 /// client's round trip.
 const LONGEST_ROUND_TRIP: Nanos = 1_000_000_000;
@@ -59,6 +55,9 @@ impl<P: Payload> Capture<P> {
         self.follow(sid, head, true, out);
         if head.flags.has(Flags::RST) {
             return self.client_reset(time, sid, head, out);
+        }
+        if !self.is_plausible(sid, head) {
+            return Err(Unused::OutOfWindow);
         }
         self.sessions[sid].last_seen = Due::at(time);
         if self.is_keep_alive(sid, head) {
@@ -150,7 +149,7 @@ impl<P: Payload> Capture<P> {
     fn elsewhere(&self, head: &Head) -> Option<u32> {
         self.by_flow(&head.flow, |s| {
             let pos = s.rcv_nxt.near(head.seq);
-            s.rcv_nxt.since(pos) <= REACH && pos <= s.limit() && s.ack_fits(head.ack)
+            s.reaches(pos, head.ack) && s.ack_fits(head.ack)
         })
     }
 
@@ -179,8 +178,7 @@ impl<P: Payload> Capture<P> {
             return pos > end + NEAR || pos + NEAR < beginning(s.isn);
         }
         let pos = s.rcv_nxt.near(head.seq);
-        let near = pos <= s.limit() && s.rcv_nxt.since(pos) <= REACH;
-        !near && s.confirms(pos)
+        !s.reaches(pos, head.ack) && s.confirms(pos)
     }
 
     /// A keep-alive probe: nothing, or one byte, that the server has had for long (RFC 9293 section
@@ -255,9 +253,6 @@ impl<P: Payload> Capture<P> {
         let (phase, fin, expected) = (s.phase, s.fin, s.rcv_nxt);
         let first = expected.near(head.seq + u32::from(head.flags.has(Flags::SYN)));
         let ack = s.acked.near(head.ack);
-        if !self.is_plausible(sid, first) {
-            return Err(Unused::OutOfWindow);
-        }
         match phase {
             Phase::Ended | Phase::Free => {
                 let end = expected.near(head.end());
@@ -300,6 +295,9 @@ impl<P: Payload> Capture<P> {
                     // Cut in the middle of a frame: its rest is no turn.
                     self.lose_before_join(sid, pos, left as u32, out);
                     self.look_beyond_again(time, sid, out);
+                    // All up to a FIN that was shown before may be lost now.
+                    self.check_fin(time, sid, out);
+                    out.push(sid);
                     break;
                 }
             }
@@ -310,11 +308,11 @@ impl<P: Payload> Capture<P> {
         Ok(news)
     }
 
-    /// A segment with payload at `pos` is of this connection: near what is known of it. What is old
-    /// does no harm.
-    fn is_plausible(&self, sid: u32, pos: StreamPos) -> bool {
+    /// A segment is of this connection: near what is known of it. Of any other nothing is believed.
+    fn is_plausible(&self, sid: u32, head: &Head) -> bool {
         let s = &self.sessions[sid];
-        pos <= s.limit() && s.rcv_nxt.since(pos) <= TRUSTED
+        let first = head.seq + u32::from(head.flags.has(Flags::SYN));
+        s.reaches(s.rcv_nxt.near(first), head.ack)
     }
 
     /// Payload at `pos` that acknowledges `ack` begins a turn that a session out of step can join
@@ -345,7 +343,7 @@ impl<P: Payload> Capture<P> {
     }
 
     /// Payload that cannot be used because it may begin in the middle of a request. Why, and how
-    /// many bytes of it were new.
+    /// many bytes are lost with it.
     fn before_join(&mut self, sid: u32, head: &Head, out: &mut impl Sink<P>) -> (Unused, u32) {
         let pos = self.sessions[sid].rcv_nxt.near(head.seq);
         match self.lose_before_join(sid, pos, head.payload_len, out) {
@@ -354,8 +352,8 @@ impl<P: Payload> Capture<P> {
         }
     }
 
-    /// `len` bytes from `pos` are of no use before the session is in step again. Returns how many
-    /// of them were new.
+    /// `len` bytes from `pos` are of no use before the session is in step again, and neither is what
+    /// is missing before them. Returns how many are lost with them.
     pub(super) fn lose_before_join(
         &mut self,
         sid: u32,
@@ -365,7 +363,7 @@ impl<P: Payload> Capture<P> {
     ) -> u32 {
         let s = &mut self.sessions[sid];
         let end = pos + len;
-        let n = end.since(s.rcv_nxt.max(pos));
+        let n = end.since(s.rcv_nxt);
         s.advance_to(s.rcv_nxt.max(end));
         let reason = s.join_loss;
         self.lose(sid, Amount::bytes(n), reason, out);
@@ -383,7 +381,7 @@ impl<P: Payload> Capture<P> {
         // A number without payload may have counted the FIN in.
         s.ahead = s.ahead.min(end.since(s.rcv_nxt) as u32);
         if s.phase == Phase::Joining {
-            s.advance_to(end);
+            self.lose_before_join(sid, end, 0, out);
         }
         self.check_fin(time, sid, out);
         out.push(sid);
@@ -423,7 +421,7 @@ impl<P: Payload> Capture<P> {
         // server sent earlier. Any other number needs an acknowledgment that is of this connection:
         // without one it answers a segment of another (RFC 5961 section 3.2).
         let believed = if pos <= known {
-            s.rcv_nxt.since(pos) <= u64::from(NEAR)
+            s.rcv_nxt.since(pos) <= NEAR
         } else {
             head.flags.has(Flags::ACK) && s.ack_fits(head.ack) && pos <= s.limit()
         };

@@ -2,8 +2,7 @@
 //! stream, that it has closed.
 
 use super::lifecycle::Beginning;
-use super::segment::{NEAR, TRUSTED};
-use super::session::{End, Phase, REACH, UNKNOWN_SHIFT};
+use super::session::{End, NEAR, Phase, REACH, UNKNOWN_SHIFT};
 use super::{Capture, Sink};
 use crate::Unused;
 use crate::due::{Due, Moment};
@@ -33,8 +32,10 @@ impl<P: Payload> Capture<P> {
             return self.server_reset(time, sid, head, out);
         }
         let s = &mut self.sessions[sid];
-        let seq = s.server_nxt.unwrap_or(s.acked).near(head.seq);
-        if seq.since(s.acked).max(s.acked.since(seq)) > TRUSTED {
+        let expected = s.server_nxt.unwrap_or(s.acked).max(s.acked);
+        let seq = expected.near(head.seq);
+        // After an outage of the mirror the client's acknowledgments lead there.
+        if seq.since(expected).max(s.acked.since(seq)) > REACH {
             return Err(Unused::OutOfWindow);
         }
         s.last_seen = Due::at(time);
@@ -130,7 +131,7 @@ impl<P: Payload> Capture<P> {
         // With a number that nobody expects it is not for this connection (RFC 5961 section 3.2);
         // a little payload before it may have been lost by the mirror. A reset that is overlooked
         // costs less than one that is taken for this session's.
-        let reach = s.server_nxt.map_or(REACH, |_| u64::from(NEAR));
+        let reach = s.server_nxt.map_or(REACH, |_| NEAR);
         if seq.since(expected).max(s.acked.since(seq)) > reach {
             return Err(Unused::OutOfWindow);
         }

@@ -34,6 +34,9 @@ pub(crate) const UNKNOWN_SHIFT: u8 = u8::MAX;
 pub(crate) const REACH: u64 = 1 << 26;
 /// And how far ahead a number of a client whose server's window is not known may lie.
 const UNKNOWN_WINDOW: u64 = 1 << 20;
+/// What lies no further from a stream than this is likely to be of it, if nothing else is known: the
+/// largest window without scaling.
+pub(crate) const NEAR: u64 = 1 << 16;
 /// What is allowed beyond the windows that were advertised: frames of both directions may be shown
 /// in another order than they were sent.
 const SLACK: u64 = 1 << 16;
@@ -144,6 +147,19 @@ impl Session {
             window => 2 * u64::from(window) + SLACK,
         };
         known + reach
+    }
+
+    /// The session is that of a SYN with this number: it began with it, or a little behind it, before
+    /// the SYN was shown.
+    pub fn began_behind(&self, isn: Seq) -> bool {
+        u64::from(self.isn.0.wrapping_sub(isn.0)) <= NEAR
+    }
+
+    /// A segment of the client's at `pos` that acknowledges `ack` can be of this connection. Where no
+    /// window is known, what is not near has to fit in what it acknowledges.
+    pub fn reaches(&self, pos: StreamPos, ack: Seq) -> bool {
+        let near = self.window > 0 || pos <= self.shown() + NEAR || self.ack_fits(ack);
+        near && pos <= self.limit() && self.rcv_nxt.since(pos) <= REACH
     }
 
     /// A number of the client's stream further than it can be: true if another frame has shown one

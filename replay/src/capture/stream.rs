@@ -1,7 +1,7 @@
 //! The client's stream: captured bytes in order, cut into turns.
 
 use super::session::Phase;
-use super::{Capture, Sink};
+use super::{Capture, Sink, beginning};
 use crate::piece::Piece;
 use wire::Nanos;
 use wire::io::Payload;
@@ -46,6 +46,10 @@ impl<P: Payload> Capture<P> {
     pub(super) fn append(&mut self, sid: u32, piece: Piece<P>, out: &mut impl Sink<P>) -> bool {
         let (len, end) = (piece.len(), piece.end());
         let s = &mut self.sessions[sid];
+        if piece.pos == beginning(s.isn) {
+            // The handshake's acknowledgment was shown behind a later one, or not at all.
+            s.acked_at_data = s.acked_at_data.min(piece.ack);
+        }
         let begins = !out.turn_is_open(sid) || piece.ack > s.acked_at_data;
         let after = piece.ack.since(s.acked_at_data);
         s.acked_at_data = s.acked_at_data.max(piece.ack);

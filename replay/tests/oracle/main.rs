@@ -6,10 +6,12 @@
 //! the first `n` seeds, `ORACLE_SEED=n` replays one of them and tells what happens.
 #![allow(clippy::expect_used, clippy::panic)] // All of it is a test; clippy only knows functions that are marked as one.
 
+mod mirror;
 mod packet;
 mod plan;
 mod rng;
 mod script;
+mod stray;
 mod target;
 mod verdict;
 mod world;

@@ -13,13 +13,31 @@ const LINK: LinkHeader = LinkHeader {
     src: [4; 6],
 };
 /// Length of an Ethernet header.
-pub const ETHERNET: usize = 14;
+const ETHERNET: usize = 14;
+
+/// Length of a VLAN tag.
+const TAG: usize = 4;
 
 /// An Ethernet frame.
-pub fn frame(head: &Head, payload: &[u8]) -> Vec<u8> {
+fn frame(head: &Head, payload: &[u8]) -> Vec<u8> {
     let mut headers = HeaderBuf::new();
     build::tcp(&mut headers, &LINK, head, 64, 0, payload);
     [&headers, payload].concat()
+}
+
+/// An Ethernet frame, in this VLAN if there is one.
+pub fn tagged(head: &Head, payload: &[u8], vlan: Option<u16>) -> Vec<u8> {
+    let mut bytes = frame(head, payload);
+    if let Some(vlan) = vlan {
+        let [high, low] = vlan.to_be_bytes();
+        bytes.splice(12..12, [0x81, 0x00, high, low]);
+    }
+    bytes
+}
+
+/// Where the IP packet of such a frame begins.
+pub fn ip_at(vlan: Option<u16>) -> usize {
+    ETHERNET + if vlan.is_some() { TAG } else { 0 }
 }
 
 /// An IP packet.
@@ -41,10 +59,11 @@ pub fn arrives(packet: &[u8]) -> Local {
     decode::local(&frame, frame.len())
 }
 
-/// The TCP checksum of a frame is that of the pseudo-header alone. Its IP header has no options.
-pub fn is_unfinished(packet: &Packet, frame: &[u8]) -> bool {
+/// The TCP checksum of an IP packet is that of the pseudo-header alone. Its IP header has no
+/// options.
+pub fn is_unfinished(packet: &Packet, ip: &[u8]) -> bool {
     let Flow { src, dst } = packet.head.flow;
-    let tcp = &frame[ETHERNET + if src.addr.is_v4() { 20 } else { 40 }..];
+    let tcp = &ip[if src.addr.is_v4() { 20 } else { 40 }..];
     let pseudo = Sum::new().pseudo_header(&src.addr, &dst.addr, 6, tcp.len() as u32);
     u16::from_be_bytes([tcp[16], tcp[17]]) == !pseudo.finish()
 }

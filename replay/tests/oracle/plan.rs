@@ -2,6 +2,7 @@
 //! the target.
 
 use crate::rng::Rng;
+use replay::Pace;
 use wire::Nanos;
 
 const MS: Nanos = 1_000_000;
@@ -21,6 +22,35 @@ pub enum End {
     Never,
 }
 
+/// How a connection comes about in production.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opening {
+    /// SYN, SYN|ACK, ACK.
+    Plain,
+    /// So many tries before it are refused with RST, each with a sequence number of its own.
+    Refused(u32),
+    /// The server still has an older connection and challenges the SYN; the client answers that
+    /// with RST, and sends its SYN again (RFC 5961 section 4.2).
+    Challenged,
+    /// Every segment of it is sent twice, the second time with other options.
+    Repeated,
+    /// It does not: every try is refused.
+    Rejected,
+    /// It does not: the server never answers.
+    Unanswered,
+}
+
+/// Numbers in segments that no end of the conversation has sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strays {
+    /// There are none.
+    None,
+    /// Far from what the windows allow: they must do no harm at all.
+    Beyond,
+    /// Where a segment of the conversation may be: what they claim is believed.
+    Within,
+}
+
 /// What can happen to a frame on its way. Percent, and nanoseconds at most.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -34,13 +64,17 @@ pub struct Faults {
     pub damage: u64,
 }
 
-/// How long the target's answers are, compared with production's.
+/// What the target's answers are, compared with production's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answers {
     Same,
     Shorter,
     Longer,
     None,
+    /// The same, but as soon as a request has begun.
+    Early,
+    /// The same or longer, in parts with pauses of so many milliseconds between.
+    Paused(u64),
 }
 
 /// What the target does beside answering.
@@ -89,8 +123,21 @@ pub struct Talk {
     pub exchanges: Vec<(u32, u32)>,
     /// Percent of requests that do not wait for the whole answer before.
     pub pipelined: u64,
+    pub opening: Opening,
     pub end: End,
     pub mood: Mood,
+    /// It runs at the same time as the one before, with the same addresses and ports, in another
+    /// VLAN.
+    pub twin: bool,
+    /// Segments that belong to no conversation.
+    pub strays: u64,
+}
+
+impl Talk {
+    /// Production accepts the connection.
+    pub fn is_accepted(&self) -> bool {
+        !matches!(self.opening, Opening::Rejected | Opening::Unanswered)
+    }
 }
 
 /// See the module's documentation.
@@ -99,6 +146,21 @@ pub struct Plan {
     pub v6: bool,
     pub talks: Vec<Talk>,
     pub both_directions: bool,
+    /// Frames have VLAN tags, another one for each conversation.
+    pub vlans: bool,
+    /// The server's frames have other tags than the client's.
+    pub routed: bool,
+    /// The server's window scale shift in production.
+    pub shift: Option<u8>,
+    /// Frames are replayed from a recording, or mirrored live.
+    pub pace: Pace,
+    /// Live frames carry the time at which they were captured, by a clock of the driver's.
+    pub stamped: bool,
+    pub strays: Strays,
+    /// Handshakes get lost as well as anything else.
+    pub lossy_handshakes: bool,
+    /// The target's answers were received so long before they are handed in, at most.
+    pub lag: Nanos,
     /// Sequence numbers wrap soon after the beginning of this conversation, so many bytes behind
     /// it.
     pub wrap: Option<(usize, u32)>,
@@ -150,6 +212,18 @@ fn talk(rng: &mut Rng, most: u64, turns: u64) -> Talk {
             .map(|_| (rng.spread(1, most) as u32, rng.spread(1, 30_000) as u32))
             .collect(),
         pipelined: rng.pick(&[0, 0, 0, 40]),
+        opening: if rng.percent(25) {
+            rng.pick(&[
+                Opening::Refused(1),
+                Opening::Refused(3),
+                Opening::Challenged,
+                Opening::Repeated,
+                Opening::Rejected,
+                Opening::Unanswered,
+            ])
+        } else {
+            Opening::Plain
+        },
         end: rng.pick(&[
             End::Client,
             End::Client,
@@ -159,6 +233,8 @@ fn talk(rng: &mut Rng, most: u64, turns: u64) -> Talk {
             End::Never,
         ]),
         mood: Mood::Good,
+        twin: false,
+        strays: 0,
     }
 }
 
@@ -187,6 +263,14 @@ impl Plan {
         let mut plan = Self {
             v6: rng.percent(50),
             both_directions: rng.percent(60),
+            vlans: rng.percent(15),
+            routed: rng.percent(30),
+            shift: rng.pick(&[None, Some(0), Some(7)]),
+            pace: Pace::Live,
+            stamped: rng.percent(30),
+            strays: Strays::None,
+            lossy_handshakes: false,
+            lag: rng.pick(&[0, 0, 100_000, 50 * MS]),
             wrap: rng
                 .percent(50)
                 .then(|| (rng.range(0, count - 1) as usize, rng.spread(1, most) as u32)),
@@ -205,6 +289,9 @@ impl Plan {
                 Answers::Shorter,
                 Answers::Longer,
                 Answers::None,
+                Answers::Early,
+                Answers::Paused(2),
+                Answers::Paused(60),
             ]),
             no_scale: rng.percent(20),
             no_sack: rng.percent(30),
@@ -233,6 +320,7 @@ impl Plan {
         }
         plan.weather(rng);
         plan.moods(rng, most);
+        plan.surroundings(rng);
         plan
     }
 
@@ -286,9 +374,58 @@ impl Plan {
         }
     }
 
+    /// What is around the conversations on the mirror, and how it comes to the core.
+    fn surroundings(&mut self, rng: &mut Rng) {
+        if self.vlans {
+            for t in self.talks.iter_mut().skip(1) {
+                t.twin = rng.percent(50);
+                if t.twin {
+                    t.port = None;
+                    t.begins = rng.range(0, 30) * MS;
+                }
+            }
+        }
+        // A server that was never shown in another VLAN is another server.
+        self.routed &= self.both_directions;
+        if rng.percent(15) {
+            self.pace = rng.pick(&[
+                Pace::Recorded(0.5),
+                Pace::Recorded(3.0),
+                Pace::Recorded(40.0),
+                Pace::Unpaced,
+            ]);
+        }
+        self.lossy_handshakes = rng.percent(30);
+        // One that comes before its session is known begins another, as it should.
+        let known = self.late == 0 && self.max_segments == MANY && !self.lossy_handshakes;
+        if known && rng.percent(25) {
+            self.strays = rng.pick(&[Strays::Beyond, Strays::Beyond, Strays::Within]);
+            for t in &mut self.talks {
+                t.strays = rng.range(1, 5);
+            }
+        }
+    }
+
     /// Every byte passes the mirror.
     pub fn mirror_is_whole(&self) -> bool {
         self.mirror.loss == 0 && self.mirror.cut == 0 && self.mirror.damage == 0 && self.late == 0
+    }
+
+    /// A handshake may be lost on the mirror, or shown behind what it began.
+    pub fn loses_handshakes(&self) -> bool {
+        let Faults {
+            loss,
+            damage,
+            reorder,
+            ..
+        } = self.mirror;
+        self.lossy_handshakes && loss + damage + reorder > 0
+    }
+
+    /// The VLAN of a conversation's frames, the server's or the client's.
+    pub fn vlan(&self, talk: usize, server: bool) -> Option<u16> {
+        let routed = u16::from(server && self.routed) * 1_000;
+        self.vlans.then_some(100 + talk as u16 + routed)
     }
 
     /// Percent of packets that do not arrive on the wire to the target, or not as they were sent.

@@ -1,12 +1,18 @@
 //! A client's conversation with production, generated from a seed: what the mirror port sees, and
 //! the truth about it.
 
-use crate::plan::{End, Plan, Talk};
+use crate::plan::{End, Opening, Plan, Strays, Talk};
 use crate::rng::Rng;
+use crate::stray;
 use wire::{Addr, Endpoint, Flags, Flow, Head, Nanos, Options, Seq};
 
 /// Conversations' sequence numbers are this far from one another: more than any of them says.
 const APART: u32 = 1 << 20;
+/// And where the same addresses and ports are in use several times at once: more than any window.
+const FAR_APART: u32 = 1 << 28;
+/// A try that comes to nothing has a sequence number so much lower than the next one.
+const TRY: u32 = 150_000;
+const MS: Nanos = 1_000_000;
 
 /// Production's endpoint.
 pub const fn production(v6: bool) -> Endpoint {
@@ -32,12 +38,24 @@ pub fn byte_at(seq: Seq) -> u8 {
     (seq.0.wrapping_mul(0x9e37_79b1) >> 24) as u8
 }
 
+/// What a segment in production belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// The handshake, or a try that came to nothing.
+    Handshake,
+    /// The conversation.
+    Talk,
+    /// Nothing: nobody of the conversation has sent it.
+    Stray,
+}
+
 /// A segment in production.
 #[derive(Clone, Copy, Debug)]
 pub struct Shot {
     /// When it passes the mirror port.
     pub at: Nanos,
     pub head: Head,
+    pub part: Part,
 }
 
 /// What the client says in one go, and what the answer is. Offsets count from the stream's first
@@ -54,6 +72,8 @@ pub struct Exchange {
 #[derive(Clone, Debug)]
 pub struct Script {
     pub client: Endpoint,
+    /// Production has accepted the connection.
+    pub accepted: bool,
     pub shots: Vec<Shot>,
     /// Sequence number of the client's first byte.
     pub first: Seq,
@@ -78,6 +98,7 @@ struct Writer<'a> {
     /// What the client has acknowledged, and what with its last payload.
     acked: Seq,
     acked_at_data: Option<Seq>,
+    part: Part,
     script: Script,
 }
 
@@ -123,8 +144,86 @@ impl Writer<'_> {
     fn shot(&mut self, mut head: Head) {
         if head.flags.has(Flags::SYN) {
             head.options.mss = Some(self.talk.client_mss);
+            head.options.window_scale = self.plan.shift;
         }
-        self.script.shots.push(Shot { at: self.now, head });
+        self.script.shots.push(Shot {
+            at: self.now,
+            head,
+            part: self.part,
+        });
+    }
+
+    /// The last segment is sent again.
+    fn again(&mut self) {
+        let Some(&Shot { mut head, .. }) = self.script.shots.last() else {
+            return;
+        };
+        if head.flags.has(Flags::SYN) {
+            head.options.mss = Some(self.talk.client_mss / 2 + 1);
+            head.options.sack_permitted = true;
+        }
+        self.script.shots.push(Shot {
+            at: self.now,
+            head,
+            part: self.part,
+        });
+    }
+
+    /// The handshake, and what comes before it.
+    fn open(&mut self) {
+        let isn = self.c;
+        let opening = self.talk.opening;
+        let tries = match opening {
+            Opening::Refused(n) => n,
+            Opening::Rejected | Opening::Unanswered => 3,
+            _ => 0,
+        };
+        for k in (1..=tries).rev() {
+            let same = opening == Opening::Unanswered;
+            self.c = isn - if same { TRY } else { TRY * k };
+            self.client(Flags::SYN, 0);
+            self.pass(5 * MS);
+            if !same {
+                // It has no sequence number of its own.
+                let s = std::mem::replace(&mut self.s, Seq(0));
+                self.server(Flags::RST, 0);
+                self.s = s;
+            }
+            self.now += self.rng.pick(&[MS, 100 * MS, 1_000 * MS]);
+        }
+        self.c = isn;
+        if !self.script.accepted {
+            return;
+        }
+        if opening == Opening::Challenged {
+            self.client(Flags::SYN, 0);
+            let (c, s) = (self.c, self.s);
+            (self.c, self.s) = (Seq(self.rng.next() as u32), Seq(self.rng.next() as u32));
+            self.server(Flags::ACK, 0);
+            self.now += self.talk.rtt;
+            self.client(Flags::RST, 0);
+            self.now += 200 * MS;
+            (self.c, self.s) = (c - 1, s);
+        }
+        let repeated = opening == Opening::Repeated;
+        self.client(Flags::SYN, 0);
+        if repeated {
+            self.now += 1_000 * MS;
+            self.again();
+        }
+        self.server(Flags::SYN, 0);
+        if repeated && self.plan.both_directions {
+            self.pass(5 * MS);
+            self.again();
+        }
+        self.acked = self.s;
+        self.now += self.talk.rtt;
+        self.client(Flags::ACK, 0);
+        if repeated {
+            self.pass(5 * MS);
+            self.again();
+        }
+        self.part = Part::Talk;
     }
 
     fn pass(&mut self, most: Nanos) {
@@ -177,6 +276,35 @@ impl Writer<'_> {
         }
     }
 
+    /// All that is said.
+    fn converse(&mut self) {
+        let talk = self.talk;
+        if talk.greeting > 0 {
+            self.answer(talk.greeting, talk.greeting);
+        }
+        for (k, &(request, answer)) in talk.exchanges.iter().enumerate() {
+            self.pass(talk.think);
+            self.request(request);
+            self.script.exchanges.push(Exchange {
+                end: self.c.since(self.script.first),
+                answer,
+            });
+            let last = k + 1 == talk.exchanges.len();
+            if last && talk.end == End::HalfClose {
+                break;
+            }
+            self.pass(talk.think);
+            let read = if !last && self.rng.percent(talk.pipelined) {
+                self.rng.range(1, u64::from(answer)) as u32
+            } else {
+                answer
+            };
+            self.answer(answer, read);
+        }
+        self.pass(talk.think);
+        self.end();
+    }
+
     fn end(&mut self) {
         match self.talk.end {
             End::Client | End::HalfClose => {
@@ -206,10 +334,32 @@ impl Writer<'_> {
 }
 
 impl Script {
+    /// Where the client's stream and the server's have come to behind a segment of the
+    /// conversation, as far as that tells.
+    pub fn state(&self, shot: usize) -> (Seq, Seq) {
+        let upto = || self.shots[..=shot].iter().rev();
+        let said = |s: &&Shot| s.part != Part::Stray;
+        let by_client = |s: &&Shot| said(s) && s.head.flow.src == self.client;
+        let client = upto().find(by_client).map_or(self.first, |s| s.head.end());
+        let server = upto().find(said).map_or(Seq(0), |s| {
+            if s.head.flow.src == self.client {
+                s.head.ack
+            } else {
+                s.head.end()
+            }
+        });
+        (client, server)
+    }
+
     /// Where `seq` stands in the client's stream; `None` if it belongs to another conversation.
     pub fn offset(&self, seq: Seq) -> Option<u32> {
         let at = seq.0.wrapping_sub(self.first.0);
         (at < APART / 2).then_some(at)
+    }
+
+    /// When its first segment passes the mirror port.
+    pub fn start(&self) -> Nanos {
+        self.shots.first().map_or(0, |s| s.at)
     }
 
     /// When its last segment passes the mirror port.
@@ -220,8 +370,9 @@ impl Script {
 
 /// The conversations that `plan` describes.
 pub fn write(plan: &Plan, rng: &mut Rng) -> Vec<Script> {
+    let apart = if plan.vlans { FAR_APART } else { APART };
     let base = match plan.wrap {
-        Some((k, behind)) => Seq(0u32.wrapping_sub(behind)) - (k as u32).wrapping_mul(APART),
+        Some((k, behind)) => Seq(0u32.wrapping_sub(behind)) - (k as u32).wrapping_mul(apart),
         None => {
             let any = rng.next() as u32;
             Seq(rng.pick(&[0, 77, 1 << 31, any]))
@@ -231,12 +382,17 @@ pub fn write(plan: &Plan, rng: &mut Rng) -> Vec<Script> {
     for (k, talk) in plan.talks.iter().enumerate() {
         let before = scripts.last().filter(|_| talk.port.is_none());
         let (port, start) = match (talk.port, before) {
+            (None, Some(before)) if talk.twin => (before.client.port, before.start()),
             (None, Some(before)) => (before.client.port, before.end()),
             (port, _) => (port.unwrap_or(40_000), 1_000_000_000),
         };
         let client = Endpoint::new(address(plan.v6, 3), port);
-        let isn = base + (k as u32).wrapping_mul(APART);
-        scripts.push(write_one(plan, talk, client, isn, start + talk.begins, rng));
+        let isn = base + (k as u32).wrapping_mul(apart);
+        let mut script = write_one(plan, talk, client, isn, start + talk.begins, rng);
+        if plan.strays != Strays::None && script.accepted {
+            stray::add(&mut script, plan, talk, rng);
+        }
+        scripts.push(script);
     }
     scripts
 }
@@ -259,8 +415,10 @@ fn write_one(
         s: server_isn,
         acked: Seq(0),
         acked_at_data: None,
+        part: Part::Handshake,
         script: Script {
             client,
+            accepted: talk.is_accepted(),
             shots: Vec::new(),
             first: isn + 1,
             len: 0,
@@ -269,35 +427,10 @@ fn write_one(
             boundaries: Vec::new(),
         },
     };
-    w.client(Flags::SYN, 0);
-    w.server(Flags::SYN, 0);
-    w.acked = w.s;
-    w.now += talk.rtt;
-    w.client(Flags::ACK, 0);
-    if talk.greeting > 0 {
-        w.answer(talk.greeting, talk.greeting);
+    w.open();
+    if w.script.accepted {
+        w.converse();
     }
-    for (k, &(request, answer)) in talk.exchanges.iter().enumerate() {
-        w.pass(talk.think);
-        w.request(request);
-        w.script.exchanges.push(Exchange {
-            end: w.c.since(w.script.first),
-            answer,
-        });
-        let last = k + 1 == talk.exchanges.len();
-        if last && talk.end == End::HalfClose {
-            break;
-        }
-        w.pass(talk.think);
-        let read = if !last && w.rng.percent(talk.pipelined) {
-            w.rng.range(1, u64::from(answer)) as u32
-        } else {
-            answer
-        };
-        w.answer(answer, read);
-    }
-    w.pass(talk.think);
-    w.end();
     let mut script = w.script;
     script.len = script.exchanges.last().map_or(0, |e| e.end);
     script.boundaries.push(script.len);

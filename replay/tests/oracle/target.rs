@@ -4,7 +4,8 @@
 
 use crate::packet;
 use crate::plan::{Answers, Mood, Plan};
-use crate::script::{self, Script};
+use crate::script::{self, Exchange, Script};
+use crate::world::MS;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -84,6 +85,10 @@ pub struct Conn {
     greeted: bool,
     next: usize,
     to_send: usize,
+    /// Bytes of answers that it was to send in all.
+    pub answered: usize,
+    /// When the next part of an answer goes.
+    pause_to: Nanos,
     closed: bool,
     /// The last segment sent, for challenges.
     last: Option<Head>,
@@ -245,8 +250,8 @@ impl Target {
         let talk = self
             .scripts
             .iter()
-            .position(|s| s.offset(head.seq + 1).is_some())
-            .expect("a SYN of one of the conversations");
+            .position(|s| s.accepted && s.offset(head.seq + 1).is_some())
+            .expect("a SYN of a connection that production has accepted");
         let size = self.plan.receive_buffer;
         let mut socket = Socket::new(
             SocketBuffer::new(vec![0; size]),
@@ -269,6 +274,8 @@ impl Target {
             greeted: false,
             next: 0,
             to_send: 0,
+            answered: 0,
+            pause_to: 0,
             closed: false,
             last: None,
         });
@@ -298,7 +305,7 @@ impl Target {
         if now >= self.next_look {
             self.next_look = now + self.plan.lazy;
             for i in 0..self.conns.len() {
-                self.application(i);
+                self.application(now, i);
             }
             self.iface
                 .poll(instant(now), &mut self.device, &mut self.sockets);
@@ -322,7 +329,7 @@ impl Target {
         sent
     }
 
-    fn application(&mut self, i: usize) {
+    fn application(&mut self, now: Nanos, i: usize) {
         let conn = &mut self.conns[i];
         if conn.gone {
             return;
@@ -349,31 +356,46 @@ impl Target {
         let start = (conn.isn + 1).since(script.first);
         if !conn.greeted && socket.may_send() && !matches!(socket.state(), State::SynReceived) {
             conn.greeted = true;
-            conn.to_send += if start == 0 {
-                script.greeting as usize
-            } else {
-                0
-            };
+            let greeting = if start == 0 { script.greeting } else { 0 };
+            conn.to_send += greeting as usize;
+            conn.answered += greeting as usize;
         }
         let at = start + conn.read.len() as u32;
-        while let Some(e) = script.exchanges.get(conn.next).filter(|e| e.end <= at) {
+        let early = self.plan.answers == Answers::Early;
+        let begin = |next: usize| match next {
+            0 => 0,
+            next => script.exchanges[next - 1].end,
+        };
+        let is_answered = |next: usize, e: &Exchange| e.end <= at || (early && begin(next) < at);
+        while let Some(e) = script.exchanges.get(conn.next)
+            && is_answered(conn.next, e)
+        {
             if e.end > start {
                 if mood == Mood::ResetsAfter(conn.next) && !*acted {
                     *acted = true;
                     socket.abort();
                     return;
                 }
-                conn.to_send += match self.plan.answers {
-                    Answers::Same => e.answer as usize,
+                let answer = match self.plan.answers {
+                    Answers::Same | Answers::Early => e.answer as usize,
+                    Answers::Paused(ms) => e.answer as usize * (1 + (ms % 4) as usize / 2),
                     Answers::Shorter => e.answer.div_ceil(2) as usize,
                     Answers::Longer => 2 * e.answer as usize + 1,
                     Answers::None => 0,
                 };
+                conn.to_send += answer;
+                conn.answered += answer;
             }
             conn.next += 1;
         }
-        while conn.to_send > 0 && socket.can_send() {
-            let chunk = vec![b'a'; conn.to_send.min(4_096)];
+        while conn.to_send > 0 && socket.can_send() && now >= conn.pause_to {
+            let mut size = conn.to_send.min(4_096);
+            if let Answers::Paused(ms) = self.plan.answers {
+                // In three or four parts, unless it is long.
+                size = size.min(conn.answered.div_ceil(3).max(1));
+                conn.pause_to = now + ms * MS;
+            }
+            let chunk = vec![b'a'; size];
             conn.to_send -= socket.send_slice(&chunk).expect("room to send");
         }
         let leaves = matches!(mood, Mood::ClosesAfter(k) if conn.next > k) && !*acted;

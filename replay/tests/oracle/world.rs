@@ -1,24 +1,25 @@
 //! Virtual time: the mirror, the core, the wire and the target, and what must hold after every
 //! event.
 
+use crate::mirror::Shown;
 use crate::packet;
-use crate::plan::{End, Faults, MANY, Plan, Pool};
+use crate::plan::{Faults, Plan, Pool};
 use crate::rng::Rng;
-use crate::script::{self, Script, Shot, byte_at};
+use crate::script::{self, Script, byte_at};
 use crate::target::Target;
 use replay::params::Transfer;
 use replay::slots::Slice;
-use replay::{Core, Egress, Params, Refused};
+use replay::{Core, Egress, Pace, Params, Refused};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
-use tests::memory::{MemoryFrame, MemoryPayload};
-use wire::decode::{LinkType, Local, verified_on};
-use wire::io::{Frame, Payload};
+use tests::memory::MemoryPayload;
+use wire::decode::Local;
+use wire::io::Payload;
 use wire::{Endpoint, Flags, Head, Nanos, Seq};
 
-const MS: Nanos = 1_000_000;
-const SECOND: Nanos = 1_000 * MS;
+pub const MS: Nanos = 1_000_000;
+pub const SECOND: Nanos = 1_000 * MS;
 /// Everything is over by then.
 const LIMIT: Nanos = 7_200 * SECOND;
 /// No run takes so many steps.
@@ -32,10 +33,10 @@ struct Window {
 }
 
 /// The core's transmit queue.
-struct Out {
+pub struct Out {
     queue: Vec<Vec<u8>>,
     /// Which bytes of each client's stream were captured.
-    captured: Vec<Vec<bool>>,
+    pub captured: Vec<Vec<bool>>,
     scripts: Vec<Script>,
     rng: Rng,
     plan: Plan,
@@ -104,16 +105,11 @@ impl Egress<MemoryPayload> for Out {
 
 /// What happens next.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    Mirror {
-        talk: usize,
-        shot: usize,
-        cut: usize,
-        damaged: bool,
-    },
+pub enum Event {
+    Mirror(Shown),
     ToTarget(Vec<u8>),
     ToCore(Vec<u8>),
-    Drain,
+    End,
 }
 
 /// See the module's documentation.
@@ -131,12 +127,14 @@ pub struct World {
     pub fins: Vec<bool>,
     /// Resets that the core has received.
     pub resets: u64,
-    out: Out,
-    rng: Rng,
+    /// The sessions were told that nothing more comes.
+    pub ended: bool,
+    pub out: Out,
+    pub rng: Rng,
     pub now: Nanos,
     events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     count: u64,
-    trace: bool,
+    pub trace: bool,
 }
 
 /// The conversation that `seq` belongs to, and where in its stream.
@@ -171,6 +169,7 @@ fn params(plan: &Plan, seed: u64) -> Params {
             Pool::One => vec![slice(2_000)],
         },
         seed,
+        pace: plan.pace,
         ..Params::new(vec![transfer], 16, plan.max_segments)
     }
 }
@@ -197,6 +196,7 @@ impl World {
             wire_losses: 0,
             fins: vec![false; scripts.len()],
             resets: 0,
+            ended: false,
             out: Out {
                 queue: Vec::new(),
                 captured: scripts
@@ -218,7 +218,7 @@ impl World {
         }
     }
 
-    fn at(&mut self, at: Nanos, event: Event) {
+    pub fn at(&mut self, at: Nanos, event: Event) {
         self.count += 1;
         self.events.push(Reverse((at, self.count, event)));
     }
@@ -228,7 +228,7 @@ impl World {
         self.show_scripts();
         for step in 0.. {
             let due = self.events.peek().map(|e| e.0.0);
-            if due.is_none() && self.core.session_count() == 0 {
+            if due.is_none() && self.is_over() {
                 break;
             }
             assert!(
@@ -260,6 +260,13 @@ impl World {
         self.audit();
     }
 
+    /// Nothing is left to be done. The clock of a recording that has no pace stands still at its
+    /// end, so that its sessions stay.
+    fn is_over(&self) -> bool {
+        let done = self.plan.pace == Pace::Unpaced && self.ended && self.core.is_drained();
+        self.core.session_count() == 0 || done
+    }
+
     /// Bytes that all clients said.
     pub fn said(&self) -> u64 {
         self.scripts.iter().map(|s| u64::from(s.len)).sum()
@@ -270,141 +277,22 @@ impl World {
         &self.out.captured[talk]
     }
 
-    /// Puts all of the scripts on the mirror, with the mirror's faults.
-    fn show_scripts(&mut self) {
-        for talk in 0..self.scripts.len() {
-            // A port that is used again is told from what it was used for by the SYN.
-            let alone = self.plan.talks[talk].port.is_some();
-            let first = if alone { self.plan.late } else { 0 };
-            for shot in first..self.scripts[talk].shots.len() {
-                self.show(talk, shot);
-            }
-        }
-        let limited = self.plan.max_segments != MANY;
-        let ends = self.plan.talks.iter().all(|t| t.end != End::Never);
-        if !ends || limited || !self.plan.mirror_is_whole() {
-            let last = self.scripts.iter().map(Script::end).max().unwrap_or(0);
-            self.at(last + 5 * SECOND, Event::Drain);
-        }
-    }
-
-    fn show(&mut self, talk: usize, shot: usize) {
-        let faults = self.plan.mirror;
-        let Shot { at, head } = self.scripts[talk].shots[shot];
-        let whole = head.flags.has(Flags::SYN) || (shot < 3 && head.payload_len == 0);
-        if !whole && self.rng.percent(faults.loss) {
-            return;
-        }
-        let late = if !whole && self.rng.percent(faults.reorder) {
-            self.rng.range(0, faults.jitter)
-        } else {
-            0
-        };
-        let cut = if head.payload_len > 0 && self.rng.percent(faults.cut) {
-            self.rng.range(1, u64::from(head.payload_len)) as usize
-        } else {
-            0
-        };
-        let event = |cut, damaged| Event::Mirror {
-            talk,
-            shot,
-            cut,
-            damaged,
-        };
-        // What was damaged before production got it, the client sends again.
-        let damaged = !whole && self.rng.percent(faults.damage);
-        if damaged && self.rng.percent(50) {
-            let later = self.rng.range(0, faults.jitter);
-            self.at(at + later, event(0, false));
-        }
-        if self.rng.percent(faults.duplicate) {
-            let spoilt = damaged || cut > 0;
-            let most = if spoilt { faults.jitter } else { 3 * MS };
-            let later = self.rng.range(0, most);
-            self.at(at + later, event(0, false));
-            if !whole && cut == 0 && faults.reorder > 0 && self.rng.percent(50) {
-                return;
-            }
-        }
-        self.at(at + late, event(cut, damaged));
-    }
-
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Mirror {
-                talk,
-                shot,
-                cut,
-                damaged,
-            } => self.mirror(talk, shot, cut, damaged),
+            Event::Mirror(shown) => self.mirror(&shown),
             Event::ToTarget(bytes) => {
                 let sent = self.target.packet(self.now, bytes);
                 self.send(sent, false);
             }
             Event::ToCore(bytes) => self.response(&bytes),
-            Event::Drain => self.core.drain(self.now, &mut self.out),
-        }
-    }
-
-    fn mirror(&mut self, talk: usize, shot: usize, cut: usize, damaged: bool) {
-        let script = &self.scripts[talk];
-        let head = script.shots[shot].head;
-        let payload: Vec<u8> = (0..head.payload_len)
-            .map(|i| byte_at(head.seq + i))
-            .collect();
-        let mut bytes = packet::frame(&head, &payload);
-        if damaged {
-            bytes = self.damaged(&bytes);
-        } else {
-            bytes.truncate(bytes.len() - cut);
-        }
-        // A checksum can be verified where all it covers is at hand.
-        let buffer = if self.plan.mirror.damage > 0 {
-            usize::MAX
-        } else {
-            self.rng.pick(&[100, 2048, usize::MAX])
-        };
-        let frame = MemoryFrame::chained(&bytes, buffer);
-        let packet = match verified_on(LinkType::Ethernet, frame.bytes(), frame.frame_len()) {
-            Ok(packet) => packet,
-            Err(skip) => {
-                assert!(damaged, "{head:?} is refused: {skip}");
-                return self.tell("mirror", &head, &format!("damaged: {skip}"));
-            }
-        };
-        if damaged {
-            // What no checksum covers makes no difference.
-            assert_eq!(packet.head, head, "damage was not noticed");
-        }
-        let script = &self.scripts[talk];
-        let to_production = head.flow.src == script.client;
-        self.fins[talk] |= to_production && head.flags.has(Flags::FIN);
-        if to_production && !payload.is_empty() {
-            let from = head.seq.since(script.first) as usize;
-            let n = packet.captured;
-            self.out.captured[talk][from..from + n].fill(true);
-        }
-        let tells = if to_production {
-            head.seq + head.payload_len
-        } else {
-            head.ack
-        };
-        let tells = script.offset(tells).unwrap_or(0);
-        self.told[talk] = self.told[talk].max(tells);
-        let result = self.core.mirror(self.now, &packet, frame, &mut self.out);
-        self.tell("mirror", &head, &format!("cut {cut}: {result:?}"));
-    }
-
-    /// A frame of the mirror with damage. An IPv6 length that is larger than the frame is not told
-    /// from a frame that was cut, nor a right checksum that has become the sum of the
-    /// pseudo-header from one that hardware was to finish.
-    fn damaged(&mut self, sound: &[u8]) -> Vec<u8> {
-        loop {
-            let mut bytes = sound.to_vec();
-            packet::damage(&mut bytes[packet::ETHERNET..], &mut self.rng);
-            let decoded = verified_on(LinkType::Ethernet, &bytes, bytes.len());
-            if !decoded.is_ok_and(|p| p.is_truncated() || packet::is_unfinished(&p, &bytes)) {
-                return bytes;
+            Event::End => {
+                self.ended = true;
+                // A recording may begin again behind its end.
+                if self.plan.pace == Pace::Live || self.rng.percent(50) {
+                    self.core.drain(self.now, &mut self.out);
+                } else {
+                    self.core.end_all(self.now, &mut self.out);
+                }
             }
         }
     }
@@ -425,7 +313,9 @@ impl World {
         let shift = if syn { 0 } else { window.shift };
         let edge = head.ack + (u32::from(head.window) << shift);
         window.edge = Some(window.edge.map_or(edge, |e| e.max(edge)));
-        self.core.response(self.now, self.now, &head, &mut self.out);
+        let received_at = self.now - self.rng.range(0, self.plan.lag).min(self.now);
+        self.core
+            .response(self.now, received_at, &head, &mut self.out);
     }
 
     /// After every event: the invariants, and what the core has sent goes onto the wire.
@@ -483,7 +373,7 @@ impl World {
         }
     }
 
-    fn tell(&self, what: &str, head: &Head, more: &str) {
+    pub fn tell(&self, what: &str, head: &Head, more: &str) {
         if self.trace {
             let place = |seq: Seq| {
                 let near = self

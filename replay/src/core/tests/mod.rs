@@ -11,6 +11,7 @@ mod gate;
 mod join;
 mod lifecycle;
 mod loss;
+mod numbers;
 mod policy;
 mod reuse;
 mod target;
