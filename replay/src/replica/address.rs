@@ -45,6 +45,7 @@ impl<P: Payload> Replicas<P> {
                 answered: true,
                 ack_refused: false,
                 timeouts: 0,
+                failures: 0,
                 end_released: false,
                 tcb: Tcb::default(),
                 board: NIL,

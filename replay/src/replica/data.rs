@@ -40,8 +40,6 @@ pub(crate) struct Feed {
     pub end_after: u64,
     /// Captured bytes held, those that the capture half holds included.
     pub held: u32,
-    /// How many connections in a row the target refused or reset before a turn of them was replayed.
-    pub failures: u8,
     /// It was running when it was first seen.
     pub joined: bool,
     /// When the client's latest payload was captured.
@@ -148,6 +146,9 @@ pub(crate) struct Replica {
     pub ack_refused: bool,
     /// How often in a row the gate's limit was over before the target had answered.
     pub timeouts: u8,
+    /// How many connections in a row the target refused or reset before a turn of them was
+    /// replayed.
+    pub failures: u8,
     /// The gate was opened for the session's end.
     pub end_released: bool,
     pub tcb: Tcb,
