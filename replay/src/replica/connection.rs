@@ -106,8 +106,8 @@ impl<P: Payload> Replicas<P> {
         };
         self.disconnected(rid);
         let r = &mut self.replicas[rid];
-        r.failures = r.failures.saturating_add(1);
-        if r.failures >= TRIES && self.feeds[sid].joined {
+        r.in_a_row.failed();
+        if r.in_a_row.failures() >= TRIES && self.feeds[sid].joined {
             // A connection that begins in the middle of the client's makes no sense to it.
             self.give_up_replica(now, rid, reason, tx);
             return;
