@@ -1,7 +1,7 @@
 //! The client addresses that the targets see, and the replicas that have them.
 
 use super::Replicas;
-use super::data::Replica;
+use super::data::{InARow, Replica};
 use super::gate::Answer;
 use crate::core::Egress;
 use crate::due::{Due, Moment};
@@ -44,7 +44,7 @@ impl<P: Payload> Replicas<P> {
                 gate_free: false,
                 answered: true,
                 ack_refused: false,
-                timeouts: 0,
+                in_a_row: InARow::default(),
                 end_released: false,
                 tcb: Tcb::default(),
                 board: NIL,

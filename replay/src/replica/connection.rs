@@ -10,8 +10,8 @@ use crate::tcp::{State, Tcb};
 use wire::io::Payload;
 use wire::{Flags, Nanos};
 
-/// Connections of a session that was joined in the middle that the target may refuse or reset in a
-/// row before the session is given up.
+/// Connections of one replica of a session that was joined in the middle that the target may refuse
+/// or reset in a row before it is given up.
 const TRIES: u8 = 4;
 
 impl<P: Payload> Replicas<P> {
@@ -105,9 +105,9 @@ impl<P: Payload> Replicas<P> {
             Loss::TargetReset
         };
         self.disconnected(rid);
-        let feed = &mut self.feeds[sid];
-        feed.failures = feed.failures.saturating_add(1);
-        if feed.joined && feed.failures >= TRIES {
+        let r = &mut self.replicas[rid];
+        r.in_a_row.failed();
+        if r.in_a_row.failures() >= TRIES && self.feeds[sid].joined {
             // A connection that begins in the middle of the client's makes no sense to it.
             self.give_up_replica(now, rid, reason, tx);
             return;

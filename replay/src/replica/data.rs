@@ -40,8 +40,6 @@ pub(crate) struct Feed {
     pub end_after: u64,
     /// Captured bytes held, those that the capture half holds included.
     pub held: u32,
-    /// How many connections in a row the target refused or reset before a turn of them was replayed.
-    pub failures: u8,
     /// It was running when it was first seen.
     pub joined: bool,
     /// When the client's latest payload was captured.
@@ -123,6 +121,41 @@ pub(crate) struct Turn {
     pub last_at: Nanos,
 }
 
+/// What went wrong with a replica several times in a row: two counts up to 15 in one byte, as a
+/// replica is to be small.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct InARow(u8);
+
+impl InARow {
+    /// How often the gate's limit was over before the target had answered.
+    pub fn timeouts(self) -> u8 {
+        self.0 & 15
+    }
+
+    /// How many connections the target refused or reset before a turn of them was replayed.
+    pub fn failures(self) -> u8 {
+        self.0 >> 4
+    }
+
+    pub fn timed_out(&mut self) {
+        self.0 += u8::from(self.timeouts() < 15);
+    }
+
+    pub fn failed(&mut self) {
+        self.0 += u8::from(self.failures() < 15) << 4;
+    }
+
+    /// The target has answered.
+    pub fn answered(&mut self) {
+        self.0 &= !15;
+    }
+
+    /// A turn was replayed.
+    pub fn replayed(&mut self) {
+        self.0 &= 15;
+    }
+}
+
 /// A client connection to the target.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
@@ -146,8 +179,7 @@ pub(crate) struct Replica {
     pub answered: bool,
     /// The transmit queue refused an acknowledgment.
     pub ack_refused: bool,
-    /// How often in a row the gate's limit was over before the target had answered.
-    pub timeouts: u8,
+    pub in_a_row: InARow,
     /// The gate was opened for the session's end.
     pub end_released: bool,
     pub tcb: Tcb,

@@ -51,7 +51,6 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
             answered: false,
             end: None,
             end_after: 0,
-            failures: 0,
             joined: false,
             spoke_at: Moment::NONE,
             held: 0,

@@ -145,7 +145,7 @@ impl<P: Payload> Replicas<P> {
         }
         self.progressed(now, rid);
         let r = &mut self.replicas[rid];
-        r.timeouts = 0;
+        r.in_a_row.answered();
         // The client acknowledges a FIN like a byte.
         let bytes = u64::from(outcome.received) + u64::from(outcome.fin);
         let ended = head.flags.has(Flags::PSH) || head.flags.has(Flags::FIN);

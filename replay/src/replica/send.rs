@@ -213,7 +213,7 @@ impl<P: Payload> Replicas<P> {
             r.waiting_since = Due::at(now);
         }
         let t = self.ledger.target(r.transfer);
-        if after > 0 && r.timeouts >= gate::LIMITS_IN_A_ROW {
+        if after > 0 && r.in_a_row.timeouts() >= gate::LIMITS_IN_A_ROW {
             let left = self
                 .params
                 .pace
@@ -233,14 +233,14 @@ impl<P: Payload> Replicas<P> {
             since: r.waiting_since.nanos(now).unwrap_or(now),
             quiet: transfer.rtt.unwrap_or(rtt),
             limit: transfer.gate_timeout,
-            timeouts: r.timeouts,
+            timeouts: r.in_a_row.timeouts(),
             closed: r.tcb.peer_closed(),
         };
         match gate::ask(now, &question, &r.answer) {
             Verdict::Open => {}
             Verdict::TimedOut => {
                 t.gate_timeouts += 1;
-                r.timeouts = r.timeouts.saturating_add(1);
+                r.in_a_row.timed_out();
             }
             Verdict::Wait(until) => {
                 r.gate_at = Due::at(until);

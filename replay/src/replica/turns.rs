@@ -41,7 +41,7 @@ impl<P: Payload> Replicas<P> {
                 break;
             }
             self.ledger.replayed(r.transfer, Amount::new(1, 0));
-            self.feeds[r.session as usize].failures = 0;
+            self.replicas[rid].in_a_row.replayed();
             self.leave_turn(rid, id);
         }
         let sid = self.replicas[rid].session;
