@@ -77,10 +77,13 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<u32, Result<(), Unused>> {
         let (head, scope) = (&packet.head, packet.scope);
-        let found = self
-            .by_flow(&head.flow, |s| s.scope == scope)
-            .or_else(|| self.elsewhere(head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening) {
+        let known = self.by_flow(&head.flow, |s| s.scope == scope);
+        let found = known.or_else(|| self.elsewhere(head));
+        let is_awaited = || {
+            let handshake = self.half_open.find(&head.flow, |e| e.scope == scope);
+            known.is_none() && handshake.is_some()
+        };
+        if found.is_none_or(|sid| self.sessions[sid].reopening) || is_awaited() {
             if let Some(sid) = self.client_accepts(time, packet, out)? {
                 return Ok(sid);
             }

@@ -64,15 +64,13 @@ impl<P: Payload> Capture<P> {
     ) -> Result<u32, Result<(), Unused>> {
         let (head, scope) = (&packet.head, packet.scope);
         let flow = head.flow.reversed();
-        let found = self
-            .by_flow(&flow, |s| s.server_scope == scope)
-            .or_else(|| self.answered_elsewhere(&flow, scope, head));
-        if found.is_none_or(|sid| self.sessions[sid].reopening) {
+        let known = self.by_flow(&flow, |s| s.server_scope == scope);
+        if known.is_none_or(|sid| self.sessions[sid].reopening) {
             if let Some(sid) = self.server_accepts(time, &flow, head, out)? {
                 return Ok(sid);
             }
         }
-        if let Some(sid) = found {
+        if let Some(sid) = known.or_else(|| self.answered_elsewhere(&flow, scope, head)) {
             return Ok(sid);
         }
         let answers = head.payload_len > 0

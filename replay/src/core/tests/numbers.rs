@@ -232,3 +232,48 @@ fn a_fin_that_was_shown_ends_a_session_that_has_no_room_for_what_comes_before_it
     assert_eq!(b.counters().bytes, 160);
     b.assert_over();
 }
+
+#[test]
+fn a_handshake_in_another_vlan_is_not_taken_for_a_session_with_numbers_like_its_own() {
+    let mut b = Bed::new();
+    let syns = [1_000, 2_000].map(|isn| Conv {
+        c: Seq(isn),
+        s: Seq(5 * isn),
+        ack: Seq(5 * isn),
+        ..Conv::new(4000)
+    });
+    for (scope, mut c) in (1..).zip(syns) {
+        let mut syn = c.head(Flags::SYN, 0);
+        syn.flags = Flags::SYN;
+        c.c += 1;
+        let answer = Head {
+            flow: c.flow.reversed(),
+            seq: c.s,
+            ack: c.c,
+            ..c.head(Flags::SYN, 0)
+        };
+        c.ack = c.s + 1;
+        for head in [syn, answer, c.head(Flags::default(), 0)] {
+            assert_eq!(b.show_in(scope, &head), Ok(()));
+        }
+        assert_eq!(b.last_syn().seq, syn.seq);
+    }
+    assert_eq!((b.counters().sessions, b.counters().bytes), (2, 0));
+}
+
+impl Bed {
+    /// Shows a frame without payload in a VLAN or virtual network.
+    fn show_in(&mut self, scope: u32, head: &Head) -> Result<(), Unused> {
+        let packet = decode::Packet {
+            head: *head,
+            payload_offset: 0,
+            captured: 0,
+            depth: 0,
+            scope,
+        };
+        let frame = MemoryFrame::new(&[]);
+        let result = self.core.mirror(self.now, &packet, frame, &mut self.out);
+        self.audit();
+        result
+    }
+}
