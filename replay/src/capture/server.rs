@@ -34,8 +34,11 @@ impl<P: Payload> Capture<P> {
         let s = &mut self.sessions[sid];
         let expected = s.server_nxt.unwrap_or(s.acked).max(s.acked);
         let seq = expected.near(head.seq);
-        // After an outage of the mirror the client's acknowledgments lead there.
-        if seq.since(expected).max(s.acked.since(seq)) > REACH {
+        // After an outage of the mirror the client's acknowledgments lead there. What acknowledges
+        // less than any window reaches back to is of another connection (RFC 5961 section 5.2).
+        let acks = head.flags.has(Flags::ACK);
+        let old = acks && s.rcv_nxt.since(s.rcv_nxt.near(head.ack)) > REACH;
+        if old || seq.since(expected).max(s.acked.since(seq)) > REACH {
             return Err(Unused::OutOfWindow);
         }
         s.last_seen = Due::at(time);

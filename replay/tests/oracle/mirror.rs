@@ -58,9 +58,11 @@ impl World {
             }
         }
         let limited = self.plan.max_segments != MANY;
-        // A stray may end a conversation, which begins anew without an end.
+        // A stray may end a conversation, which begins anew without an end; and one whose SYN comes
+        // late may begin behind its end.
         let ends = self.plan.talks.iter().all(|t| t.end != End::Never)
-            && self.plan.strays != Strays::Within;
+            && self.plan.strays != Strays::Within
+            && !self.plan.loses_handshakes();
         if self.plan.pace != Pace::Live || !ends || limited || !self.plan.mirror_is_whole() {
             let last = self.scripts.iter().map(Script::end).max().unwrap_or(0);
             self.at(self.ours(last + 5 * SECOND), Event::End);
@@ -159,18 +161,12 @@ impl World {
             self.note(talk, &head, packet.captured);
         }
         let result = self.core.mirror(self.now, &packet, frame, &mut self.out);
-        if self.trace {
-            let c = self.core.counters();
-            self.tell(
-                "mirror",
-                &head,
-                &format!(
-                    "cut {cut}: {result:?} {vlan:?} {part:?} mid {} ses {}",
-                    c.lost_turns[1],
-                    self.core.session_count()
-                ),
-            );
-        }
+        let network = vlan.map_or(String::new(), |v| format!(" in VLAN {v}"));
+        self.tell(
+            "mirror",
+            &head,
+            &format!("{part:?}{network} cut {cut}: {result:?}"),
+        );
     }
 
     /// A frame of the mirror with damage. An IPv6 length that is larger than the frame is not told

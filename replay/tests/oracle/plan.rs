@@ -73,7 +73,7 @@ pub enum Answers {
     None,
     /// The same, but as soon as a request has begun.
     Early,
-    /// The same or longer, in parts with pauses of so many milliseconds between.
+    /// The same or shorter, in parts with pauses of so many milliseconds between.
     Paused(u64),
 }
 

@@ -134,7 +134,7 @@ pub struct World {
     pub now: Nanos,
     events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
     count: u64,
-    pub trace: bool,
+    trace: bool,
 }
 
 /// The conversation that `seq` belongs to, and where in its stream.
@@ -256,7 +256,7 @@ impl World {
                 self.settle();
             }
         }
-        // What the target still has to say about its last connection.
+        self.target.read_the_rest();
         self.audit();
     }
 

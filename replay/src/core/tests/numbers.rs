@@ -198,3 +198,82 @@ fn what_is_missing_before_payload_that_is_not_joined_at_is_lost_with_it() {
     assert_eq!(b.mirror(&late), Err(Unused::Duplicate), "it is counted");
     assert_eq!((b.counters().turns, b.counters().bytes), (1, 150));
 }
+
+#[test]
+fn a_server_s_fin_that_acknowledges_nothing_of_the_connection_closes_nothing() {
+    let mut b = Bed::new();
+    let (mut c, mut t) = b.open_both(4000);
+    b.exchange(&mut c, &mut t, 100, 100);
+    let stray = Head {
+        flow: c.flow.reversed(),
+        seq: c.s,
+        ack: c.c - FAR,
+        ..c.head(Flags::FIN, 0)
+    };
+    assert_eq!(b.mirror(&stray), Err(Unused::OutOfWindow));
+    // A byte that was not shown is no FIN.
+    b.say_unseen(&mut c, 1);
+    b.answer(&mut c, 5);
+    b.pass(SECOND);
+    assert_eq!(b.receive(&mut t), (0, false));
+}
+
+#[test]
+fn a_fin_that_was_shown_ends_a_session_that_has_no_room_for_what_comes_before_it() {
+    let mut b = Bed::with(|p| p.session_bytes = 150);
+    let (mut c, _) = b.open_both(4000);
+    b.say(&mut c, 50);
+    let gap = c.head(Flags::PSH, 60);
+    b.say_unseen(&mut c, 60);
+    b.say(&mut c, 50);
+    b.fin(&mut c);
+    // It would have to wait for the target with the rest.
+    assert_eq!(b.mirror(&gap), Ok(()));
+    assert_eq!(b.counters().bytes, 160);
+    b.assert_over();
+}
+
+#[test]
+fn a_handshake_in_another_vlan_is_not_taken_for_a_session_with_numbers_like_its_own() {
+    let mut b = Bed::new();
+    let syns = [1_000, 2_000].map(|isn| Conv {
+        c: Seq(isn),
+        s: Seq(5 * isn),
+        ack: Seq(5 * isn),
+        ..Conv::new(4000)
+    });
+    for (scope, mut c) in (1..).zip(syns) {
+        let mut syn = c.head(Flags::SYN, 0);
+        syn.flags = Flags::SYN;
+        c.c += 1;
+        let answer = Head {
+            flow: c.flow.reversed(),
+            seq: c.s,
+            ack: c.c,
+            ..c.head(Flags::SYN, 0)
+        };
+        c.ack = c.s + 1;
+        for head in [syn, answer, c.head(Flags::default(), 0)] {
+            assert_eq!(b.show_in(scope, &head), Ok(()));
+        }
+        assert_eq!(b.last_syn().seq, syn.seq);
+    }
+    assert_eq!((b.counters().sessions, b.counters().bytes), (2, 0));
+}
+
+impl Bed {
+    /// Shows a frame without payload in a VLAN or virtual network.
+    fn show_in(&mut self, scope: u32, head: &Head) -> Result<(), Unused> {
+        let packet = decode::Packet {
+            head: *head,
+            payload_offset: 0,
+            captured: 0,
+            depth: 0,
+            scope,
+        };
+        let frame = MemoryFrame::new(&[]);
+        let result = self.core.mirror(self.now, &packet, frame, &mut self.out);
+        self.audit();
+        result
+    }
+}
