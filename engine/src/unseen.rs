@@ -3,17 +3,17 @@
 //! All frames of sessions, seen and missed, are `S h + N t + S (e - t)`: S sessions begin with a
 //! handshake of h frames, N turns have t frames each, and the last of a session e frames, with what
 //! ends it. Workers follow a sample of sessions and tell h, t and e from what was seen of these
-//! without a gap ([`Whole`]). Frames with SYN, FIN or RST tell S, as they are missed like any other.
-//! That gives N; without the turns in the books it leaves those without a trace. So it does not
-//! matter how many turns are in the books only because of a hole that they left.
+//! without a gap ([`Whole`]). Frames with SYN, FIN or RST tell S, as they are missed like any
+//! other. That gives N; without the turns in the books it leaves those without a trace. So it does
+//! not matter how many turns are in the books only because of a hole that they left.
 //!
 //! [`Unseen`] adds up only what was shown between reports that tell of missed frames: all else is
 //! known exactly, however long it lasts. Where nothing was missed, nothing is unseen.
 //!
-//! It is an estimate. It takes for granted that sessions which begin about as often as they end
-//! are missed no more and no less than their turns, and that what was seen as a whole is like what
-//! was not: the longer a turn is, the more likely it has a gap, so it is off by more where turns are
-//! of very different lengths and a large part of the frames is missed.
+//! It is an estimate. It takes for granted that sessions which begin about as often as they end are
+//! missed no more and no less than their turns, and that what was seen as a whole is like what was
+//! not: the longer a turn is, the more likely it has a gap, so it is off by more where turns are of
+//! very different lengths and a large part of the frames is missed.
 
 use replay::{Counters, Unused};
 
@@ -226,8 +226,8 @@ impl Unseen {
 mod tests {
     use super::*;
 
-    /// Sessions of `turns` turns each, as the books have them if all is seen: handshakes of 3 frames,
-    /// turns of 4, and 5 more at the end.
+    /// Sessions of `turns` turns each, as the books have them if all is seen: handshakes of 3
+    /// frames, turns of 4, and 5 more at the end.
     fn books(sessions: u64, turns: u64) -> Counters {
         let followed = sessions / 10;
         Counters {

@@ -176,8 +176,8 @@ counters! {
         syns,
         /// Frames of them with FIN or RST, likewise.
         ends,
-        /// Handshakes that were followed and seen as a whole, up to the first turn, their frames, and
-        /// those with SYN among these.
+        /// Handshakes that were followed and seen as a whole, up to the first turn; their frames,
+        /// and those with SYN among these.
         whole_handshakes,
         /// See `whole_handshakes`.
         handshake_frames,
@@ -187,8 +187,8 @@ counters! {
         whole_turns,
         /// See `whole_turns`.
         turn_frames,
-        /// Last turns of sessions that were followed and seen as a whole, to the sessions' end; their
-        /// frames, and those with FIN or RST among these.
+        /// Last turns of sessions that were followed and seen as a whole, to the sessions' end;
+        /// their frames, and those with FIN or RST among these.
         whole_endings,
         /// See `whole_endings`.
         ending_frames,

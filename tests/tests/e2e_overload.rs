@@ -3,7 +3,8 @@
 //!
 //! Production's own access log is the measure. What the engine replayed, what it lost by reason and
 //! what it says it did not see add up to it, within 1 %. On a machine where nothing is missed they
-//! add up exactly.
+//! add up exactly. Where more than [`HEAVY`] percent is missed, few turns are seen as a whole, and
+//! those lie close together in time: then it is 2 %.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on is to fail there"
@@ -21,6 +22,8 @@ use tests::load::{Summary, Talk, Workload};
 
 /// Load clients at the same time: one for each core that nginx and the engine want as well.
 const LOADS: usize = 2;
+/// Percent of the frames missed beyond which the estimate may be off by 2 %.
+const HEAVY: u64 = 60;
 const RUN: Duration = Duration::from_secs(240);
 
 /// What production knows of a run.
@@ -184,8 +187,17 @@ fn check(p: &Production, r: &Report) -> Result<()> {
         wrong.push(format!("{turns} turns are more than there were requests"));
     }
     let all = n("replayed.turns")? + n("lost.turns")? + unseen;
+    if missed == 0 && unseen > 0 {
+        wrong.push(format!("{unseen} turns are unseen, but nothing was missed"));
+    }
     let off = all.abs_diff(p.requests);
-    let allowed = if missed == 0 { 0 } else { p.requests / 100 };
+    let allowed = if missed == 0 {
+        0
+    } else if missed * 100 <= known * HEAVY {
+        p.requests / 100
+    } else {
+        p.requests / 50
+    };
     if off > allowed {
         wrong.push(format!(
             "replayed, lost and unseen are {all} of {} requests",

@@ -1,10 +1,10 @@
-//! Addresses and ports that are used again, where the mirror shows neither the end of one connection
-//! nor the handshake of the next.
+//! Addresses and ports that are used again, where the mirror shows neither the end of one
+//! connection nor the handshake of the next.
 
 use super::*;
 
-/// The next connection of the same ports: hosts choose its numbers a little beyond those of the last
-/// one, the client by its clock, and a server that has it in TIME-WAIT by 64 KiB.
+/// The next connection of the same ports: hosts choose its numbers a little beyond those of the
+/// last one, the client by its clock, and a server that has it in TIME-WAIT by 64 KiB.
 fn next_connection(c: &mut Conv) {
     c.c += 12_000_000;
     c.s += (1 << 16) + 1;
