@@ -95,14 +95,15 @@ impl FlowTable {
         None
     }
 
-    /// The first id kept for `flow` for which `is` holds: more than one may be.
+    /// The first id kept for `flow`, which has this hash, for which `is` holds: more than one may be.
+    #[inline]
     pub fn find(
         &self,
+        hash: u32,
         flow: &Flow,
         key: impl Fn(u32) -> Flow,
         is: impl Fn(u32) -> bool,
     ) -> Option<u32> {
-        let hash = hash(&self.hasher, flow);
         let mut at = self.home(hash);
         while self.slots[at] != 0 {
             let found = self.slots[at];
@@ -138,11 +139,16 @@ impl FlowTable {
     /// slab of its ids rules out, takes no more.
     #[inline]
     pub fn insert(&mut self, id: u32, key: impl Fn(u32) -> Flow) {
+        self.insert_hashed(hash(&self.hasher, &key(id)), id);
+    }
+
+    /// [`Self::insert`] for a flow with this hash.
+    #[inline]
+    pub fn insert_hashed(&mut self, hash: u32, id: u32) {
         debug_assert!(self.used < self.capacity);
         if self.used >= self.capacity {
             return;
         }
-        let hash = hash(&self.hasher, &key(id));
         let mut at = self.home(hash);
         while self.slots[at] != 0 {
             at = self.after(at);
@@ -154,7 +160,13 @@ impl FlowTable {
     /// Forgets `id`, if the table holds that very id for `flow`.
     #[inline]
     pub fn remove(&mut self, id: u32, flow: &Flow) {
-        let wanted = entry(hash(&self.hasher, flow), id);
+        self.remove_hashed(hash(&self.hasher, flow), id);
+    }
+
+    /// [`Self::remove`] for a flow with this hash.
+    #[inline]
+    pub fn remove_hashed(&mut self, hash: u32, id: u32) {
+        let wanted = entry(hash, id);
         let mut at = self.home(hash_of(wanted));
         while self.slots[at] != wanted {
             if self.slots[at] == 0 {

@@ -484,6 +484,14 @@ pub enum Use {
 /// about what decoding has brought into the cache.
 const SHORT: usize = 128;
 
+/// An acknowledgment and no more. The most frequent of all segments is not verified in software: its
+/// numbers have to fit in the connection anyway.
+#[inline]
+fn is_bare(head: &Head) -> bool {
+    const TELLING: u8 = Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0;
+    head.payload_len == 0 && head.flags.0 & TELLING == 0
+}
+
 /// [`mirrored_with`] for a whole frame. What its driver knows of the checksum spares summing it up,
 /// and one that goes on behind the first buffer segment is verified, too. `used` says how much of a
 /// segment of this flow is of use.
@@ -496,17 +504,18 @@ pub fn mirrored_frame<F: Frame>(
     let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
     let known = frame.checksum();
     let rules = Rules::mirror(options, known);
-    on_mirror(options.link, bytes, frame_len, &rules, |place, flow| {
+    on_mirror(options.link, bytes, frame_len, &rules, |place, head| {
         if place.verify.is_none() {
             return true;
         }
-        let spared = match used(flow) {
-            Use::Nothing => true,
-            // A driver that calls it damaged is heard: it may be, or unfinished.
-            Use::Headers => place.stated - place.tcp > SHORT && known != Checksum::Bad,
-            Use::All => false,
+        // A driver that calls a segment damaged is heard: it may be, or unfinished.
+        let suspect = known == Checksum::Bad;
+        let spared = match used(&head.flow) {
+            Use::Nothing => return true,
+            Use::Headers => place.stated - place.tcp > SHORT || is_bare(head),
+            Use::All => is_bare(head),
         };
-        spared || place.is_sound_in(frame)
+        (spared && !suspect) || place.is_sound_in(frame)
     })
 }
 
@@ -529,7 +538,7 @@ fn on_mirror(
     bytes: &[u8],
     frame_len: usize,
     rules: &Rules,
-    is_sound: impl FnOnce(&Place, &Flow) -> bool,
+    is_sound: impl FnOnce(&Place, &Head) -> bool,
 ) -> Result<Packet, Skip> {
     let place = match walk(Layer::Link(link), bytes, frame_len, rules)? {
         Stop::Tcp(place) => place,
@@ -537,7 +546,7 @@ fn on_mirror(
         Stop::Control => return Err(Skip::NotTcp),
     };
     let packet = tcp_segment(bytes, frame_len, &place)?;
-    if is_sound(&place, &packet.head.flow) {
+    if is_sound(&place, &packet.head) {
         Ok(packet)
     } else {
         Err(Skip::BadChecksum)

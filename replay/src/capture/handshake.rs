@@ -14,6 +14,7 @@ use super::{Capture, Sink, beginning};
 use crate::Unused;
 use crate::piece::{Piece, offset_after};
 use crate::pos::StreamPos;
+use crate::slab::NIL;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
 use wire::{Flags, Flow, Head, Nanos, Seq};
@@ -48,8 +49,19 @@ impl<P: Payload> Capture<P> {
             }
             s.reopening = true;
         }
-        let of_this = |e: &HalfOpen<P>| e.isn == head.seq;
-        if let Some(id) = self.half_open.find(time, &head.flow, of_this) {
+        // An older SYN that is shown late takes no place of a newer one, nor any that of one that the
+        // server has answered.
+        let of_this = |e: &HalfOpen| e.isn == head.seq;
+        let given_up =
+            |e: &HalfOpen| e.scope == scope && e.server_isn.is_none() && e.isn.lt(head.seq);
+        let either = |e: &HalfOpen| of_this(e) || given_up(e);
+        let mut found = self.half_open.find(time, self.hash, &head.flow, either);
+        if found.is_some_and(|id| !of_this(self.half_open.get(id))) {
+            // There may be both.
+            let this = self.half_open.find(time, self.hash, &head.flow, of_this);
+            found = this.or(found);
+        }
+        if let Some(id) = found.filter(|id| of_this(self.half_open.get(*id))) {
             // Its SYN again, perhaps with other options, or behind the server's.
             let (seen, entry) = (self.seen, self.half_open.get_mut(id));
             let news = !entry.client_shown;
@@ -70,47 +82,43 @@ impl<P: Payload> Capture<P> {
         if self.draining {
             return Err(Unused::Shed);
         }
-        // An older SYN that is shown late takes no place of a newer one, nor any that of one that the
-        // server has answered.
-        let given_up =
-            |e: &HalfOpen<P>| e.scope == scope && e.server_isn.is_none() && e.isn.lt(head.seq);
-        if let Some(old) = self.half_open.find(time, &head.flow, given_up) {
+        if let Some(old) = found {
             self.half_open.remove(old);
             out.ledger().common.handshakes_unfinished += 1;
         }
-        let mut entry = HalfOpen::new(head.flow, transfer, scope, head.seq);
+        let mut entry = HalfOpen::new(head.flow, self.hash, transfer, scope, head.seq);
         entry.client_shown = true;
         entry.syns = 1;
         entry.mss = head.options.mss;
         entry.at = self.seen;
-        self.begin_handshake(time, entry, out);
-        if head.payload_len > 0
-            && let Some(id) = self.half_open.find(time, &head.flow, of_this)
-        {
-            self.keep_syn_payload(id, packet, frame);
-        }
+        let id = self.begin_handshake(time, entry, out);
+        self.keep_syn_payload(id, packet, frame);
         Ok(())
     }
 
-    fn begin_handshake(&mut self, time: Nanos, entry: HalfOpen<P>, out: &mut impl Sink<P>) {
-        let evicted = self.half_open.insert(time, entry);
+    fn begin_handshake(&mut self, time: Nanos, entry: HalfOpen, out: &mut impl Sink<P>) -> u32 {
+        let (id, evicted) = self.half_open.insert(time, entry);
         out.ledger().common.handshakes_evicted += u64::from(evicted);
+        id
     }
 
     /// Keeps what came with the SYN, if it is in one buffer.
     fn keep_syn_payload<F: Frame<Payload = P>>(&mut self, id: u32, packet: &Packet, mut frame: F) {
-        let (head, entry) = (&packet.head, self.half_open.get_mut(id));
+        let head = &packet.head;
         let len = packet.captured.min(head.payload_len as usize);
+        if len == 0 || id == NIL {
+            return;
+        }
         let range = packet.payload_offset..packet.payload_offset + len;
-        let whole = frame.split_rest().is_none() && frame.bytes().len() >= range.end;
-        if len > 0 && whole && entry.payload.is_none() {
-            entry.payload = Some(Piece {
+        if frame.split_rest().is_none() && frame.bytes().len() >= range.end {
+            let piece = Piece {
                 payload: frame.into_payload(range),
                 pos: beginning(head.seq),
                 ack: StreamPos::first(Seq(0)),
                 push: head.flags.has(Flags::PSH) && !packet.is_truncated(),
                 urgent: offset_after(head.urgent, 1),
-            });
+            };
+            self.half_open.keep(id, piece);
         }
     }
 
@@ -131,11 +139,11 @@ impl<P: Payload> Capture<P> {
             acknowledges && beyond <= data
         };
         let shift = head.options.window_scale;
-        let waits = |e: &HalfOpen<P>| answers(e.isn, 0);
+        let waits = |e: &HalfOpen| answers(e.isn, 0);
         let own = |s: &Session| {
             answers(s.isn, MOST_WITH_SYN) || (acknowledges && s.began_behind(head.ack - 1))
         };
-        if self.half_open.find(time, &flow, waits).is_none()
+        if self.half_open.find(time, self.hash, &flow, waits).is_none()
             && let Some(sid) = self.by_flow(&flow, own)
         {
             // The client's acknowledgment was shown before it, or it comes again.
@@ -150,9 +158,9 @@ impl<P: Payload> Capture<P> {
             s.window = s.window.max(u32::from(head.window));
             return Ok(());
         }
-        let found = self.half_open.find(time, &flow, |e| {
+        let found = self.half_open.find(time, self.hash, &flow, |e| {
             if acknowledges {
-                answers(e.isn, e.payload.as_ref().map_or(0, Piece::len))
+                answers(e.isn, e.payload_len)
             } else {
                 // Both ends opened at the same time (RFC 9293 section 3.5).
                 e.server_isn.is_none()
@@ -173,7 +181,7 @@ impl<P: Payload> Capture<P> {
             return Err(self.stranger(&flow));
         }
         // The mirror lost the client's SYN: its number is one less than what the server has.
-        let mut entry = HalfOpen::new(flow, transfer, scope, head.ack - 1);
+        let mut entry = HalfOpen::new(flow, self.hash, transfer, scope, head.ack - 1);
         entry.server_isn = Some(head.seq);
         entry.syns = 1;
         entry.server_shift = Some(shift.unwrap_or(0));
@@ -200,17 +208,17 @@ impl<P: Payload> Capture<P> {
         // What follows the acknowledgment may be shown before it, or alone. Without the server's
         // SYN the client's number is all there is to go by: it may as well be of another try.
         let behind = |isn: Seq, seq: Seq| u64::from((seq - 1).0.wrapping_sub(isn.0));
-        let fits = |e: &HalfOpen<P>| match e.server_isn {
+        let fits = |e: &HalfOpen| match e.server_isn {
             None => behind(e.isn, first) <= NEAR,
             Some(isn) => {
                 let answers = !head.flags.has(Flags::ACK) || behind(isn, head.ack) <= REACH;
                 behind(e.isn, first) <= REACH && answers
             }
         };
-        let here = |e: &HalfOpen<P>| e.scope == scope && fits(e);
-        let mut id = self.half_open.find(time, &head.flow, here);
+        let here = |e: &HalfOpen| e.scope == scope && fits(e);
+        let mut id = self.half_open.find(time, self.hash, &head.flow, here);
         if anywhere && id.is_none() {
-            id = self.half_open.find(time, &head.flow, fits);
+            id = self.half_open.find(time, self.hash, &head.flow, fits);
         }
         let Some(id) = id else { return Ok(None) };
         if head.flags.has(Flags::RST) {
@@ -221,7 +229,7 @@ impl<P: Payload> Capture<P> {
         if !head.flags.has(Flags::ACK) {
             return Ok(None);
         }
-        let Some(entry) = self.half_open.remove(id) else {
+        let Some((entry, payload)) = self.half_open.remove(id) else {
             return Ok(None);
         };
         let acked = entry
@@ -230,7 +238,7 @@ impl<P: Payload> Capture<P> {
         let rtt = self.seen.checked_sub(entry.at);
         let rtt = rtt.filter(|rtt| *rtt <= longest_round_trip(head));
         let transfer = entry.transfer;
-        let opened = self.accept(time, entry, acked, rtt, out);
+        let opened = self.accept(time, (entry, payload), acked, rtt, out);
         if opened == Err(Unused::Shed) && head.payload_len > 0 {
             self.lose_shed(transfer, &head.flow, Said::by(head), out);
         }
@@ -249,16 +257,16 @@ impl<P: Payload> Capture<P> {
         running: bool,
         out: &mut impl Sink<P>,
     ) -> Begun {
-        let answers = |e: &HalfOpen<P>| head.ack == e.isn + 1;
-        let behind = |e: &HalfOpen<P>| e.server_isn.is_some_and(|isn| head.seq == isn + 1);
+        let answers = |e: &HalfOpen| head.ack == e.isn + 1;
+        let behind = |e: &HalfOpen| e.server_isn.is_some_and(|isn| head.seq == isn + 1);
         // What came before it, of either side, the mirror may have lost.
         let near = |from: Seq, to: Seq| u64::from((to - 1).0.wrapping_sub(from.0)) <= REACH;
-        let follows = |e: &HalfOpen<P>| match e.server_isn {
+        let follows = |e: &HalfOpen| match e.server_isn {
             Some(isn) => near(e.isn, head.ack) && near(isn, head.seq),
             None => answers(e),
         };
         let refused = head.flags.has(Flags::RST);
-        let found = self.half_open.find(time, flow, |e| {
+        let found = self.half_open.find(time, self.hash, flow, |e| {
             if refused {
                 (head.flags.has(Flags::ACK) && answers(e)) || behind(e)
             } else {
@@ -266,7 +274,7 @@ impl<P: Payload> Capture<P> {
                 head.payload_len > 0 && (first || (!running && follows(e)))
             }
         });
-        let Some(entry) = found.and_then(|id| self.half_open.remove(id)) else {
+        let Some((entry, payload)) = found.and_then(|id| self.half_open.remove(id)) else {
             return Ok(None);
         };
         if refused {
@@ -274,7 +282,7 @@ impl<P: Payload> Capture<P> {
             return Err(Ok(()));
         }
         let isn = entry.server_isn.unwrap_or(head.seq - 1);
-        self.accept(time, entry, beginning(isn), None, out)
+        self.accept(time, (entry, payload), beginning(isn), None, out)
             .map(Some)
             .map_err(Err)
     }
@@ -283,7 +291,7 @@ impl<P: Payload> Capture<P> {
     fn accept(
         &mut self,
         time: Nanos,
-        mut entry: HalfOpen<P>,
+        (entry, payload): (HalfOpen, Option<Piece<P>>),
         acked: StreamPos,
         rtt: Option<Nanos>,
         out: &mut impl Sink<P>,
@@ -311,7 +319,7 @@ impl<P: Payload> Capture<P> {
             out,
         );
         if opened == Err(Unused::Shed)
-            && let Some(piece) = &entry.payload
+            && let Some(piece) = &payload
         {
             let said = Said {
                 seq: piece.pos.seq(),
@@ -324,7 +332,7 @@ impl<P: Payload> Capture<P> {
         if let Some(rtt) = rtt {
             out.round_trip(sid, rtt);
         }
-        if let Some(mut piece) = entry.payload.take() {
+        if let Some(mut piece) = payload {
             piece.ack = acked;
             self.ingest(time, sid, piece, out);
         }

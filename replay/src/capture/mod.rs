@@ -61,7 +61,7 @@ pub(crate) struct Capture<P> {
     pub waiting: Slab<Waiting<P>>,
     /// Production flow, client to server, to session; several where scopes differ.
     pub flows: FlowTable,
-    half_open: HalfOpenTable<P>,
+    pub half_open: HalfOpenTable<P>,
     shed: ShedSessions,
     followed: Followed,
     pub timers: Wheel,
@@ -70,6 +70,8 @@ pub(crate) struct Capture<P> {
     now: Nanos,
     /// When the frame of the mirror that is being looked at was captured.
     seen: Nanos,
+    /// The hash of its flow, client to server, in either table.
+    hash: u32,
     /// Where the search for an idle session goes on.
     hand: u32,
     /// All sessions are being ended, from this one on.
@@ -85,13 +87,14 @@ impl<P: Payload> Capture<P> {
             sessions: Slab::new(params.max_sessions),
             waiting: Slab::new(params.max_segments),
             flows: FlowTable::new(params.max_sessions, params.seed),
-            half_open: HalfOpenTable::new(params.max_sessions, params.seed.rotate_left(16)),
+            half_open: HalfOpenTable::new(params.max_sessions, params.seed),
             shed: ShedSessions::new(),
             followed: Followed::new(),
             timers: Wheel::new(params.max_sessions, now),
             clock: CaptureClock::new(params.pace, now),
             now,
             seen: now,
+            hash: 0,
             hand: 0,
             ending: None,
             draining: false,
@@ -116,8 +119,14 @@ impl<P: Payload> Capture<P> {
             self.fire(time, DUE_BEFORE, out);
         }
         let result = match self.params.transfer_of(&packet.head.flow) {
-            Some((transfer, true)) => self.client_segment(time, transfer, packet, frame, out),
-            Some((transfer, false)) => self.server_segment(time, transfer, packet, out),
+            Some((transfer, true)) => {
+                self.hash = self.flows.hash(&packet.head.flow);
+                self.client_segment(time, transfer, packet, frame, out)
+            }
+            Some((transfer, false)) => {
+                self.hash = self.flows.hash(&packet.head.flow.reversed());
+                self.server_segment(time, transfer, packet, out)
+            }
             None => Err(Unused::NoTransfer),
         };
         let flags = packet.head.flags;
@@ -162,12 +171,24 @@ impl<P: Payload> Capture<P> {
         }
     }
 
-    /// The session of this flow for which `is` holds: as a rule there is one at most.
+    /// The session of the flow of the frame that is being looked at for which `is` holds: as a rule
+    /// there is one at most.
     #[inline]
-    pub fn by_flow(&self, flow: &Flow, is: impl Fn(&Session) -> bool) -> Option<u32> {
+    fn by_flow(&self, flow: &Flow, is: impl Fn(&Session) -> bool) -> Option<u32> {
+        debug_assert_eq!(self.hash, self.flows.hash(flow));
         let sessions = &self.sessions;
-        self.flows
-            .find(flow, |id| sessions[id].flow, |id| is(&sessions[id]))
+        let is = |id| is(&sessions[id]);
+        self.flows.find(self.hash, flow, |id| sessions[id].flow, is)
+    }
+
+    /// The session is found by its flow.
+    pub fn is_found(&self, sid: u32) -> bool {
+        let (sessions, flow) = (&self.sessions, &self.sessions[sid].flow);
+        let hash = self.flows.hash(flow);
+        let found = self
+            .flows
+            .find(hash, flow, |id| sessions[id].flow, |id| id == sid);
+        found == Some(sid)
     }
 
     /// A segment of the session, of its client or its server: counted if the session is followed.

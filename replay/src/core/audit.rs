@@ -95,10 +95,9 @@ impl<P: Payload> Core<P> {
         sums.sessions += 1;
         if s.listed {
             sums.listed += 1;
-            ensure(
-                self.capture.by_flow(&s.flow, |o| std::ptr::eq(o, s)) == Some(sid),
-                || "its flow leads elsewhere".into(),
-            )?;
+            ensure(self.capture.is_found(sid), || {
+                "its flow leads elsewhere".into()
+            })?;
         }
         ensure(self.capture.timers.deadline(sid).is_some(), || {
             "no timer looks at it".into()

@@ -38,9 +38,31 @@ impl<P: Payload> Core<P> {
             (_, true) => Some(*flow),
             (_, false) => Some(flow.reversed()),
         });
-        let sids = likely::<R>(&self.capture.flows, clients, |sid| {
-            self.ask_for_session::<R>(sid)
-        });
+        let (flows, half_open) = (&self.capture.flows, &self.capture.half_open);
+        let hashes: ArrayVec<u32, BURST> = clients
+            .take(BURST)
+            .map(|flow| flows.hash(&flow))
+            .inspect(|hash| R::prefetch(flows.slot(*hash)))
+            .collect();
+        let mut sids = ArrayVec::<u32, BURST>::new();
+        for hash in &hashes {
+            match flows.likely(*hash) {
+                Some(sid) => {
+                    self.ask_for_session::<R>(sid);
+                    sids.push(sid);
+                }
+                // A handshake may be under way.
+                None => R::prefetch(half_open.places(*hash).0),
+            }
+        }
+        for hash in hashes {
+            if flows.likely(hash).is_none()
+                && let Some(entry) = half_open.places(hash).1
+            {
+                R::prefetch(entry);
+                R::prefetch(&entry.server_isn);
+            }
+        }
         for sid in sids {
             let rid = self.replicas.feeds[sid as usize].first_replica;
             if rid != NIL {
