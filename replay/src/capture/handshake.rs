@@ -72,8 +72,8 @@ impl<P: Payload> Capture<P> {
         if self.draining {
             return Err(Unused::Shed);
         }
-        // An older SYN that is shown late takes no place of a newer one, nor any that of one that the
-        // server has answered.
+        // An older SYN that is shown late takes no place of a newer one, nor does any take that of
+        // one that the server has answered.
         let given_up =
             |e: &HalfOpen<P>| e.scope == scope && e.server_isn.is_none() && e.isn.lt(head.seq);
         if let Some(old) = self.half_open.find(&head.flow, given_up) {

@@ -83,10 +83,9 @@ impl<P: Payload> Capture<P> {
             let handshake = self.half_open.find(&head.flow, |e| e.scope == scope);
             known.is_none() && handshake.is_some()
         };
-        if found.is_none_or(|sid| self.sessions[sid].reopening) || is_awaited() {
-            if let Some(sid) = self.client_accepts(time, packet, out)? {
-                return Ok(sid);
-            }
+        let may_begin = found.is_none_or(|sid| self.sessions[sid].reopening) || is_awaited();
+        if may_begin && let Some(sid) = self.client_accepts(time, packet, out)? {
+            return Ok(sid);
         }
         let payload = head.payload_len > 0 && !head.flags.has(Flags::RST);
         match found {
@@ -280,8 +279,8 @@ impl<P: Payload> Capture<P> {
         Ok(news)
     }
 
-    /// A segment is of this connection: near what is known of it; or its payload is further away but
-    /// confirmed by another, as after an outage of the mirror. Of any other nothing is believed.
+    /// A segment is of this connection: near what is known of it; or its payload is further away
+    /// but confirmed by another, as after an outage of the mirror. Of any other nothing is believed.
     fn is_plausible(&mut self, sid: u32, head: &Head) -> bool {
         let s = &mut self.sessions[sid];
         let pos = s
@@ -328,8 +327,8 @@ impl<P: Payload> Capture<P> {
         }
     }
 
-    /// `len` bytes from `pos` are of no use before the session is in step again, and neither is what
-    /// is missing before them. Returns how many are lost with them.
+    /// `len` bytes from `pos` are of no use before the session is in step again, and neither is
+    /// what is missing before them. Returns how many are lost with them.
     pub(super) fn lose_before_join(
         &mut self,
         sid: u32,
@@ -398,7 +397,8 @@ impl<P: Payload> Capture<P> {
         // without one it answers a segment of another (RFC 5961 section 3.2).
         let certain = pos <= known && s.rcv_nxt.since(pos) <= NEAR;
         let acknowledges = head.flags.has(Flags::ACK) && s.ack_fits(head.ack);
-        if !certain && !(acknowledges && pos > known && pos <= s.limit()) {
+        let further = acknowledges && pos > known && pos <= s.limit();
+        if !certain && !further {
             return Err(Unused::OutOfWindow);
         }
         self.sessions[sid].last_seen = Due::at(time);

@@ -65,10 +65,9 @@ impl<P: Payload> Capture<P> {
         let (head, scope) = (&packet.head, packet.scope);
         let flow = head.flow.reversed();
         let known = self.by_flow(&flow, |s| s.server_scope == scope);
-        if known.is_none_or(|sid| self.sessions[sid].reopening) {
-            if let Some(sid) = self.server_accepts(time, &flow, head, out)? {
-                return Ok(sid);
-            }
+        let may_begin = known.is_none_or(|sid| self.sessions[sid].reopening);
+        if may_begin && let Some(sid) = self.server_accepts(time, &flow, head, out)? {
+            return Ok(sid);
         }
         if let Some(sid) = known.or_else(|| self.answered_elsewhere(&flow, scope, head)) {
             return Ok(sid);

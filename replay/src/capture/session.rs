@@ -32,8 +32,8 @@ pub(crate) const UNKNOWN_SHIFT: u8 = u8::MAX;
 /// How far beyond what is known a number may lie where no window was advertised: more than clients
 /// on long and fast paths have on the way.
 pub(crate) const REACH: u64 = 1 << 26;
-/// What lies no further from a stream than this is likely to be of it, if nothing else is known: the
-/// largest window without scaling.
+/// What lies no further from a stream than this is likely to be of it, if nothing else is known:
+/// the largest window without scaling.
 pub(crate) const NEAR: u64 = 1 << 16;
 /// What is allowed beyond the windows that were advertised: frames of both directions may be shown
 /// in another order than they were sent.
@@ -145,14 +145,14 @@ impl Session {
         known + reach
     }
 
-    /// The session is that of a SYN with this number: it began with it, or a little behind it, before
-    /// the SYN was shown.
+    /// The session is that of a SYN with this number: it began with it, or a little behind it,
+    /// before the SYN was shown.
     pub fn began_behind(&self, isn: Seq) -> bool {
         u64::from(self.isn.0.wrapping_sub(isn.0)) <= NEAR
     }
 
-    /// A segment of the client's at `pos` that acknowledges `ack` can be of this connection. Where no
-    /// window is known, what is not near has to fit in what it acknowledges.
+    /// A segment of the client's at `pos` that acknowledges `ack` can be of this connection. Where
+    /// no window is known, what is not near has to fit in what it acknowledges.
     pub fn reaches(&self, pos: StreamPos, ack: Seq) -> bool {
         let near = self.window > 0 || pos <= self.shown() + NEAR || self.ack_fits(ack);
         near && pos <= self.limit() && self.rcv_nxt.since(pos) <= REACH
