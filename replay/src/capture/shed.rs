@@ -33,7 +33,8 @@ impl ShedSessions {
         let place = &mut self.0[hash as usize % PLACES];
         let end = head.seq + head.payload_len;
         let known = place.hash == hash | 1;
-        let far = head.seq.0.abs_diff(place.next.0) > 1 << 26;
+        let apart = head.seq.0.wrapping_sub(place.next.0) as i32;
+        let far = apart.unsigned_abs() > 1 << 26;
         let (turns, bytes) = if !known || far {
             place.ack = head.ack;
             (1, head.payload_len)
