@@ -8,7 +8,7 @@
 use super::half_open::HalfOpen;
 use super::lifecycle::Beginning;
 use super::segment::longest_round_trip;
-use super::session::{NEAR, Phase, REACH, Session};
+use super::session::{NEAR, Phase, REACH, Session, UNKNOWN_SHIFT};
 use super::shed::Said;
 use super::{Capture, Sink, beginning};
 use crate::Unused;
@@ -36,7 +36,9 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
         let (head, scope) = (&packet.head, packet.scope);
-        let same = |s: &Session| s.isn == head.seq;
+        // One that began with an answer in the server's VLAN knows no other.
+        let unseen = |s: &Session| s.server_shift == UNKNOWN_SHIFT && s.began_behind(head.seq);
+        let same = |s: &Session| s.isn == head.seq || unseen(s);
         if let Some(sid) = self.by_flow(&head.flow, |s| s.scope == scope || same(s)) {
             if self.was_early(sid, head, out) {
                 self.begin_late(time, sid, head, out);

@@ -352,8 +352,8 @@ impl<P: Payload> Capture<P> {
         }
     }
 
-    /// `len` bytes from `pos` are of no use before the session is in step again, and neither is what
-    /// is missing before them. Returns how many are lost with them.
+    /// `len` bytes from `pos` are of no use before the session is in step again, and neither is
+    /// what is missing before them. Returns how many are lost with them.
     pub(super) fn lose_before_join(
         &mut self,
         sid: u32,

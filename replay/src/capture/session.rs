@@ -149,14 +149,14 @@ impl Session {
         known + reach
     }
 
-    /// The session is that of a SYN with this number: it began with it, or a little behind it, before
-    /// the SYN was shown.
+    /// The session is that of a SYN with this number: it began with it, or a little behind it,
+    /// before the SYN was shown.
     pub fn began_behind(&self, isn: Seq) -> bool {
         u64::from(self.isn.0.wrapping_sub(isn.0)) <= NEAR
     }
 
-    /// A segment of the client's at `pos` that acknowledges `ack` can be of this connection. Where no
-    /// window is known, what is not near has to fit in what it acknowledges.
+    /// A segment of the client's at `pos` that acknowledges `ack` can be of this connection. Where
+    /// no window is known, what is not near has to fit in what it acknowledges.
     pub fn reaches(&self, pos: StreamPos, ack: Seq) -> bool {
         let near = self.window > 0 || pos <= self.shown() + NEAR || self.ack_fits(ack);
         near && pos <= self.limit() && self.rcv_nxt.since(pos) <= REACH
