@@ -230,10 +230,8 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
         s.core.balance().unwrap();
         // Each core's own books: received or taken over = used, dropped, handed on or held.
         let (c, f) = (&s.worker, &s.fragments);
-        let dropped: u64 = [&s.core.dropped[..], &c.skipped, &f.dropped]
-            .concat()
-            .iter()
-            .sum();
+        let dropped = [&s.core.dropped[..], &c.skipped, &f.dropped].concat();
+        let dropped: u64 = dropped.iter().sum();
         assert_eq!(
             c.mirror_frames + c.taken_over,
             s.core.used + dropped + f.merged + c.handover_full + c.handed_over + f.held()
