@@ -51,8 +51,8 @@ pub struct Replay {
 pub struct Mirror {
     /// Ports or a file.
     pub source: Source,
-    /// UDP destination ports behind which an IP packet follows at once, none 0, none twice; at most
-    /// [`Mirror::MAX_UDP_PORTS`].
+    /// UDP destination ports behind which an IP packet follows at once, none 0, none twice; at
+    /// most [`Mirror::MAX_UDP_PORTS`].
     pub ip_in_udp: Vec<u16>,
     /// Frames with a wrong checksum are dropped as damaged.
     pub verify_checksums: bool,
@@ -164,13 +164,13 @@ pub struct Traffic {
     pub ramp: Duration,
     /// Sessions first seen in the middle are refused instead of joined at the next turn.
     pub full_sessions_only: bool,
-    /// `wait_for_responses`, `rtt` and `gate_timeout` of transfers that do not say them. What holds
-    /// for a transfer is in [`Transfer::pace`].
+    /// `wait_for_responses`, `rtt` and `gate_timeout` of transfers that do not say them. What
+    /// holds for a transfer is in [`Transfer::pace`].
     pub pace: Pace,
     /// What waits for a target is given up when it does nothing for this long.
     pub session_timeout: Duration,
-    /// A session of which the mirror shows nothing for this long is forgotten: as long as production's
-    /// server may keep an idle one.
+    /// A session of which the mirror shows nothing for this long is forgotten: as long as
+    /// production's server may keep an idle one.
     pub keepalive_timeout: Duration,
 }
 

@@ -22,8 +22,8 @@ use replay::{Counters, Unused};
 pub struct Sight {
     /// Frames of the mirror that were received.
     pub received: u64,
-    /// Frames that nobody looked at: missed by the ports, or received by a core that could not hand
-    /// them on. `None` if nobody can say.
+    /// Frames that nobody looked at: missed by the ports, or received by a core that could not
+    /// hand them on. `None` if nobody can say.
     pub missed: Option<u64>,
     /// Frames of sessions that are to be replayed.
     pub frames: u64,

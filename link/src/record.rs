@@ -31,8 +31,8 @@ pub struct Record {
     /// captured: 0–[`MAX_PREFIX`]. An empty one owns no memory.
     pub prefix: Box<[u8]>,
     /// No segment, but an ICMP error: what goes the other way than `head.flow` may be no longer
-    /// than this, in bytes (0: not said). `head.ack` is the sequence number of the segment that was
-    /// longer; the rest of `head` is zero.
+    /// than this, in bytes (0: not said). `head.ack` is the sequence number of the segment that
+    /// was longer; the rest of `head` is zero.
     pub path_mtu: Option<u32>,
 }
 

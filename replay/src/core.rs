@@ -117,9 +117,10 @@ impl<P: Payload> Core<P> {
         self.replicas.response(now, received_at, head, tx);
     }
 
-    /// A router said that the segment of `flow` (ours, towards the target) with this sequence number
-    /// was longer than the `mtu` bytes the path carries; 0 if it did not say. Believed only of what
-    /// is on the way (RFC 5927 section 7.2); the segments are cut smaller and sent again.
+    /// A router said that the segment of `flow` (ours, towards the target) with this sequence
+    /// number was longer than the `mtu` bytes the path carries; 0 if it did not say. Believed
+    /// only of what is on the way (RFC 5927 section 7.2); the segments are cut smaller and sent
+    /// again.
     pub fn too_big(
         &mut self,
         now: Nanos,
@@ -142,8 +143,8 @@ impl<P: Payload> Core<P> {
         capture.poll(now, budget, &mut door)
     }
 
-    /// The engine is stopping: no new sessions, and an end to those there are. Like the two below it
-    /// begins that; [`Core::poll`] goes on with it, some sessions at a time.
+    /// The engine is stopping: no new sessions, and an end to those there are. Like the two below
+    /// it begins that; [`Core::poll`] goes on with it, some sessions at a time.
     pub fn drain(&mut self, now: Nanos, tx: &mut impl Egress<P>) {
         self.capture.drain();
         self.poll_capture(now, BUDGET, tx);
@@ -163,8 +164,8 @@ impl<P: Payload> Core<P> {
         self.poll_capture(now, BUDGET, tx);
     }
 
-    /// Sessions are still being ended, as [`Core::drain`], [`Core::end_all`] or [`Core::abandon`] have
-    /// begun: no frame is to be handed in before that is done.
+    /// Sessions are still being ended, as [`Core::drain`], [`Core::end_all`] or [`Core::abandon`]
+    /// have begun: no frame is to be handed in before that is done.
     pub fn is_ending(&self) -> bool {
         self.capture.is_ending()
     }

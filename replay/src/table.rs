@@ -95,7 +95,8 @@ impl FlowTable {
         None
     }
 
-    /// The first id kept for `flow`, which has this hash, for which `is` holds: more than one may be.
+    /// The first id kept for `flow`, which has this hash, for which `is` holds: more than one may
+    /// be.
     #[inline]
     pub fn find(
         &self,
@@ -135,8 +136,8 @@ impl FlowTable {
         (found != 0 && hash_of(found) == hash).then(|| id_of(found))
     }
 
-    /// Keeps `id` for its flow, beside others that may be kept for it. A table that is full, which the
-    /// slab of its ids rules out, takes no more.
+    /// Keeps `id` for its flow, beside others that may be kept for it. A table that is full, which
+    /// the slab of its ids rules out, takes no more.
     #[inline]
     pub fn insert(&mut self, id: u32, key: impl Fn(u32) -> Flow) {
         self.insert_hashed(hash(&self.hasher, &key(id)), id);

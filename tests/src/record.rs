@@ -36,8 +36,8 @@ pub struct Record {
     pub sha256: String,
     /// Bytes the server answered.
     pub answered: u64,
-    /// How many of these had been handed to the kernel when each of the client's requests began, if
-    /// the recorder itself answers.
+    /// How many of these had been handed to the kernel when each of the client's requests began,
+    /// if the recorder itself answers.
     #[serde(default)]
     pub asked_at: Vec<u64>,
     /// How the client's side ended.

@@ -5,11 +5,12 @@
 //! never the padding behind it; a frame cut short by a snap length is reported as cut.
 //!
 //! Checksums are verified on a port of our own and, unless [`MirrorOptions`] say otherwise, on a
-//! mirror: what was damaged on its way to the mirror port must not become a request. A capture taken
-//! on a host shows unfinished checksums wherever the sender leaves them to its hardware; the module
-//! `verify` says which forms of these pass.
+//! mirror: what was damaged on its way to the mirror port must not become a request. A capture
+//! taken on a host shows unfinished checksums wherever the sender leaves them to its hardware; the
+//! module `verify` says which forms of these pass.
 
 mod ip;
+mod local;
 mod options;
 mod verify;
 
@@ -24,6 +25,7 @@ use std::ops::Range;
 use verify::Unfinished;
 
 pub use crate::skip::Skip;
+pub use local::{local, local_frame};
 pub use options::{LinkType, MirrorOptions, UdpPorts};
 
 /// Encapsulations inside one another that are followed.
@@ -117,8 +119,8 @@ struct Rules {
     /// Which unfinished checksums pass; with `None` none is verified.
     verify: Option<Unfinished>,
     /// What the driver knows of the TCP checksum. It counts for plain frames alone: of a tunnel it
-    /// may know the outer checksum, and some drivers find nothing wrong with what their NIC did not
-    /// look into, as behind two tags or extension headers.
+    /// may know the outer checksum, and some drivers find nothing wrong with what their NIC did
+    /// not look into, as behind two tags or extension headers.
     known: Checksum,
     ip_in_udp: UdpPorts,
     scope: u32,
@@ -213,9 +215,9 @@ enum Layer {
     Link(LinkType),
 }
 
-/// A frame of this many bytes is as long as Ethernet makes them. One that is cut short there is what a
-/// kernel interface hands over where hosts leave segmentation to it, and was longer than the driver
-/// has room for: of a local port its headers are all that is used.
+/// A frame of this many bytes is as long as Ethernet makes them. One that is cut short there is
+/// what a kernel interface hands over where hosts leave segmentation to it, and was longer than the
+/// driver has room for: of a local port its headers are all that is used.
 const FULL_FRAME: usize = ethernet::HEADER_LEN + 1_500;
 
 /// The tagged frame of minimum size: a zero IP length in a frame up to here would turn padding into
@@ -484,14 +486,6 @@ pub enum Use {
 /// about what decoding has brought into the cache.
 const SHORT: usize = 128;
 
-/// An acknowledgment and no more. The most frequent of all segments is not verified in software: its
-/// numbers have to fit in the connection anyway.
-#[inline]
-fn is_bare(head: &Head) -> bool {
-    const TELLING: u8 = Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0;
-    head.payload_len == 0 && head.flags.0 & TELLING == 0
-}
-
 /// [`mirrored_with`] for a whole frame. What its driver knows of the checksum spares summing it up,
 /// and one that goes on behind the first buffer segment is verified, too. `used` says how much of a
 /// segment of this flow is of use.
@@ -504,16 +498,16 @@ pub fn mirrored_frame<F: Frame>(
     let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
     let known = frame.checksum();
     let rules = Rules::mirror(options, known);
-    on_mirror(options.link, bytes, frame_len, &rules, |place, head| {
+    on_mirror(options.link, bytes, frame_len, &rules, |place, flow| {
         if place.verify.is_none() {
             return true;
         }
         // A driver that calls a segment damaged is heard: it may be, or unfinished.
         let suspect = known == Checksum::Bad;
-        let spared = match used(&head.flow) {
+        let spared = match used(flow) {
             Use::Nothing => return true,
-            Use::Headers => place.stated - place.tcp > SHORT || is_bare(head),
-            Use::All => is_bare(head),
+            Use::Headers => place.stated - place.tcp > SHORT,
+            Use::All => false,
         };
         (spared && !suspect) || place.is_sound_in(frame)
     })
@@ -538,7 +532,7 @@ fn on_mirror(
     bytes: &[u8],
     frame_len: usize,
     rules: &Rules,
-    is_sound: impl FnOnce(&Place, &Head) -> bool,
+    is_sound: impl FnOnce(&Place, &Flow) -> bool,
 ) -> Result<Packet, Skip> {
     let place = match walk(Layer::Link(link), bytes, frame_len, rules)? {
         Stop::Tcp(place) => place,
@@ -546,7 +540,7 @@ fn on_mirror(
         Stop::Control => return Err(Skip::NotTcp),
     };
     let packet = tcp_segment(bytes, frame_len, &place)?;
-    if is_sound(&place, &packet.head) {
+    if is_sound(&place, &packet.head.flow) {
         Ok(packet)
     } else {
         Err(Skip::BadChecksum)
@@ -570,37 +564,6 @@ pub fn fragment_with(options: &MirrorOptions, bytes: &[u8], frame_len: usize) ->
     match walk(Layer::Link(options.link), bytes, frame_len, &rules) {
         Ok(Stop::Fragment(f)) => Some(f),
         _ => None,
-    }
-}
-
-/// Decodes a frame received on a port of our own: no encapsulation, at most one VLAN tag. One that
-/// is corrupt is refused as [`Skip::BadChecksum`], so that its sender sends it again.
-#[inline]
-pub fn local(bytes: &[u8], frame_len: usize) -> Local {
-    on_local(bytes, frame_len, &Rules::LOCAL)
-}
-
-/// [`local`] for a whole frame: what its driver knows of the checksum spares summing it up.
-#[inline]
-pub fn local_frame<F: Frame>(frame: &F) -> Local {
-    let rules = Rules {
-        known: frame.checksum(),
-        ..Rules::LOCAL
-    };
-    on_local(frame.bytes(), frame.frame_len(), &rules)
-}
-
-#[inline]
-fn on_local(bytes: &[u8], frame_len: usize, rules: &Rules) -> Local {
-    match walk(Layer::Ethernet, bytes, frame_len, rules) {
-        Ok(Stop::Tcp(place)) => match tcp_segment(bytes, frame_len, &place) {
-            Ok(packet) if place.is_sound(bytes) => Local::Tcp(packet),
-            Ok(_) => Local::Skip(Skip::BadChecksum),
-            Err(skip) => Local::Skip(skip),
-        },
-        Ok(Stop::Control) => Local::Control,
-        Ok(Stop::Fragment(_)) => Local::Skip(Skip::Fragment),
-        Err(skip) => Local::Skip(skip),
     }
 }
 

@@ -72,8 +72,8 @@ pub enum Kind {
     /// An error: a segment of this connection did not get there, with the code of ICMP type 3 or
     /// ICMPv6 type 1.
     Unreachable(Option<Flow>, u8),
-    /// An error: a segment of this connection, with this sequence number, was longer than this MTU in
-    /// bytes (0: not said).
+    /// An error: a segment of this connection, with this sequence number, was longer than this MTU
+    /// in bytes (0: not said).
     TooBig(Option<(Flow, Seq)>, u32),
     /// Another machine uses this address of ours.
     Conflict(Addr),

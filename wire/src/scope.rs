@@ -3,9 +3,9 @@
 //! The same addresses and ports may be in use in two VLANs, or in two tenants' virtual networks, at
 //! the same time. A scope tells such connections apart. It is folded from what names a network and
 //! is the same in all frames of one direction of a connection: VLAN identifiers of all tags,
-//! VXLAN's and GENEVE's VNI, the I-SID of 802.1ah and GRE keys. Priorities, MPLS labels, GTP's TEID,
-//! ERSPAN's session and the tags of port extenders stay out: they change from hop to hop, or from
-//! packet to packet.
+//! VXLAN's and GENEVE's VNI, the I-SID of 802.1ah and GRE keys. Priorities, MPLS labels, GTP's
+//! TEID, ERSPAN's session and the tags of port extenders stay out: they change from hop to hop, or
+//! from packet to packet.
 //!
 //! The two directions may still differ, where a router between two VLANs is mirrored or a switch
 //! shows one direction untagged.

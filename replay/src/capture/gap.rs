@@ -1,5 +1,5 @@
-//! Gaps in what the mirror shows: segments beyond one wait in order until it is filled or found to be
-//! a hole.
+//! Gaps in what the mirror shows: segments beyond one wait in order until it is filled or found to
+//! be a hole.
 //!
 //! A gap that production's server acknowledged is a hole, and so is one that stays: its bytes are
 //! gone, never invented. The turn it lies in is lost, and the session joins again at the next turn
@@ -23,8 +23,8 @@ const ACKED_GAP: Nanos = 50_000_000;
 /// not after this.
 const SILENT_GAP: Nanos = 3_000_000_000;
 /// A gap that the server's direction shows not to be acknowledged is one in production too, which
-/// the client will fill: it stays one until nobody has been heard of for this long, the longest that
-/// a retransmission timeout gets (RFC 6298 section 2.5).
+/// the client will fill: it stays one until nobody has been heard of for this long, the longest
+/// that a retransmission timeout gets (RFC 6298 section 2.5).
 const OPEN_GAP: Nanos = 60_000_000_000;
 
 impl<P: Payload> Capture<P> {
@@ -326,8 +326,8 @@ impl<P: Payload> Capture<P> {
         out.push(sid);
     }
 
-    /// The session is out of step at `rcv_nxt`: what waits beyond a gap is lost with it, up to where
-    /// the session can join again.
+    /// The session is out of step at `rcv_nxt`: what waits beyond a gap is lost with it, up to
+    /// where the session can join again.
     pub(super) fn look_beyond_again(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
         // What joins may be cut again, with part of the rest beyond another gap: each round takes
         // the first away for good.

@@ -102,7 +102,8 @@ pub(crate) struct HalfOpenTable<P> {
     entries: Slab<HalfOpen>,
     payloads: Slab<Option<Piece<P>>>,
     flows: FlowTable,
-    /// Of those that the server has not answered, and of those that it has: each lives equally long.
+    /// Of those that the server has not answered, and of those that it has: each lives equally
+    /// long.
     ages: [Ages; 2],
 }
 

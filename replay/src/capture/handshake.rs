@@ -51,8 +51,8 @@ impl<P: Payload> Capture<P> {
             }
             s.reopening = true;
         }
-        // An older SYN that is shown late takes no place of a newer one, nor any that of one that the
-        // server has answered.
+        // An older SYN that is shown late takes no place of a newer one, nor any that of one that
+        // the server has answered.
         let of_this = |e: &HalfOpen| e.isn == head.seq;
         let given_up =
             |e: &HalfOpen| e.scope == scope && e.server_isn.is_none() && e.isn.lt(head.seq);
@@ -197,7 +197,8 @@ impl<P: Payload> Capture<P> {
     }
 
     /// A segment of the client's that may say that production has accepted a connection: the
-    /// session that begins with it, if so. `anywhere`: its SYN may have been shown in another scope.
+    /// session that begins with it, if so. `anywhere`: its SYN may have been shown in another
+    /// scope.
     pub(super) fn client_accepts(
         &mut self,
         time: Nanos,
@@ -341,7 +342,8 @@ impl<P: Payload> Capture<P> {
         Ok(sid)
     }
 
-    /// Forgets handshakes whose time is over, `budget` of them at most. Returns how many there were.
+    /// Forgets handshakes whose time is over, `budget` of them at most. Returns how many there
+    /// were.
     pub(super) fn expire_handshakes(
         &mut self,
         time: Nanos,

@@ -33,8 +33,8 @@ pub(super) struct Beginning {
     pub isn: Seq,
     /// What the client has acknowledged.
     pub acked: StreamPos,
-    /// Where the server's stream begins, if its SYN was shown, its window scale shift, and the window
-    /// in it.
+    /// Where the server's stream begins, if its SYN was shown, its window scale shift, and the
+    /// window in it.
     pub server_nxt: Option<StreamPos>,
     pub server_shift: Option<u8>,
     pub server_window: u16,

@@ -5,10 +5,10 @@
 //! no target, no replica and no transmit queue, and lives on the capture's own clock.
 //!
 //! `handshake` waits until production has accepted a connection, `segment` reads what a client
-//! says and `server` what its server does, `stream` puts the client's bytes in order and cuts turns,
-//! `gap` waits for what is missing or finds that it is lost, `late_syn` keeps payload that was shown
-//! before its SYN, `lifecycle` begins and ends sessions, `shed` counts what is lost with those that
-//! are turned away, `followed` counts the frames of some.
+//! says and `server` what its server does, `stream` puts the client's bytes in order and cuts
+//! turns, `gap` waits for what is missing or finds that it is lost, `late_syn` keeps payload that
+//! was shown before its SYN, `lifecycle` begins and ends sessions, `shed` counts what is lost with
+//! those that are turned away, `followed` counts the frames of some.
 //!
 //! What always holds: a byte is told once, in order, as it was first captured; bytes that
 //! production is known to have had and that were not captured are lost in the ledger; a number is

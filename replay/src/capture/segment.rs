@@ -20,8 +20,8 @@ use wire::{Flags, Flow, Head, Nanos};
 
 /// A number further than this from what is expected is no number of this connection.
 const TRUSTED: u64 = 1 << 30;
-/// A bare acknowledgment that comes later than this behind what it acknowledges is no measure of the
-/// client's round trip.
+/// A bare acknowledgment that comes later than this behind what it acknowledges is no measure of
+/// the client's round trip.
 const LONGEST_ROUND_TRIP: Nanos = 1_000_000_000;
 /// And one with payload: the client may have waited for something to say.
 const LONGEST_WITH_PAYLOAD: Nanos = 200_000_000;

@@ -34,8 +34,8 @@ pub(crate) const UNKNOWN_SHIFT: u8 = u8::MAX;
 pub(crate) const REACH: u64 = 1 << 26;
 /// And how far ahead a number of a client whose server's window is not known may lie.
 const UNKNOWN_WINDOW: u64 = 1 << 20;
-/// What lies no further from a stream than this is likely to be of it, if nothing else is known: the
-/// largest window without scaling.
+/// What lies no further from a stream than this is likely to be of it, if nothing else is known:
+/// the largest window without scaling.
 pub(crate) const NEAR: u64 = 1 << 16;
 /// What is allowed beyond the windows that were advertised: frames of both directions may be shown
 /// in another order than they were sent.
@@ -77,8 +77,8 @@ pub(crate) struct Session {
     pub doubt: Seq,
     /// The largest window that the server has advertised, in bytes; 0: none is known.
     pub window: u32,
-    /// How far beyond `rcv_nxt` the client's stream goes, as far as any frame tells of it: what lies
-    /// between was not captured.
+    /// How far beyond `rcv_nxt` the client's stream goes, as far as any frame tells of it: what
+    /// lies between was not captured.
     pub ahead: u32,
     /// The client's FIN was seen, at this place of its stream.
     pub fin: Option<StreamPos>,

@@ -29,8 +29,8 @@ pub(crate) trait Sink<P> {
     /// Session `sid` was seen; nothing of it can be replayed yet.
     fn opened(&mut self, sid: u32, opening: &Opening);
 
-    /// Its stream, which `flow` (client to server, in production) carries, can be replayed from `at`
-    /// on.
+    /// Its stream, which `flow` (client to server, in production) carries, can be replayed from
+    /// `at` on.
     fn begun(&mut self, sid: u32, flow: &Flow, at: StreamPos);
 
     /// Its stream was told to begin.

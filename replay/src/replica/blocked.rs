@@ -29,8 +29,8 @@ pub(crate) struct Blocked {
     /// hop. Whether an id is still one of them, its replica says.
     queue: VecDeque<u32>,
     next_hop: VecDeque<u32>,
-    /// For each id whether it is in one of the lists: an entry of a replica that is gone serves the
-    /// one that has its id now, so that there is room for all.
+    /// For each id whether it is in one of the lists: an entry of a replica that is gone serves
+    /// the one that has its id now, so that there is room for all.
     listed: Vec<bool>,
     /// When next hops are tried again, and how long the wait was.
     try_at: Nanos,

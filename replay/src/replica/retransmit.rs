@@ -241,7 +241,8 @@ impl<P: Payload> Replicas<P> {
         }
     }
 
-    /// The next byte to send is of a turn that the gate has let through. Nothing may go of any other.
+    /// The next byte to send is of a turn that the gate has let through. Nothing may go of any
+    /// other.
     pub(super) fn holds_released(&self, rid: u32) -> bool {
         let r = &self.replicas[rid];
         r.nxt != NIL && self.segs[r.nxt].turn_number < r.released

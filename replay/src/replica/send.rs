@@ -201,8 +201,9 @@ impl<P: Payload> Replicas<P> {
         Next::Send
     }
 
-    /// Asks the gate; if it says wait, the timer is set. What waits is a turn, or the session's end,
-    /// behind `after` bytes of answer, which the client began `pause` after what it said before.
+    /// Asks the gate; if it says wait, the timer is set. What waits is a turn, or the session's
+    /// end, behind `after` bytes of answer, which the client began `pause` after what it said
+    /// before.
     fn gate_lets(&mut self, now: Nanos, rid: u32, after: u64, pause: Nanos) -> bool {
         let r = &mut self.replicas[rid];
         let transfer = &self.params.transfers[usize::from(r.transfer)];

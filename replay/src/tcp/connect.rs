@@ -10,8 +10,8 @@ const fn default_mss(v4: bool) -> u16 {
     if v4 { 536 } else { 1_220 }
 }
 
-/// The least that a peer may ask for, options included: less than Linux's `tcp_min_snd_mss` would cost
-/// more in headers than it carries.
+/// The least that a peer may ask for, options included: less than Linux's `tcp_min_snd_mss` would
+/// cost more in headers than it carries.
 const LEAST_MSS: u16 = 48;
 
 /// The largest segment that fits an IP packet of `mtu` bytes, without TCP options.

@@ -115,8 +115,8 @@ fn judge(c: &Capture, play: &Play, r: &Replayed) -> Vec<String> {
     wrong
 }
 
-/// Captures with a stream of which every frame has a wrong checksum: one was made so on purpose, the
-/// other has had its addresses changed.
+/// Captures with a stream of which every frame has a wrong checksum: one was made so on purpose,
+/// the other has had its addresses changed.
 const CORRUPT: [&str; 2] = [
     "conn-size.pcap",
     "tunnels__vxlan-inner-tcp-bad-checksum.pcap",
