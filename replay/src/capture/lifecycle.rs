@@ -288,7 +288,13 @@ impl<P: Payload> Capture<P> {
     }
 
     fn remove(&mut self, sid: u32, out: &mut impl Sink<P>) {
-        debug_assert!(self.sessions[sid].waiting.is_empty());
+        let s = &self.sessions[sid];
+        debug_assert!(s.waiting.is_empty());
+        if s.phase == Phase::Ended
+            && let Some(end) = s.server_nxt
+        {
+            self.over.note(self.flows.hash(&s.flow), end.seq());
+        }
         self.unlist(sid);
         if self.sessions[sid].followed {
             self.followed.removed(sid, &mut out.ledger().common);
@@ -308,6 +314,7 @@ impl<P: Payload> Capture<P> {
 
     /// See [`crate::Core::end_all`].
     pub fn end_all(&mut self) {
+        self.over.clear();
         self.clock.restart(self.now);
         self.begin_ending(Ending::End);
     }

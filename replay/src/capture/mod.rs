@@ -15,6 +15,7 @@
 //! believed only as far as it can be true; somebody looks again at whatever waits.
 
 mod clock;
+mod ended;
 mod followed;
 mod gap;
 mod half_open;
@@ -36,6 +37,7 @@ use crate::slab::Slab;
 use crate::table::FlowTable;
 use crate::wheel::Wheel;
 use clock::CaptureClock;
+use ended::EndedSessions;
 use followed::Followed;
 use half_open::HalfOpenTable;
 use lifecycle::Ending;
@@ -63,6 +65,7 @@ pub(crate) struct Capture<P> {
     pub flows: FlowTable,
     pub half_open: HalfOpenTable<P>,
     shed: ShedSessions,
+    over: EndedSessions,
     followed: Followed,
     pub timers: Wheel,
     clock: CaptureClock,
@@ -89,6 +92,7 @@ impl<P: Payload> Capture<P> {
             flows: FlowTable::new(params.max_sessions, params.seed),
             half_open: HalfOpenTable::new(params.max_sessions, params.seed),
             shed: ShedSessions::new(),
+            over: EndedSessions::new(),
             followed: Followed::new(),
             timers: Wheel::new(params.max_sessions, now),
             clock: CaptureClock::new(params.pace, now),

@@ -74,6 +74,9 @@ impl<P: Payload> Capture<P> {
         if let Some(sid) = found {
             return Ok(sid);
         }
+        if self.over.repeats(self.hash, head.seq + head.payload_len) {
+            return Err(Err(Unused::Duplicate));
+        }
         let answers = head.payload_len > 0
             && head.flags.has(Flags::ACK)
             && !head.flags.has(Flags::RST)

@@ -11,6 +11,7 @@ use wire::{Flags, Flow, Head, Nanos, Options, Seq};
 
 /// What every IPv4 path carries in practice (RFC 1191 section 3 and 7).
 const LEAST_MTU_V4: u32 = 576;
+const HALF_AN_HOUR: Nanos = 1_800_000_000_000;
 /// How long a target may keep its side open after ours was closed: Linux's `tcp_fin_timeout`.
 const FIN_WAIT_2: Nanos = 60_000_000_000;
 
@@ -143,13 +144,19 @@ impl<P: Payload> Replicas<P> {
         if !outcome.payload && !outcome.fin {
             return;
         }
+        let r = &self.replicas[rid];
+        let quiet_since = r.progress_at.nanos(now).unwrap_or(now);
         self.progressed(now, rid);
         let r = &mut self.replicas[rid];
         r.in_a_row.answered();
         // The client acknowledges a FIN like a byte.
         let bytes = u64::from(outcome.received) + u64::from(outcome.fin);
         let ended = head.flags.has(Flags::PSH) || head.flags.has(Flags::FIN);
-        let latency = r.sent_at.elapsed(at);
+        // A moment is told apart from its like 73 minutes later by what the target did since.
+        let latency = match at.saturating_sub(quiet_since) {
+            long if long > HALF_AN_HOUR => long,
+            _ => r.sent_at.elapsed(at),
+        };
         r.answer.arrived(at, latency, bytes, ended);
         if r.tcb.state == State::FinWait2 {
             // A half-closed connection lives as long as the target has something to say.
