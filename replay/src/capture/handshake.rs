@@ -151,11 +151,12 @@ impl<P: Payload> Capture<P> {
             // The client's acknowledgment was shown before it, or it comes again.
             let s = &mut self.sessions[sid];
             let first = s.acked.near(head.seq + 1);
-            if s.phase == Phase::Joining || s.server_nxt.is_some() || first > s.acked {
+            let known = s.server_nxt.is_some() && s.server_shift != UNKNOWN_SHIFT;
+            if s.phase == Phase::Joining || known || first > s.acked {
                 return Err(Unused::Duplicate);
             }
             s.server_scope = scope;
-            s.server_nxt = Some(first);
+            s.server_nxt = s.server_nxt.max(Some(first));
             s.server_shift = shift.unwrap_or(0);
             s.window = s.window.max(u32::from(head.window));
             return Ok(());
@@ -262,11 +263,12 @@ impl<P: Payload> Capture<P> {
     ) -> Begun {
         let answers = |e: &HalfOpen| head.ack == e.isn + 1;
         let behind = |e: &HalfOpen| e.server_isn.is_some_and(|isn| head.seq == isn + 1);
-        // What came before it, of either side, the mirror may have lost.
-        let near = |from: Seq, to: Seq| u64::from((to - 1).0.wrapping_sub(from.0)) <= REACH;
+        // What came before it, of either side, the mirror may have lost, or show a moment later.
+        // Without the server's SYN the client's number is all there is to go by.
+        let past = |from: Seq, to: Seq| u64::from((to - 1).0.wrapping_sub(from.0));
         let follows = |e: &HalfOpen| match e.server_isn {
-            Some(isn) => near(e.isn, head.ack) && near(isn, head.seq),
-            None => answers(e),
+            Some(isn) => past(e.isn, head.ack) <= REACH && past(isn, head.seq) <= REACH,
+            None => past(e.isn, head.ack) <= NEAR,
         };
         let refused = head.flags.has(Flags::RST);
         let found = self.half_open.find(time, self.hash, flow, |e| {
