@@ -169,7 +169,10 @@ fn a_slow_target_with_little_memory() {
             );
             stage.front.release()?;
             let report = stage.settle(0, Duration::from_secs(90))?;
-            lost_only_for(&report, &["session_bytes", "buffers", "midstream", "hole"])
+            lost_only_for(
+                &report,
+                &["session_bytes", "buffers", "shed", "midstream", "hole"],
+            )
         },
     );
 }

@@ -19,7 +19,7 @@
 
 mod expected;
 
-use expected::{Capture, captures, folder, sha256};
+use expected::{Capture, Whole, captures, folder, sha256};
 use std::collections::BTreeSet;
 use tests::lab::offline::{Delivered, Offline, Play, Replayed};
 use tests::lab::pcap::Stream;
@@ -57,7 +57,11 @@ fn the_reference_agrees_with_the_manifest() {
 fn judge(c: &Capture, play: &Play, r: &Replayed) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut left: Vec<&Delivered> = r.connections.iter().collect();
-    for w in &c.whole {
+    let accepted = |w: &&Whole| {
+        let client = w.stream.client.to_string();
+        !NOT_ACCEPTED.contains(&(c.name.as_str(), client.as_str()))
+    };
+    for w in c.whole.iter().filter(accepted) {
         let port = play.sink_port(w.stream.server.port());
         let found = left.iter().position(|d| {
             Some(d.record.local.port()) == port
@@ -114,6 +118,20 @@ fn judge(c: &Capture, play: &Play, r: &Replayed) -> Vec<String> {
     }
     wrong
 }
+
+/// Streams that are a SYN, which production refused or never answered (seen with tshark 4.0.17): no
+/// connection is opened for them.
+const NOT_ACCEPTED: [(&str, &str); 3] = [
+    ("conn-size.pcap", "141.42.64.125:56729"),
+    (
+        "smb__smb2-zero-byte-error-ioctl.pcapng",
+        "192.168.2.186:62082",
+    ),
+    (
+        "tunnels__vxlan-inner-tcp-bad-checksum.pcap",
+        "10.0.0.1:12345",
+    ),
+];
 
 /// Captures with a stream of which every frame has a wrong checksum: one was made so on purpose,
 /// the other has had its addresses changed.

@@ -4,8 +4,8 @@
 //!
 //! A client segment with payload that acknowledges more than the client's payload before it begins
 //! a turn. A turn of which bytes were not shown cannot be replayed, nor can the first one of a
-//! session whose SYN was not shown. Its neighbours may go with it, as nobody can tell whose missing
-//! bytes were; no other turn may.
+//! session of which neither SYN was shown. Its neighbours may go with it, as nobody can tell whose
+//! missing bytes were; no other turn may.
 
 use super::super::capture::{Capture, Direction, Seen, Segment};
 use super::super::{Lab, Node};
@@ -36,7 +36,7 @@ pub struct Session {
     pub client: SocketAddr,
     /// What it said, in order.
     pub turns: Vec<Turn>,
-    /// Its SYN was shown.
+    /// Its SYN was shown, or the server's, which tells the client's number.
     pub syn_shown: bool,
     /// Its FIN or RST was shown.
     pub end_shown: bool,
@@ -231,6 +231,14 @@ fn to_server(frames: &[Seen], server: SocketAddr) -> impl Iterator<Item = (Socke
     })
 }
 
+fn from_server(frames: &[Seen], server: SocketAddr) -> impl Iterator<Item = (SocketAddr, Segment)> {
+    frames.iter().filter_map(move |frame| {
+        let (ips, tcp) = (frame.ips?, frame.tcp?);
+        (SocketAddr::new(ips[0], tcp.ports[0]) == server)
+            .then(|| (SocketAddr::new(ips[1], tcp.ports[1]), tcp))
+    })
+}
+
 fn compare(sent: &[Seen], shown: &[Seen], server: SocketAddr) -> Result<Sight> {
     let mut sessions: Vec<Session> = Vec::new();
     let mut of: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
@@ -282,6 +290,13 @@ fn compare(sent: &[Seen], shown: &[Seen], server: SocketAddr) -> Result<Sight> {
         if tcp.payload_len > 0 {
             let start = session.offset(&tcp);
             session.shown.push((start, start + tcp.payload_len));
+        }
+    }
+    for (client, tcp) in from_server(shown, server).filter(|(_, tcp)| tcp.flags & SYN != 0) {
+        for i in of.get(&client).map_or(&[][..], Vec::as_slice) {
+            if let Some(session) = sessions.get_mut(*i) {
+                session.syn_shown |= tcp.ack == session.isn.wrapping_add(1);
+            }
         }
     }
     sessions.iter_mut().for_each(Session::finish);
