@@ -151,12 +151,11 @@ impl<P: Payload> Capture<P> {
             // The client's acknowledgment was shown before it, or it comes again.
             let s = &mut self.sessions[sid];
             let first = s.acked.near(head.seq + 1);
-            let known = s.server_nxt.is_some() && s.server_shift != UNKNOWN_SHIFT;
-            if s.phase == Phase::Joining || known || first > s.acked {
+            if s.phase == Phase::Joining || s.server_nxt.is_some() || first > s.acked {
                 return Err(Unused::Duplicate);
             }
             s.server_scope = scope;
-            s.server_nxt = s.server_nxt.max(Some(first));
+            s.server_nxt = Some(first);
             s.server_shift = shift.unwrap_or(0);
             s.window = s.window.max(u32::from(head.window));
             return Ok(());

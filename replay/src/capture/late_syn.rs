@@ -89,13 +89,20 @@ impl<P: Payload> Capture<P> {
         s.early.then_some(time + left)
     }
 
-    /// The SYN `head` is that of a session whose first payload was shown before it.
+    /// The SYN `head` is that of a session whose first payload was shown before it, or whose first
+    /// answer was.
     pub(super) fn was_early(&self, sid: u32, head: &Head, out: &impl Sink<P>) -> bool {
         let s = &self.sessions[sid];
-        if s.phase != Phase::Joining || !s.early || self.draining || !out.accepts_sessions() {
+        if s.phase != Phase::Joining || self.draining || !out.accepts_sessions() {
             return false;
         }
         let first = s.rcv_nxt.near(head.seq + 1);
+        if !s.early {
+            let answered = s.began_behind(head.seq) && s.server_acked == Some(s.rcv_nxt);
+            let fresh = s.join_loss == Loss::Midstream && !out.has_begun(sid);
+            let soon = s.timed_at.is_set() && s.timed_at.elapsed(self.seen) <= WAIT;
+            return answered && fresh && soon && s.waiting.is_empty();
+        }
         let mut id = s.waiting.head;
         while id != NIL && self.waiting[id].pos.since(first) <= REACH {
             id = self.waiting[id].next;
@@ -137,6 +144,10 @@ impl<P: Payload> Capture<P> {
         }
         out.begun(sid, &head.flow, at);
         out.connected(sid);
+        // What the server has answered was said, shown or not.
+        if let Some(acked) = self.sessions[sid].server_acked {
+            self.note_extent(time, sid, acked, false);
+        }
         let mut waiting = std::mem::take(&mut self.sessions[sid].waiting);
         while waiting.head != NIL {
             let (piece, next) = self.take_waiting(sid, waiting.head, out);
