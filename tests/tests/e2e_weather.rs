@@ -210,8 +210,8 @@ fn check_costs(sight: &Sight, report: &Report) -> Result<()> {
         .iter()
         .map(tests::lab::weather::holes::Session::price)
         .fold((0, 0), |(l, m), (least, most)| (l + least, m + most));
-    // Each session without SYN begins in its midst. One whose port was in use before may be taken
-    // for the end of the session before it.
+    // Each session of which neither SYN was shown begins in its midst. One whose port was in use
+    // before may be taken for the end of the session before it.
     let late = sessions.iter().filter(|s| !s.syn_shown && s.was_seen());
     let (surely, at_most) = (
         late.clone().filter(|s| !s.port_used_twice).count() as u64,

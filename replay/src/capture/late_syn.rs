@@ -5,6 +5,9 @@
 //! frame on. For a moment the payload is kept all the same. If the SYN comes in this time, the
 //! session begins with it, and what was counted as lost is taken back: it was not lost. Otherwise
 //! nothing is different from a session that was running.
+//!
+//! The server's answer may be shown first of all, too. Then nothing is kept: the SYN says where the
+//! client's stream begins, and what the server has acknowledged of it is a gap until it is shown.
 
 use super::session::Phase;
 use super::{Capture, Sink};
