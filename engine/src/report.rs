@@ -111,6 +111,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             },
             "turns": c.turns,
             "bytes": c.bytes,
+            "doubtful_bytes": c.doubtful_bytes,
             "unseen": { "turns": s.unseen.turns() },
         },
         "replayed": {

@@ -164,6 +164,10 @@ counters! {
         /// Bytes that came again and were others than before, as far as the first capture was still
         /// held; the first is what is replayed.
         conflicting_bytes,
+        /// Bytes before a place to which both streams of a session went on at once, unseen: they
+        /// are lost ones of it, or the place is of another connection with the same port. They are
+        /// in no other counter.
+        doubtful_bytes,
         /// Response segments of the targets.
         response_segments,
         /// Response segments for no connection of ours.

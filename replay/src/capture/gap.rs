@@ -192,6 +192,7 @@ impl<P: Payload> Capture<P> {
         let s = &mut self.sessions[sid];
         if s.waiting.is_empty() && !s.shows_more() && s.fin.is_none_or(|fin| fin <= s.rcv_nxt) {
             s.gap_since = Due::NONE;
+            s.leapt = false;
         }
         self.check_fin(time, sid, out);
     }
@@ -365,8 +366,9 @@ impl<P: Payload> Capture<P> {
         let open = out.turn_is_open(sid);
         // The turn that the missing bytes belong to was never begun; one that is being lost already
         // is not lost again.
-        let turns = u64::from(!open && !joining);
-        self.lose(sid, Amount::new(turns, missing), reason, out);
+        if self.lose_missing(sid, missing, reason, out) && !open && !joining {
+            self.lose(sid, Amount::new(1, 0), reason, out);
+        }
         if open {
             out.break_turn(sid, reason);
         }

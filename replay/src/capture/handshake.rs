@@ -49,7 +49,7 @@ impl<P: Payload> Capture<P> {
                 // Its own, shown again or late.
                 return Err(Unused::Duplicate);
             }
-            s.reopening = true;
+            s.note_reopening();
         }
         // An older SYN that is shown late takes no place of a newer one, nor any that of one that
         // the server has answered.
@@ -190,7 +190,7 @@ impl<P: Payload> Capture<P> {
         entry.server_window = head.window;
         entry.at = self.seen;
         if let Some(sid) = self.by_flow(&flow, |s| s.scope == scope) {
-            self.sessions[sid].reopening = true;
+            self.sessions[sid].note_reopening();
         }
         self.begin_handshake(time, entry, out);
         Ok(())

@@ -1,7 +1,7 @@
 //! How sessions begin, are looked at, and end.
 
 use super::followed::Start;
-use super::session::{End, List, Phase, Session, UNKNOWN_SHIFT};
+use super::session::{End, List, Listed, Phase, Session, UNKNOWN_SHIFT};
 use super::sink::Opening;
 use super::{Capture, Sink, beginning};
 use crate::counters::{Loss, Unused};
@@ -86,14 +86,14 @@ impl<P: Payload> Capture<P> {
             } else {
                 Phase::Synced
             },
-            listed: true,
+            listed: Listed::Yes,
             server_closed: None,
             join_loss: Loss::Midstream,
             shown_by_payload: false,
             early: false,
-            reopening: false,
             followed: false,
             doubted: false,
+            leapt: false,
             server_shift: begin.server_shift.unwrap_or(UNKNOWN_SHIFT),
             isn: begin.isn,
             doubt: Seq(0),
@@ -199,8 +199,8 @@ impl<P: Payload> Capture<P> {
 
     fn unlist(&mut self, sid: u32) {
         let s = &mut self.sessions[sid];
-        if s.listed {
-            s.listed = false;
+        if s.listed != Listed::No {
+            s.listed = Listed::No;
             let flow = s.flow;
             self.flows.remove(sid, &flow);
         }
@@ -214,7 +214,7 @@ impl<P: Payload> Capture<P> {
         s.phase = Phase::Synced;
         s.advance_to(pos);
         let (flow, reason) = (s.flow, s.join_loss);
-        self.lose(sid, Amount::bytes(missing), reason, out);
+        self.lose_missing(sid, missing, reason, out);
         if !out.has_begun(sid) {
             out.begun(sid, &flow, pos);
         }

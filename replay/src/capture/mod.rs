@@ -41,7 +41,7 @@ use ended::EndedSessions;
 use followed::Followed;
 use half_open::HalfOpenTable;
 use lifecycle::Ending;
-use session::{Session, Waiting};
+use session::{LEAP, Session, Waiting};
 use shed::ShedSessions;
 use sink::Sink;
 use std::sync::Arc;
@@ -208,6 +208,19 @@ impl<P: Payload> Capture<P> {
     fn lose(&self, sid: u32, amount: Amount, why: Loss, out: &mut impl Sink<P>) {
         let transfer = self.sessions[sid].transfer;
         out.ledger().uncaptured(transfer, amount, why);
+    }
+
+    /// Counts bytes of the session that nobody has shown as lost. False if they may never have
+    /// been: then they are counted as doubtful.
+    fn lose_missing(&mut self, sid: u32, missing: u64, why: Loss, out: &mut impl Sink<P>) -> bool {
+        let s = &mut self.sessions[sid];
+        if s.leapt && missing > LEAP {
+            s.leapt = false;
+            out.ledger().common.doubtful_bytes += missing;
+            return false;
+        }
+        self.lose(sid, Amount::bytes(missing), why, out);
+        true
     }
 }
 

@@ -59,7 +59,9 @@ impl<P: Payload> Capture<P> {
         if !self.is_plausible(sid, head) {
             return Err(Unused::OutOfWindow);
         }
-        self.sessions[sid].last_seen = Due::at(time);
+        let s = &mut self.sessions[sid];
+        s.last_seen = Due::at(time);
+        s.note_leap(s.rcv_nxt.near(head.seq), s.acked.near(head.ack));
         if self.is_keep_alive(sid, head) {
             out.keep_alive(sid);
             return if head.payload_len == 0 {
@@ -96,7 +98,7 @@ impl<P: Payload> Capture<P> {
         let here = self.by_flow(&head.flow, |s| s.scope == scope);
         let found = here.or_else(|| self.elsewhere(head));
         // A handshake in the segment's own scope comes before a session in another.
-        let anywhere = found.is_none_or(|sid| self.sessions[sid].reopening);
+        let anywhere = found.is_none_or(|sid| self.sessions[sid].is_reopening());
         if (here.is_none() || anywhere)
             && let Some(sid) = self.client_accepts(time, packet, anywhere, out)?
         {
@@ -338,7 +340,8 @@ impl<P: Payload> Capture<P> {
         s.acked_at_data = ack;
         s.advance_to(pos);
         s.join_loss = Loss::Hole;
-        self.lose(sid, Amount::new(1, missing), Loss::Hole, out);
+        self.lose_missing(sid, missing, Loss::Hole, out);
+        self.lose(sid, Amount::new(1, 0), Loss::Hole, out);
         false
     }
 
@@ -363,10 +366,11 @@ impl<P: Payload> Capture<P> {
     ) -> u32 {
         let s = &mut self.sessions[sid];
         let end = pos + len;
-        let n = end.since(s.rcv_nxt);
+        let (n, missing) = (end.since(s.rcv_nxt), pos.since(s.rcv_nxt));
         s.advance_to(s.rcv_nxt.max(end));
         let reason = s.join_loss;
-        self.lose(sid, Amount::bytes(n), reason, out);
+        self.lose_missing(sid, missing, reason, out);
+        self.lose(sid, Amount::bytes(n - missing), reason, out);
         n as u32
     }
 

@@ -42,6 +42,7 @@ impl<P: Payload> Capture<P> {
             return Err(Unused::OutOfWindow);
         }
         s.last_seen = Due::at(time);
+        s.note_leap(s.rcv_nxt.near(head.ack), seq);
         let news = self.server_payload(sid, seq, head, out);
         let told = self.server_ack(time, sid, seq, head);
         if self.fin_is_unseen(sid) {
@@ -65,7 +66,7 @@ impl<P: Payload> Capture<P> {
         let (head, scope) = (&packet.head, packet.scope);
         let flow = head.flow.reversed();
         let here = self.by_flow(&flow, |s| s.server_scope == scope);
-        if here.is_none_or(|sid| self.sessions[sid].reopening)
+        if here.is_none_or(|sid| self.sessions[sid].is_reopening())
             && let Some(sid) = self.server_accepts(time, &flow, head, here.is_some(), out)?
         {
             return Ok(sid);

@@ -27,6 +27,17 @@ pub(crate) enum End {
     Reset,
 }
 
+/// Whether a session is found by its addresses and ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Listed {
+    /// Not any more.
+    No,
+    /// It is in the flow table.
+    Yes,
+    /// It is, and a handshake with the same addresses and ports is under way.
+    Reopening,
+}
+
 /// The window scale shift of a server whose SYN was not shown.
 pub(crate) const UNKNOWN_SHIFT: u8 = u8::MAX;
 /// How far from what is known a number of a connection may lie where no window tells: more than
@@ -40,6 +51,9 @@ pub(crate) const NEAR: u64 = 1 << 16;
 /// What is allowed beyond the windows that were advertised: frames of both directions may be shown
 /// in another order than they were sent.
 const SLACK: u64 = 1 << 16;
+/// A client whose stream goes on by more than this, unseen, while the server's goes on by
+/// [`NEAR`] or more, may be another one with the same port.
+pub(crate) const LEAP: u64 = 1 << 14;
 
 /// One client session as production saw it.
 #[derive(Clone, Debug)]
@@ -51,8 +65,7 @@ pub(crate) struct Session {
     pub server_scope: u32,
     pub transfer: u16,
     pub phase: Phase,
-    /// Still in the flow table.
-    pub listed: bool,
+    pub listed: Listed,
     /// The server has closed its side; true: before the client had.
     pub server_closed: Option<bool>,
     /// Why bytes before the next turn boundary are lost.
@@ -62,12 +75,12 @@ pub(crate) struct Session {
     pub shown_by_payload: bool,
     /// What waits was shown before any SYN, in case that comes yet, in the order it came.
     pub early: bool,
-    /// A handshake with the same addresses and ports is under way.
-    pub reopening: bool,
     /// Its frames are counted.
     pub followed: bool,
     /// `doubt` holds a number.
     pub doubted: bool,
+    /// Both streams went on far at once, and nothing between was shown ([`Session::note_leap`]).
+    pub leapt: bool,
     /// The server's window scale shift, or [`UNKNOWN_SHIFT`].
     pub server_shift: u8,
     /// The first sequence number of the client: that of its SYN.
@@ -122,6 +135,18 @@ impl Session {
         self.rcv_nxt = pos;
     }
 
+    /// A handshake with the same addresses and ports is under way.
+    pub fn is_reopening(&self) -> bool {
+        self.listed == Listed::Reopening
+    }
+
+    /// A handshake with the same addresses and ports has begun.
+    pub fn note_reopening(&mut self) {
+        if self.listed == Listed::Yes {
+            self.listed = Listed::Reopening;
+        }
+    }
+
     /// Bytes that the session does not have were told of: one at the end of the stream that no
     /// payload showed may as well be the client's FIN.
     pub fn shows_more(&self) -> bool {
@@ -160,6 +185,19 @@ impl Session {
     pub fn reaches(&self, pos: StreamPos, ack: Seq) -> bool {
         let near = self.window > 0 || pos <= self.shown() + NEAR || self.ack_fits(ack);
         near && pos <= self.limit() && self.rcv_nxt.since(pos) <= REACH
+    }
+
+    /// A frame tells that the client's stream is at `pos` and the server's at `server`. If both are
+    /// far beyond what was shown, what lies between may never have been: of a connection that
+    /// follows another on the same port after milliseconds, hosts begin both streams that far
+    /// beyond the last ones (RFC 9293 section 3.4.1; Linux a server's 65,537 beyond).
+    #[inline]
+    pub fn note_leap(&mut self, pos: StreamPos, server: StreamPos) {
+        let said = self.shown().max(self.server_acked.unwrap_or(self.rcv_nxt));
+        if pos.since(said) > LEAP {
+            let known = self.acked.max(self.server_nxt.unwrap_or(self.acked));
+            self.leapt |= server.since(known) >= NEAR;
+        }
     }
 
     /// A number of the client's stream further than it can be: true if another frame has shown one

@@ -2,7 +2,7 @@
 //! every list, so it has no place on a packet path.
 
 use super::Core;
-use crate::capture::session::{List, Phase, Session};
+use crate::capture::session::{List, Listed, Phase, Session};
 use crate::pos::StreamPos;
 use crate::replica::data::{Feed, Replica};
 use crate::slab::NIL;
@@ -93,7 +93,7 @@ impl<P: Payload> Core<P> {
         let s = &self.capture.sessions[sid];
         let feed = &self.replicas.feeds[sid as usize];
         sums.sessions += 1;
-        if s.listed {
+        if s.listed != Listed::No {
             sums.listed += 1;
             ensure(self.capture.is_found(sid), || {
                 "its flow leads elsewhere".into()

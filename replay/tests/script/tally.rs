@@ -20,7 +20,7 @@ macro_rules! plain {
 }
 
 plain! {
-    frames used sessions sessions_shed sessions_ended turns bytes out_of_order conflicting_bytes replayed_turns replayed_bytes
+    frames used sessions sessions_shed sessions_ended turns bytes out_of_order conflicting_bytes doubtful_bytes replayed_turns replayed_bytes
     replayed_sessions retransmitted_bytes retransmitted_segments in_flight_turns in_flight_bytes gate_timeouts connects
     connect_failures target_resets target_closed_early responses response_segments response_bytes responses_unknown
     path_mtu_lowered keep_alives segments_sent tx_full resets_at_end paced_turns sessions_evicted handshakes_refused
@@ -31,6 +31,7 @@ plain! {
 const TROUBLE: &[&str] = &[
     "sessions_shed",
     "conflicting_bytes",
+    "doubtful_bytes",
     "gate_timeouts",
     "connect_failures",
     "target_resets",
