@@ -116,6 +116,23 @@ pub struct BenchPayload {
 }
 
 impl Payload for BenchPayload {
+    type Store = ();
+
+    #[inline]
+    fn footprint(&self) -> usize {
+        ROOM
+    }
+
+    #[inline]
+    fn holds_frame(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn compact(self, (): &()) -> Self {
+        self
+    }
+
     #[inline]
     fn bytes(&self) -> &[u8] {
         let start = usize::from(self.start);

@@ -31,7 +31,7 @@ pub use eal::{Eal, EalOptions, Hugepages, LogLevel, Memory};
 pub use error::Error;
 pub use lcore::LcoreHandle;
 pub use mbuf::Mbuf;
-pub use mempool::{DATA_ROOM, HEADER_ROOM, HEADROOM, Mempool};
+pub use mempool::{DATA_ROOM, HEADER_ROOM, HEADROOM, MBUF_OVERHEAD, Mempool, SMALL_ROOM};
 pub use payload::Payload;
 pub use port::{MirrorPort, Port, PortInfo, PortOptions, PortStats};
 pub use reassembly::Reassembly;

@@ -21,6 +21,13 @@ pub const DATA_ROOM: u16 = HEADROOM + 2048;
 /// Size of buffer for headers alone, as transmit queues need it.
 pub const HEADER_ROOM: u16 = HEADROOM + 128;
 
+/// Size of buffer that short payloads are copied to: headroom and 256 bytes.
+pub const SMALL_ROOM: u16 = HEADROOM + 256;
+
+/// Bytes that an mbuf takes beside its data room: `struct rte_mbuf`, two cache lines, and the
+/// mempool's object header, one.
+pub const MBUF_OVERHEAD: usize = 128 + 64;
+
 /// A pool of mbufs, shared by all who hold a handle.
 #[derive(Clone)]
 pub struct Mempool {

@@ -6,6 +6,7 @@
 //! one, its holder may write to the part of the buffer before its own bytes; the transmit queue
 //! puts headers there.
 
+use crate::mempool::{HEADROOM, MBUF_OVERHEAD, Mempool};
 use crate::raw::{self, Kind};
 use dpdk_sys::rte_mbuf;
 use std::ptr::NonNull;
@@ -26,7 +27,11 @@ pub struct Payload {
     /// From the start of the buffer to the first byte.
     off: u16,
     len: u16,
+    /// Size of the buffer.
+    room: u16,
     kind: Kind,
+    /// Copied out of the frame.
+    copied: bool,
 }
 
 // SAFETY: the reference counter is atomic, the bytes are only read while shared, and the mbuf may
@@ -45,8 +50,35 @@ impl Payload {
             raw,
             off,
             len,
+            // SAFETY: the buffer's size is fixed.
+            room: unsafe { raw::buf_len(raw.as_ptr()) },
             kind,
+            copied: false,
         }
+    }
+
+    /// See [`wire::io::Payload::compact`]. The copy has the room for headers before it that a
+    /// received frame's payload has.
+    #[inline]
+    pub fn compact(self, store: &Mempool) -> Self {
+        if usize::from(self.len) > usize::from(store.data_room() - HEADROOM) {
+            return self;
+        }
+        let Some(mut copy) = store.alloc().filter(|_| self.room > store.data_room()) else {
+            return self;
+        };
+        if !copy.append(self.bytes()) {
+            return self;
+        }
+        let mut copy = copy.into_payload(0..usize::from(self.len));
+        copy.copied = true;
+        copy
+    }
+
+    /// See [`wire::io::Payload::footprint`].
+    #[inline]
+    pub fn footprint(&self) -> usize {
+        MBUF_OVERHEAD + usize::from(self.room)
     }
 
     /// The bytes.
@@ -85,9 +117,7 @@ impl Payload {
         }
         Self {
             raw: self.raw,
-            off: self.off,
-            len: self.len,
-            kind: self.kind,
+            ..*self
         }
     }
 
@@ -178,6 +208,23 @@ impl std::fmt::Debug for Payload {
 }
 
 impl wire::io::Payload for Payload {
+    type Store = Mempool;
+
+    #[inline]
+    fn footprint(&self) -> usize {
+        self.footprint()
+    }
+
+    #[inline]
+    fn holds_frame(&self) -> bool {
+        !self.copied
+    }
+
+    #[inline]
+    fn compact(self, store: &Mempool) -> Self {
+        self.compact(store)
+    }
+
     #[inline]
     fn bytes(&self) -> &[u8] {
         self.bytes()

@@ -248,7 +248,7 @@ impl Run<'_> {
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),
-            mbufs: (m.pool.in_use(), m.pool.size()),
+            mbufs: [&m.pool, &m.small].map(|p| (p.in_use(), p.size())),
             elapsed: self.started.elapsed(),
             is_final,
             failed_writes: self.file.failed(),

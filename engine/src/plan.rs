@@ -5,7 +5,7 @@ use crate::claims::Claims;
 use crate::egress::Outlet;
 use crate::lcore::Orders;
 use crate::links::{COMMANDS, WorkerEnd};
-use crate::setup::Job;
+use crate::setup::{Buffers, Job};
 use crate::worker::{ResponseOwner, Ring, Worker};
 use anyhow::{Result, bail};
 use config::replay::{Replay, Source, Speed};
@@ -37,14 +37,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of this configuration, for these ports. `now` is the time, `mbufs` how many buffers
-    /// there are, `seed` makes hashes unpredictable.
+    /// The plan of this configuration, for these ports. `now` is the time, `buffers` are those there
+    /// are, `seed` makes hashes unpredictable.
     pub fn new(
         config: &Replay,
         mirrors: &[MirrorPort],
         replay: &PortInfo,
         now: Nanos,
-        mbufs: u32,
+        buffers: Buffers,
         seed: u64,
     ) -> Self {
         let cores = config.eal.lcores.len() as u16;
@@ -76,8 +76,9 @@ impl Plan {
             // Clients are dealt out by a hash: a core gets a little more than its share now and
             // then.
             max_sessions: per_core(limits.sessions) + per_core(limits.sessions) / 8 + 1,
-            // A quarter of the buffers is never held, so that receive does not starve.
-            max_segments: per_core(mbufs as usize / 4 * 3),
+            // A quarter of the buffers for frames is never held, so that receive does not starve.
+            max_segments: per_core(buffers.frames as usize / 4 * 3 + buffers.small as usize),
+            max_frames: per_core(buffers.frames as usize / 4 * 3),
             session_bytes: limits.session_bytes,
             mtu: replay.mtu,
             pool: Vec::new(),

@@ -36,8 +36,8 @@ pub struct Sources<'a> {
     pub links: Option<Vec<LinkStats>>,
     /// Replicas a session.
     pub copies: u64,
-    /// Mbufs in use and in all.
-    pub mbufs: (u32, u32),
+    /// Mbufs in use and in all: those that frames are received into, and the small ones.
+    pub mbufs: [(u32, u32); 2],
     /// Time since the start.
     pub elapsed: Duration,
     /// The engine has stopped and nothing more will come.
@@ -150,7 +150,11 @@ pub fn json(s: &Sources<'_>) -> Value {
             "links": s.links,
         },
         "replay_port": replay_port(s),
-        "buffers": { "in_use": s.mbufs.0, "size": s.mbufs.1 },
+        "buffers": {
+            "in_use": s.mbufs[0].0,
+            "size": s.mbufs[0].1,
+            "small": { "in_use": s.mbufs[1].0, "size": s.mbufs[1].1 },
+        },
         "cores": w.iter().zip(s.cpus).map(|(w, cpu)| core(w, *cpu)).collect::<Vec<_>>(),
     })
 }
@@ -410,7 +414,7 @@ mod tests {
             transfers: &[],
             links,
             copies: 1,
-            mbufs: (0, 0),
+            mbufs: [(0, 0); 2],
             elapsed: Duration::ZERO,
             is_final: true,
             failed_writes: 0,

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use config::replay::{Intercept, Replay, Source};
 use config::{Idle, Memory};
 use dpdk::{
-    Clock, DATA_ROOM, Eal, EalOptions, HEADER_ROOM, Mempool, MirrorPort, Port, PortInfo,
-    PortOptions, Reassembly, RxQueue, TxQueue,
+    Clock, DATA_ROOM, Eal, EalOptions, HEADER_ROOM, MBUF_OVERHEAD, Mempool, MirrorPort, Port,
+    PortInfo, PortOptions, Reassembly, RxQueue, SMALL_ROOM, TxQueue,
 };
 use replay::HashBy;
 use std::path::PathBuf;
@@ -21,8 +21,6 @@ use wire::Nanos;
 use wire::decode::{LinkType, MirrorOptions, UdpPorts};
 use wire::defragment::MAX_PARTS;
 
-/// Bytes an mbuf takes beside its data room: `struct rte_mbuf` and the mempool's object header.
-const MBUF_OVERHEAD: u64 = 128 + 64;
 /// Mbufs for headers and references of each worker: what a NIC may hold of them at a time, several
 /// times over.
 const HEADER_MBUFS: u32 = 16_384;
@@ -69,6 +67,8 @@ pub struct Machine {
     pub tape: Option<Tape>,
     /// Buffers that frames are received into.
     pub pool: Mempool,
+    /// Buffers that short payloads are copied to.
+    pub small: Mempool,
     /// The time.
     pub now: Now,
     /// Workers sleep when they have nothing to do.
@@ -97,7 +97,8 @@ impl Now {
 /// Brings everything up.
 pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     let workers = config.eal.lcores.len();
-    let (data, headers) = (buffers(config), HEADER_MBUFS * workers as u32);
+    let buffers = Buffers::of(config.limits.mbufs_bytes);
+    let (data, headers) = (buffers.frames, HEADER_MBUFS * workers as u32);
     let eal = start_eal(config, headers)?;
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -107,8 +108,10 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         epoch: unix.as_nanos() as Nanos - clock.now(),
         clock,
     };
-    let cache = CACHE.min(data / 2 / (workers as u32 + 1));
-    let pool = Mempool::new(&eal, "mirror", data, DATA_ROOM, cache, None)?;
+    let cache = |count: u32| CACHE.min(count / 2 / (workers as u32 + 1));
+    let pool = Mempool::new(&eal, "mirror", data, DATA_ROOM, cache(data), None)?;
+    let (room, count) = (SMALL_ROOM, buffers.small);
+    let small = Mempool::new(&eal, "payloads", count, room, cache(count), None)?;
     let header_pool = Mempool::new(&eal, "headers", headers, HEADER_ROOM, CACHE, None)?;
 
     let options = PortOptions {
@@ -150,7 +153,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     );
     let (links, ends) = start_links(config, workers, now)?;
     let seed = getrandom::u64().context("the system gives no random numbers")?;
-    let plan = Plan::new(config, &mirrors, replay.info(), now.get(), data, seed);
+    let plan = Plan::new(config, &mirrors, replay.info(), now.get(), buffers, seed);
     plan.check_routes(config)?;
 
     let mut reassemblies = Vec::with_capacity(workers);
@@ -195,6 +198,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     };
     for job in &mut jobs {
         job.worker.mirror_options = mirror_options;
+        job.worker.core.copy_short_to(small.clone());
     }
     if let Some(first) = jobs.first_mut() {
         first.player = player;
@@ -216,6 +220,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             links,
             tape,
             pool,
+            small,
             now,
             sleep,
             eal,
@@ -230,16 +235,33 @@ fn fragmented(mbufs: u32, workers: usize) -> u32 {
     (mbufs / (4 * MAX_PARTS * workers.max(1)) as u32).clamp(1, 4_096)
 }
 
-/// How many mbufs `limits.mbufs` buys.
-fn buffers(config: &Replay) -> u32 {
-    (config.limits.mbufs_bytes / (u64::from(DATA_ROOM) + MBUF_OVERHEAD))
-        .clamp(512, u64::from(u32::MAX / 2)) as u32
+/// The mbufs that `limits.mbufs` buys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// Those that frames are received into.
+    pub frames: u32,
+    /// Those that short payloads are copied to.
+    pub small: u32,
+}
+
+impl Buffers {
+    /// Three quarters of the memory are for frames, the rest is for payloads.
+    fn of(bytes: u64) -> Self {
+        let buys = |bytes: u64, room| {
+            let count = bytes / (u64::from(room) + MBUF_OVERHEAD as u64);
+            count.clamp(512, u64::from(u32::MAX / 4)) as u32
+        };
+        Self {
+            frames: buys(bytes / 4 * 3, DATA_ROOM),
+            small: buys(bytes / 4, SMALL_ROOM),
+        }
+    }
 }
 
 /// Bytes of the pages that mbufs with so much room lie in without hugepages. What of a page is not
 /// used is not touched either.
 fn on_pages(mbufs: u32, room: u16) -> u64 {
-    let size = u64::from(room) + MBUF_OVERHEAD;
+    let size = u64::from(room) + MBUF_OVERHEAD as u64;
     if size > PAGE {
         return u64::from(mbufs) * size.next_multiple_of(PAGE);
     }
@@ -250,7 +272,10 @@ fn start_eal(config: &Replay, headers: u32) -> Result<Eal> {
     let memory = match config.eal.memory {
         Memory::Hugepages => dpdk::Memory::Hugepages,
         Memory::NoHuge => {
-            let bytes = on_pages(buffers(config), DATA_ROOM) + on_pages(headers, HEADER_ROOM);
+            let buffers = Buffers::of(config.limits.mbufs_bytes);
+            let bytes = on_pages(buffers.frames, DATA_ROOM)
+                + on_pages(buffers.small, SMALL_ROOM)
+                + on_pages(headers, HEADER_ROOM);
             dpdk::Memory::NoHuge {
                 mib: (bytes >> 20) as usize + SLACK_MIB,
             }
@@ -342,6 +367,14 @@ pub fn order_all(orders: &[Arc<Orders<RxQueue>>], phase: RunPhase) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_mbufs_is_shared_by_frames_and_short_payloads() {
+        let all = Buffers::of(512 << 20);
+        assert_eq!((all.frames, all.small), (170_039, 233_016));
+        let least = Buffers::of(0);
+        assert_eq!((least.frames, least.small), (512, 512));
+    }
 
     #[test]
     fn mbufs_without_hugepages_lie_on_pages_of_their_own() {

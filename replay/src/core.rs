@@ -60,7 +60,7 @@ pub trait Egress<P> {
 }
 
 /// The session core of one worker. See the crate's documentation for what always holds.
-pub struct Core<P> {
+pub struct Core<P: Payload> {
     params: Arc<Params>,
     capture: Capture<P>,
     replicas: Replicas<P>,
@@ -76,6 +76,12 @@ impl<P: Payload> Core<P> {
             replicas: Replicas::new(&params, now),
             params,
         }
+    }
+
+    /// Copies payloads that are short enough to the small buffers of `store`, so that they keep no
+    /// buffer of a received frame.
+    pub fn copy_short_to(&mut self, store: P::Store) {
+        self.capture.copy_short_to(store);
     }
 
     /// Both halves: one, and the other as the first sees it.

@@ -95,7 +95,9 @@ pub struct Params {
     pub max_sessions: usize,
     /// Captured segments this core holds at most.
     pub max_segments: usize,
-    /// Captured bytes a session holds at most.
+    /// Those of them at most that hold the buffer of a received frame.
+    pub max_frames: usize,
+    /// Memory that a session's captured segments take at most, in bytes.
     pub session_bytes: u64,
     /// The largest IP packet the replay port sends, in bytes.
     pub mtu: u16,
@@ -126,6 +128,7 @@ impl Params {
             keepalive_timeout: 7_200 * SECOND,
             max_sessions,
             max_segments,
+            max_frames: max_segments,
             session_bytes: 4 << 20,
             mtu: 1500,
             pool: Vec::new(),

@@ -16,6 +16,24 @@ pub(crate) struct Piece<P> {
     pub urgent: u16,
 }
 
+/// What is held for a piece of the stream.
+#[derive(Clone, Copy)]
+pub(crate) struct Charge {
+    /// Memory, in bytes.
+    pub bytes: u32,
+    /// It is a buffer that the driver receives into.
+    pub frame: bool,
+}
+
+impl Charge {
+    pub fn of<P: Payload>(payload: &P) -> Self {
+        Self {
+            bytes: payload.footprint().try_into().unwrap_or(u32::MAX),
+            frame: payload.holds_frame(),
+        }
+    }
+}
+
 /// An offset into a piece, counted from `n` bytes further on; 0 if it lies before that.
 pub(crate) fn offset_after(offset: u16, n: u32) -> u16 {
     u32::from(offset).saturating_sub(n) as u16

@@ -187,6 +187,21 @@ impl fmt::Debug for MemoryPayload {
 }
 
 impl Payload for MemoryPayload {
+    type Store = ();
+
+    /// The bytes themselves, so that limits are easy to reckon with.
+    fn footprint(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    fn holds_frame(&self) -> bool {
+        true
+    }
+
+    fn compact(self, (): &()) -> Self {
+        self
+    }
+
     fn bytes(&self) -> &[u8] {
         let start = usize::from(self.start);
         &self.data[start..start + usize::from(self.len)]

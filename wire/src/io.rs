@@ -2,7 +2,8 @@
 //! port in a test.
 //!
 //! A received [`Frame`] has one owner. What a session keeps of it becomes a [`Payload`]: a counted
-//! reference to part of the very buffer that was received, so nothing is copied. A [`Tx`] sends
+//! reference to part of the very buffer that was received, so nothing is copied, unless it is so
+//! short that a copy takes less memory. A [`Tx`] sends
 //! headers that it is handed and, behind them, a payload that it takes from that buffer; the caller
 //! keeps the payload until the peer has acknowledged it.
 
@@ -66,8 +67,22 @@ pub trait Frame: Sized {
 /// A counted reference to bytes of a received frame. It is as small as a pointer and two 16-bit
 /// numbers.
 pub trait Payload: Sized {
+    /// Where short payloads are copied to.
+    type Store;
+
     /// The bytes.
     fn bytes(&self) -> &[u8];
+
+    /// Memory that it keeps from being used again, in bytes: that of its whole buffer, with what
+    /// belongs to it. The same as long as the payload is neither trimmed nor truncated.
+    fn footprint(&self) -> usize;
+
+    /// It holds the buffer that the driver received the frame into.
+    fn holds_frame(&self) -> bool;
+
+    /// Copies a short payload to a small buffer of `store`, and gives the frame's back. One that
+    /// does not fit, or for which no buffer is free, stays as it is.
+    fn compact(self, store: &Self::Store) -> Self;
 
     /// Another reference to the same bytes; no copy is made.
     fn share(&self) -> Self;

@@ -252,7 +252,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             replay: (String::new(), PortStats::default()),
             links: None,
             copies: 1,
-            mbufs: (0, 0),
+            mbufs: [(0, 0); 2],
             elapsed: Duration::ZERO,
             is_final: true,
             failed_writes: 0,

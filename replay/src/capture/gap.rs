@@ -10,7 +10,7 @@ use super::{Capture, Sink};
 use crate::counters::Loss;
 use crate::due::Due;
 use crate::ledger::Amount;
-use crate::piece::Piece;
+use crate::piece::{Charge, Piece};
 use crate::pos::StreamPos;
 use crate::slab::NIL;
 use wire::Nanos;
@@ -98,8 +98,8 @@ impl<P: Payload> Capture<P> {
         counted: u32,
         out: &mut impl Sink<P>,
     ) -> bool {
-        let len = piece.len();
-        if !out.reserve(sid, len) {
+        let (len, charge) = (piece.len(), Charge::of(&piece.payload));
+        if !out.reserve(sid, charge) {
             return false;
         }
         let next = if prev == NIL {
@@ -118,7 +118,7 @@ impl<P: Payload> Capture<P> {
             push: piece.push,
         };
         let Ok(id) = self.waiting.alloc(waiting) else {
-            out.release(sid, len);
+            out.release(sid, charge);
             return false;
         };
         let list = &mut self.sessions[sid].waiting;
@@ -157,7 +157,7 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> (Option<Piece<P>>, u32) {
         let w = &mut self.waiting[id];
-        let (len, next) = (w.len, w.next);
+        let next = w.next;
         let piece = w.payload.take().map(|payload| Piece {
             payload,
             pos: w.pos,
@@ -166,7 +166,9 @@ impl<P: Payload> Capture<P> {
             urgent: w.urgent,
         });
         self.waiting.free(id);
-        out.release(sid, len);
+        if let Some(piece) = &piece {
+            out.release(sid, Charge::of(&piece.payload));
+        }
         (piece, next)
     }
 

@@ -114,7 +114,7 @@ impl<P: Payload> Capture<P> {
         let range = packet.payload_offset..packet.payload_offset + len;
         if frame.split_rest().is_none() && frame.bytes().len() >= range.end {
             let piece = Piece {
-                payload: frame.into_payload(range),
+                payload: self.keep(frame.into_payload(range)),
                 pos: beginning(head.seq),
                 ack: StreamPos::first(Seq(0)),
                 push: head.flags.has(Flags::PSH) && !packet.is_truncated(),

@@ -56,7 +56,7 @@ const MARKS: u8 = Flags::SYN.with(Flags::FIN).with(Flags::RST).0;
 const DUE_BEFORE: usize = 512;
 
 /// See the module's documentation.
-pub(crate) struct Capture<P> {
+pub(crate) struct Capture<P: Payload> {
     params: Arc<Params>,
     pub sessions: Slab<Session>,
     /// Segments that wait to join a stream.
@@ -64,6 +64,8 @@ pub(crate) struct Capture<P> {
     /// Production flow, client to server, to session; several where scopes differ.
     pub flows: FlowTable,
     pub half_open: HalfOpenTable<P>,
+    /// Where short payloads are copied to.
+    store: Option<P::Store>,
     shed: ShedSessions,
     over: EndedSessions,
     followed: Followed,
@@ -91,6 +93,7 @@ impl<P: Payload> Capture<P> {
             waiting: Slab::new(params.max_segments),
             flows: FlowTable::new(params.max_sessions, params.seed),
             half_open: HalfOpenTable::new(params.max_sessions, params.seed),
+            store: None,
             shed: ShedSessions::new(),
             over: EndedSessions::new(),
             followed: Followed::new(),
@@ -102,6 +105,20 @@ impl<P: Payload> Capture<P> {
             hand: 0,
             ending: None,
             draining: false,
+        }
+    }
+
+    /// Copies short payloads to `store` from now on.
+    pub fn copy_short_to(&mut self, store: P::Store) {
+        self.store = Some(store);
+    }
+
+    /// A payload as it is to be held.
+    #[inline]
+    fn keep(&self, payload: P) -> P {
+        match &self.store {
+            Some(store) => payload.compact(store),
+            None => payload,
         }
     }
 

@@ -285,7 +285,7 @@ impl<P: Payload> Capture<P> {
             left -= n;
             if n > 0 {
                 let piece = Piece {
-                    payload: frame.into_payload(start..start + n),
+                    payload: self.keep(frame.into_payload(start..start + n)),
                     pos,
                     ack,
                     push: left == 0 && !packet.is_truncated() && head.flags.has(Flags::PSH),

@@ -6,7 +6,7 @@
 use super::session::End;
 use crate::Loss;
 use crate::ledger::Ledger;
-use crate::piece::Piece;
+use crate::piece::{Charge, Piece};
 use crate::pos::StreamPos;
 use wire::{Flow, Nanos};
 
@@ -83,11 +83,11 @@ pub(crate) trait Sink<P> {
     /// Bytes of `piece` that are others than those captured before at the same places.
     fn conflicts(&self, sid: u32, piece: &Piece<P>) -> u64;
 
-    /// Takes room for `len` bytes of the session in one more buffer. False if there is none.
-    fn reserve(&mut self, sid: u32, len: u32) -> bool;
+    /// Takes room for one more buffer of the session. False if there is none.
+    fn reserve(&mut self, sid: u32, charge: Charge) -> bool;
 
     /// Gives that room back.
-    fn release(&mut self, sid: u32, len: u32);
+    fn release(&mut self, sid: u32, charge: Charge);
 
     /// Nothing is left to be replayed.
     fn is_done(&self, sid: u32) -> bool;

@@ -3,6 +3,7 @@
 
 use super::Core;
 use crate::capture::session::{List, Listed, Phase, Session};
+use crate::piece::Charge;
 use crate::pos::StreamPos;
 use crate::replica::data::{Feed, Replica};
 use crate::slab::NIL;
@@ -14,6 +15,7 @@ use wire::io::Payload;
 struct Sums {
     sessions: usize,
     listed: usize,
+    frames: usize,
     replicas: usize,
     active: usize,
     boards: usize,
@@ -60,6 +62,7 @@ impl<P: Payload> Core<P> {
             ("segments", sums.segs, r.segs.len()),
             ("waiting segments", sums.waiting, c.waiting.len()),
             ("places for waiting segments", sums.waiting, r.reserved),
+            ("buffers of frames", sums.frames, r.frames),
             ("turns", sums.turns, r.turns.len()),
             // A replica that is done has no timer, and neither has a session that was removed.
             ("session timers", sums.sessions, c.timers.armed()),
@@ -112,9 +115,14 @@ impl<P: Payload> Core<P> {
         sums.segs += segs.len();
         sums.waiting += waiting.len();
         sums.turns += turns.len();
-        let here = segs.iter().map(|&id| self.replicas.segs[id].len);
-        let there = waiting.iter().map(|&id| self.capture.waiting[id].len);
-        let held: u64 = here.chain(there).map(u64::from).sum();
+        let here = segs.iter().map(|&id| &self.replicas.segs[id].payload);
+        let there = waiting.iter().map(|&id| &self.capture.waiting[id].payload);
+        let mut held = 0_u64;
+        for payload in here.chain(there).flatten() {
+            let charge = Charge::of(payload);
+            held += u64::from(charge.bytes);
+            sums.frames += usize::from(charge.frame);
+        }
         ensure(held == u64::from(feed.held), || {
             format!("{} bytes held, {held} in its lists", feed.held)
         })?;

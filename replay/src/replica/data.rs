@@ -38,7 +38,7 @@ pub(crate) struct Feed {
     /// Bytes of production's answer that the client had acknowledged since it last spoke, when it
     /// ended.
     pub end_after: u64,
-    /// Captured bytes held, those that the capture half holds included.
+    /// Memory that its captured segments take, those in the capture half included, in bytes.
     pub held: u32,
     /// It was running when it was first seen.
     pub joined: bool,
@@ -49,9 +49,9 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Another `len` bytes can be held, where `limit` may be.
-    pub fn has_room(&self, len: u32, limit: u64) -> bool {
-        let held = self.held.checked_add(len);
+    /// Another `bytes` can be held, where `limit` may be.
+    pub fn has_room(&self, bytes: u32, limit: u64) -> bool {
+        let held = self.held.checked_add(bytes);
         held.is_some_and(|held| u64::from(held) <= limit)
     }
 

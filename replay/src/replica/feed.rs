@@ -8,7 +8,7 @@ use crate::core::Egress;
 use crate::counters::Loss;
 use crate::due::{Due, Moment};
 use crate::ledger::{Amount, Ledger};
-use crate::piece::Piece;
+use crate::piece::{Charge, Piece};
 use crate::pos::StreamPos;
 use crate::slab::NIL;
 use wire::io::Payload;
@@ -29,9 +29,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
     fn accepts_sessions(&self) -> bool {
         // The newest session goes first when buffers run short, so that those that are under way
         // can go on.
-        let half = &self.half;
-        let crowded = half.held_segments() * 8 > half.segs.capacity() * 7;
-        !crowded && self.tx.accepts_sessions()
+        !self.half.is_crowded() && self.tx.accepts_sessions()
     }
 
     fn ledger(&mut self) -> &mut Ledger {
@@ -175,21 +173,24 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
         differing
     }
 
-    fn reserve(&mut self, sid: u32, len: u32) -> bool {
+    fn reserve(&mut self, sid: u32, charge: Charge) -> bool {
         let half = &mut *self.half;
+        let full = half.is_full(charge);
         let feed = &mut half.feeds[sid as usize];
-        let full = half.segs.len() + half.reserved >= half.segs.capacity();
-        if full || !feed.has_room(len, half.params.session_bytes) {
+        if full || !feed.has_room(charge.bytes, half.params.session_bytes) {
             return false;
         }
-        feed.held += len;
+        feed.held += charge.bytes;
         half.reserved += 1;
+        half.frames += usize::from(charge.frame);
         true
     }
 
-    fn release(&mut self, sid: u32, len: u32) {
-        self.half.feeds[sid as usize].held -= len;
-        self.half.reserved -= 1;
+    fn release(&mut self, sid: u32, charge: Charge) {
+        let half = &mut *self.half;
+        half.feeds[sid as usize].held -= charge.bytes;
+        half.reserved -= 1;
+        half.frames -= usize::from(charge.frame);
     }
 
     fn is_done(&self, sid: u32) -> bool {
@@ -243,12 +244,12 @@ impl<P: Payload> Replicas<P> {
         at: Nanos,
     ) -> Result<(), Loss> {
         let (len, end) = (piece.len(), piece.end());
+        let charge = Charge::of(&piece.payload);
         let feed = &self.feeds[sid as usize];
-        if !feed.has_room(len, self.params.session_bytes) {
+        if !feed.has_room(charge.bytes, self.params.session_bytes) {
             return Err(Loss::SessionBytes);
         }
-        let full = feed.replica_count > 0 && self.held_segments() >= self.segs.capacity();
-        if full {
+        if feed.replica_count > 0 && self.is_full(charge) {
             return Err(Loss::Buffers);
         }
         if let Some(after) = begins
@@ -282,7 +283,8 @@ impl<P: Payload> Replicas<P> {
             }
             let feed = &mut self.feeds[sid as usize];
             feed.segs.tail = id;
-            feed.held += len;
+            feed.held += charge.bytes;
+            self.frames += usize::from(charge.frame);
             self.for_each(sid, |half, rid| {
                 let r = &mut half.replicas[rid];
                 if r.dropping.is_none() && !r.done {

@@ -29,6 +29,7 @@ use crate::core::Egress;
 use crate::counters::TargetCounters;
 use crate::ledger::Ledger;
 use crate::params::Params;
+use crate::piece::Charge;
 use crate::slab::{NIL, Slab};
 use crate::slots::Slots;
 use crate::table::FlowTable;
@@ -54,6 +55,8 @@ pub(crate) struct Replicas<P> {
     pub segs: Slab<Seg<P>>,
     /// Segments that the capture half holds: they count like those here.
     pub reserved: usize,
+    /// Segments of both halves that hold the buffer of a received frame.
+    pub frames: usize,
     pub turns: Slab<Turn>,
     /// Scoreboards of replicas that recover from a loss.
     pub boards: Slab<Scoreboard>,
@@ -85,6 +88,7 @@ impl<P: Payload> Replicas<P> {
             replicas: Slab::new(replicas),
             segs: Slab::new(params.max_segments),
             reserved: 0,
+            frames: 0,
             // Every unsettled turn but the newest of a session holds a segment.
             turns: Slab::new(params.max_segments.saturating_add(params.max_sessions)),
             boards: Slab::new((replicas / 16).max(64)),
@@ -111,6 +115,18 @@ impl<P: Payload> Replicas<P> {
     /// Captured segments that are held, by either half.
     pub fn held_segments(&self) -> usize {
         self.segs.len() + self.reserved
+    }
+
+    /// There is no room for another segment that takes this.
+    pub fn is_full(&self, charge: Charge) -> bool {
+        self.held_segments() >= self.segs.capacity()
+            || (charge.frame && self.frames >= self.params.max_frames)
+    }
+
+    /// Room is getting short.
+    pub fn is_crowded(&self) -> bool {
+        self.held_segments() * 8 > self.segs.capacity() * 7
+            || self.frames * 8 > self.params.max_frames * 7
     }
 
     /// The target of a replica.

@@ -4,6 +4,7 @@ use super::Replicas;
 use crate::core::Egress;
 use crate::counters::Loss;
 use crate::ledger::Amount;
+use crate::piece::Charge;
 use crate::pos::StreamPos;
 use crate::slab::NIL;
 use crate::tcp::State;
@@ -125,8 +126,11 @@ impl<P: Payload> Replicas<P> {
                 return;
             }
             let seg = &mut self.segs[id];
-            seg.payload = None;
-            feed.held -= seg.len;
+            if let Some(payload) = seg.payload.take() {
+                let charge = Charge::of(&payload);
+                feed.held -= charge.bytes;
+                self.frames -= usize::from(charge.frame);
+            }
             feed.segs.head = seg.next;
             if seg.next == NIL {
                 feed.segs.tail = NIL;

@@ -388,7 +388,9 @@ impl Stage {
         }
         wait_until("all buffers back", STOP, || {
             let report = self.report()?;
-            Ok((report.number("buffers.in_use")? == 0).then_some(report))
+            let frames = report.number("buffers.in_use")?;
+            let small = report.number("buffers.small.in_use")?;
+            Ok((frames == 0 && small == 0).then_some(report))
         })
     }
 

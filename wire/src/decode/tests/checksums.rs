@@ -206,6 +206,17 @@ struct TestFrame {
 struct NoPayload;
 
 impl crate::io::Payload for NoPayload {
+    type Store = ();
+
+    fn footprint(&self) -> usize {
+        0
+    }
+    fn holds_frame(&self) -> bool {
+        false
+    }
+    fn compact(self, (): &()) -> Self {
+        self
+    }
     fn bytes(&self) -> &[u8] {
         &[]
     }
