@@ -26,6 +26,8 @@ wire::reasons! {
         OutOfWindow = "out_of_window",
         /// Payload after the client's FIN or RST.
         AfterEnd = "after_end",
+        /// Payload beyond a gap that cannot wait there for the gap to be filled: too much waits.
+        NoRoom = "no_room",
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::session::{List, Phase, Waiting};
 use super::{Capture, Sink};
-use crate::counters::Loss;
+use crate::counters::{Loss, Unused};
 use crate::due::Due;
 use crate::ledger::Amount;
 use crate::piece::{Charge, Piece};
@@ -27,24 +27,36 @@ const SILENT_GAP: Nanos = 3_000_000_000;
 /// that a retransmission timeout gets (RFC 6298 section 2.5).
 const OPEN_GAP: Nanos = 60_000_000_000;
 
+/// Segments beyond a gap that are looked at for the place of another one at most. One that comes
+/// behind the last, or behind the one that came before it, needs no search.
+const WALKED: u32 = 512;
+
 impl<P: Payload> Capture<P> {
     /// Keeps a piece that lies beyond a gap, in order, without what is there already. True if any
     /// of it was new.
+    ///
+    /// # Errors
+    /// There is no room for it: then it is as if the mirror had not shown it.
     pub(super) fn keep_beyond(
         &mut self,
         sid: u32,
         mut piece: Piece<P>,
         out: &mut impl Sink<P>,
-    ) -> bool {
+    ) -> Result<bool, Unused> {
         let beyond = self.sessions[sid].waiting;
         // Most of what comes beyond a gap comes in order: the list is walked only for what does
         // not.
         if beyond.tail != NIL && self.waiting[beyond.tail].end() <= piece.pos {
             return self.link_beyond(sid, beyond.tail, piece, out);
         }
-        let (mut prev, mut at) = (NIL, beyond.head);
+        let (mut prev, mut at) = self.walk_from(sid, piece.pos);
         let mut news = false;
+        let mut walked = 0;
         while at != NIL {
+            walked += 1;
+            if walked > WALKED {
+                return if news { Ok(true) } else { Err(Unused::NoRoom) };
+            }
             let w = &self.waiting[at];
             let (pos, end, next) = (w.pos, w.end(), w.next);
             if piece.end() <= pos {
@@ -62,30 +74,42 @@ impl<P: Payload> Capture<P> {
                         push: false,
                         urgent: piece.urgent,
                     };
-                    news |= self.link_beyond(sid, prev, left, out);
+                    news |= self.link_beyond(sid, prev, left, out)?;
                 }
                 if piece.end() <= end {
-                    return news;
+                    return Ok(news);
                 }
                 piece.trim_front(end.since(piece.pos) as u32);
             }
             (prev, at) = (at, next);
         }
-        self.link_beyond(sid, prev, piece, out) || news
+        self.link_beyond(sid, prev, piece, out)
     }
 
-    /// Links a piece behind `prev` (`NIL`: at the front). False if there is no room: then it is as
-    /// if the mirror had not shown it.
+    /// Where the search for the place of a piece at `pos` begins: behind the segment that was
+    /// linked last, if that lies before it, else at the front.
+    fn walk_from(&self, sid: u32, pos: StreamPos) -> (u32, u32) {
+        let (session, id) = self.linked;
+        if session == sid && self.waiting[id].end() <= pos {
+            (id, self.waiting[id].next)
+        } else {
+            (NIL, self.sessions[sid].waiting.head)
+        }
+    }
+
+    /// Links a piece behind `prev` (`NIL`: at the front).
     fn link_beyond(
         &mut self,
         sid: u32,
         prev: u32,
         piece: Piece<P>,
         out: &mut impl Sink<P>,
-    ) -> bool {
-        let linked = self.link_waiting(sid, prev, piece, 0, out);
-        out.ledger().common.out_of_order += u64::from(linked);
-        linked
+    ) -> Result<bool, Unused> {
+        if !self.link_waiting(sid, prev, piece, 0, out) {
+            return Err(Unused::NoRoom);
+        }
+        out.ledger().common.out_of_order += 1;
+        Ok(true)
     }
 
     /// Links a piece into the list of those that wait, behind `prev` (`NIL`: at the front). False
@@ -131,6 +155,7 @@ impl<P: Payload> Capture<P> {
         if prev != NIL {
             self.waiting[prev].next = id;
         }
+        self.linked = (sid, id);
         true
     }
 
@@ -149,6 +174,12 @@ impl<P: Payload> Capture<P> {
         piece
     }
 
+    /// Takes the session's list of segments that wait.
+    pub(super) fn detach_waiting(&mut self, sid: u32) -> List {
+        self.linked = (NIL, NIL);
+        std::mem::take(&mut self.sessions[sid].waiting)
+    }
+
     /// Takes a segment that waits, which is in no list any more. Tells which was behind it.
     pub(super) fn take_waiting(
         &mut self,
@@ -156,6 +187,9 @@ impl<P: Payload> Capture<P> {
         id: u32,
         out: &mut impl Sink<P>,
     ) -> (Option<Piece<P>>, u32) {
+        if self.linked.1 == id {
+            self.linked = (NIL, NIL);
+        }
         let w = &mut self.waiting[id];
         let next = w.next;
         let piece = w.payload.take().map(|payload| Piece {
@@ -335,7 +369,7 @@ impl<P: Payload> Capture<P> {
         // What joins may be cut again, with part of the rest beyond another gap: each round takes
         // the first away for good.
         while self.sessions[sid].phase == Phase::Joining && !self.sessions[sid].waiting.is_empty() {
-            let waiting = std::mem::take(&mut self.sessions[sid].waiting);
+            let waiting = self.detach_waiting(sid);
             self.reconsider(time, sid, waiting, out);
         }
     }
@@ -353,7 +387,7 @@ impl<P: Payload> Capture<P> {
                 }
                 self.join(sid, piece.pos, out);
             }
-            self.ingest(time, sid, piece, out);
+            let _ = self.ingest(time, sid, piece, out);
         }
     }
 

@@ -338,7 +338,7 @@ impl<P: Payload> Capture<P> {
         }
         if let Some(mut piece) = payload {
             piece.ack = acked;
-            self.ingest(time, sid, piece, out);
+            let _ = self.ingest(time, sid, piece, out);
         }
         Ok(sid)
     }

@@ -56,14 +56,14 @@ impl<P: Payload> Capture<P> {
         let range = packet.payload_offset..packet.payload_offset + len;
         let whole = frame.split_rest().is_none() && frame.bytes().len() >= range.end;
         let early = len > 0 && whole && self.is_early(time, sid, head, new, out);
-        let s = &mut self.sessions[sid];
+        let s = &self.sessions[sid];
         let (first, tail) = (s.waiting.is_empty(), s.waiting.tail);
         let piece = early.then(|| Piece {
             pos: s.rcv_nxt.near(head.seq),
             ack: s.acked.near(head.ack),
             push: head.flags.has(Flags::PSH),
             urgent: offset_after(head.urgent, 0),
-            payload: frame.into_payload(range),
+            payload: self.keep(frame.into_payload(range)),
         });
         let kept = piece.is_some_and(|piece| self.link_waiting(sid, tail, piece, new, out));
         if !kept {
@@ -151,12 +151,12 @@ impl<P: Payload> Capture<P> {
         if let Some(acked) = self.sessions[sid].server_acked {
             self.note_extent(time, sid, acked, false);
         }
-        let mut waiting = std::mem::take(&mut self.sessions[sid].waiting);
+        let mut waiting = self.detach_waiting(sid);
         while waiting.head != NIL {
             let (piece, next) = self.take_waiting(sid, waiting.head, out);
             waiting.head = next;
             if let Some(piece) = piece {
-                self.ingest(time, sid, piece, out);
+                let _ = self.ingest(time, sid, piece, out);
             }
         }
     }

@@ -33,7 +33,7 @@ use crate::counters::{Counters, Loss, Unused};
 use crate::ledger::Amount;
 use crate::params::{Pace, Params};
 use crate::pos::StreamPos;
-use crate::slab::Slab;
+use crate::slab::{NIL, Slab};
 use crate::table::FlowTable;
 use crate::wheel::Wheel;
 use clock::CaptureClock;
@@ -61,6 +61,8 @@ pub(crate) struct Capture<P: Payload> {
     pub sessions: Slab<Session>,
     /// Segments that wait to join a stream.
     pub waiting: Slab<Waiting<P>>,
+    /// The session whose list one of them was linked into last, and which; `NIL`: that one is gone.
+    linked: (u32, u32),
     /// Production flow, client to server, to session; several where scopes differ.
     pub flows: FlowTable,
     pub half_open: HalfOpenTable<P>,
@@ -91,6 +93,7 @@ impl<P: Payload> Capture<P> {
             params: Arc::clone(params),
             sessions: Slab::new(params.max_sessions),
             waiting: Slab::new(params.max_segments),
+            linked: (NIL, NIL),
             flows: FlowTable::new(params.max_sessions, params.seed),
             half_open: HalfOpenTable::new(params.max_sessions, params.seed),
             store: None,

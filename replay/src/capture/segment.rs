@@ -277,7 +277,7 @@ impl<P: Payload> Capture<P> {
         // retransmission or found to be a hole.
         let mut left = packet.captured.min(head.payload_len as usize);
         let (mut pos, mut start) = (first, packet.payload_offset);
-        let mut news = false;
+        let (mut news, mut refused) = (false, None);
         while left > 0 {
             let rest = frame.split_rest();
             let here = frame.bytes().len();
@@ -291,7 +291,10 @@ impl<P: Payload> Capture<P> {
                     push: left == 0 && !packet.is_truncated() && head.flags.has(Flags::PSH),
                     urgent: offset_after(head.urgent, pos.seq().since(head.seq)),
                 };
-                news |= self.ingest(time, sid, piece, out);
+                match self.ingest(time, sid, piece, out) {
+                    Ok(some) => news |= some,
+                    Err(reason) => refused = Some(reason),
+                }
                 pos += n as u32;
                 if self.sessions[sid].phase == Phase::Joining {
                     // Cut in the middle of a frame: its rest is no turn.
@@ -307,7 +310,10 @@ impl<P: Payload> Capture<P> {
             let Some(rest) = rest else { break };
             frame = rest;
         }
-        Ok(news)
+        match refused {
+            Some(reason) if !news => Err(reason),
+            _ => Ok(news),
+        }
     }
 
     /// A segment is of this connection: near what is known of it. Of any other nothing is believed.

@@ -2,6 +2,7 @@
 
 use super::session::Phase;
 use super::{Capture, Sink, beginning};
+use crate::Unused;
 use crate::piece::Piece;
 use wire::Nanos;
 use wire::io::Payload;
@@ -9,13 +10,16 @@ use wire::io::Payload;
 impl<P: Payload> Capture<P> {
     /// Puts one piece into the stream: in order, beyond a gap, or nowhere because it is old. True
     /// if any of it was new.
+    ///
+    /// # Errors
+    /// It would have to wait, and there is no room.
     pub(super) fn ingest(
         &mut self,
         time: Nanos,
         sid: u32,
         mut piece: Piece<P>,
         out: &mut impl Sink<P>,
-    ) -> bool {
+    ) -> Result<bool, Unused> {
         let expected = self.sessions[sid].rcv_nxt;
         if piece.pos < expected {
             // The first capture is the one that is replayed.
@@ -24,7 +28,7 @@ impl<P: Payload> Capture<P> {
         }
         // A FIN ends the stream, whatever a frame has behind it.
         if piece.end() <= expected || self.sessions[sid].phase == Phase::Ended {
-            return false;
+            return Ok(false);
         }
         if piece.pos < expected {
             piece.trim_front(expected.since(piece.pos) as u32);
@@ -38,7 +42,7 @@ impl<P: Payload> Capture<P> {
             self.drain_beyond(time, sid, out);
         }
         out.push(sid);
-        true
+        Ok(true)
     }
 
     /// Appends a piece that begins exactly where the stream ended. False if the session had to be

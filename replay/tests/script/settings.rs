@@ -125,7 +125,10 @@ impl Settings {
             "full_sessions_only" => p.full_sessions_only = yes(value)?,
             "session_bytes" => p.session_bytes = whole()?,
             "max_sessions" => p.max_sessions = whole()? as usize,
-            "max_segments" => p.max_segments = whole()? as usize,
+            "max_segments" => {
+                p.max_segments = whole()? as usize;
+                p.max_frames = p.max_segments;
+            }
             "pool" => p.pool.push(slice(value)?),
             "pace" => {
                 let speed = value.parse().ok().filter(|v| *v > 0.0);
