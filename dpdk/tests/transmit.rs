@@ -6,7 +6,9 @@ mod common;
 
 use arrayvec::ArrayVec;
 use common::{Loop, Pool, eal, flatten, frame, headers, pattern, unique};
-use dpdk::{DATA_ROOM, HEADER_ROOM, Mbuf, Payload, Port, PortOptions};
+use dpdk::{
+    DATA_ROOM, HEADER_ROOM, HEADROOM, MBUF_OVERHEAD, Mbuf, Payload, Port, PortOptions, SMALL_ROOM,
+};
 use std::collections::VecDeque;
 use wire::io::{BURST, TxError};
 
@@ -543,4 +545,46 @@ fn random_use_keeps_bytes_and_counts() {
         c.in_place > 500 && c.indirect > 500 && c.header_only > 100,
         "{c:?}"
     );
+}
+
+#[test]
+fn a_short_payload_is_copied_and_its_frame_goes_back() {
+    let mut l = Loop::new();
+    let small = Pool::new(16, SMALL_ROOM);
+    let most = usize::from(SMALL_ROOM - HEADROOM);
+    let data = pattern(1000, 3);
+    for (len, copied) in [(1, true), (most, true), (most + 1, false), (0, true)] {
+        let payload = l.frame(&data).into_payload(60..60 + len).compact(&small);
+        assert_eq!(payload.bytes(), &data[60..60 + len]);
+        let room = if copied { SMALL_ROOM } else { DATA_ROOM };
+        assert_eq!(payload.footprint(), MBUF_OVERHEAD + usize::from(room));
+        assert_eq!(wire::io::Payload::holds_frame(&payload), !copied);
+        assert_eq!(l.packets.in_use(), u32::from(!copied), "{len} bytes");
+        assert_eq!(small.in_use(), u32::from(copied), "{len} bytes");
+    }
+    // The longest headers fit before it: nothing else is needed to send it.
+    let mut payload = l.frame(&data).into_payload(0..200).compact(&small);
+    let h = [7_u8; 14 + 40 + 60];
+    l.tx.send(&h, Some((&mut payload, 0..200))).unwrap();
+    l.tx.flush();
+    assert_eq!(l.receive()[0].bytes(), [&h[..], &data[..200]].concat());
+    assert_eq!(l.tx.counters().in_place, 1);
+}
+
+#[test]
+fn a_short_payload_stays_where_it_is_if_no_small_buffer_is_free() {
+    let l = Loop::new();
+    let small = Pool::new(1, SMALL_ROOM);
+    let first = l.frame(b"first").into_payload(0..5).compact(&small);
+    let second = l.frame(b"second").into_payload(0..6).compact(&small);
+    assert_eq!(
+        (first.bytes(), second.bytes()),
+        (&b"first"[..], &b"second"[..])
+    );
+    assert_eq!((small.in_use(), l.packets.in_use()), (1, 1));
+    // A copy is not copied again.
+    drop(second);
+    let other = Pool::new(1, SMALL_ROOM);
+    drop(first.compact(&other));
+    assert_eq!(other.in_use(), 0);
 }

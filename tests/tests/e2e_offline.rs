@@ -6,7 +6,7 @@
 )]
 
 use std::path::PathBuf;
-use tests::lab::conversation::{Conversation, on_link};
+use tests::lab::conversation::{Conversation, MSS, on_link};
 use tests::lab::offline::{Offline, Play, Replayed};
 use tests::lab::pcap::{Format, Frame, link, streams, write};
 use tests::lab::skipped;
@@ -29,6 +29,7 @@ fn conversation(client_port: u16, turns: &[usize]) -> Conversation {
             .collect(),
         start_us: 1_000_000,
         pause_us: 1_000,
+        mss: MSS,
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::pcap::{Frame, link};
 
-/// Payload bytes a segment carries at most.
-const MSS: usize = 1_000;
+/// Payload bytes a segment carries at most, as a rule.
+pub const MSS: usize = 1_000;
 const SERVER_ISN: u32 = 0xffff_fff0;
 
 const FIN: u8 = 0x01;
@@ -25,6 +25,8 @@ pub struct Conversation {
     pub start_us: u64,
     /// Time from one turn to the next, in µs.
     pub pause_us: u64,
+    /// Payload bytes a segment carries at most, such as [`MSS`].
+    pub mss: usize,
 }
 
 struct Writer<'a> {
@@ -108,8 +110,8 @@ impl Conversation {
         w.segment(false, ACK, &[]);
         for (i, said) in self.turns.iter().enumerate() {
             w.now_us = w.now_us.max(self.start_us + self.pause_us * i as u64);
-            let last = said.len().div_ceil(MSS).saturating_sub(1);
-            for (k, part) in said.chunks(MSS).enumerate() {
+            let last = said.len().div_ceil(self.mss).saturating_sub(1);
+            for (k, part) in said.chunks(self.mss).enumerate() {
                 w.segment(false, if k == last { PSH | ACK } else { ACK }, part);
             }
             w.segment(true, PSH | ACK, &[b'.'; 100]);

@@ -476,6 +476,7 @@ mod tests {
             turns: vec![b"first".to_vec(), vec![b'x'; 1_500], b"last".to_vec()],
             start_us: 7_000_000,
             pause_us: 10,
+            mss: super::super::conversation::MSS,
         }
     }
 
