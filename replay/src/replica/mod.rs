@@ -67,6 +67,9 @@ pub(crate) struct Replicas<P> {
     blocked: Blocked,
     /// Replicas that are not done.
     pub active: usize,
+    /// Segments passed over in search of those to be sent again.
+    #[cfg(test)]
+    pub steps: u64,
 }
 
 impl<P: Payload> Replicas<P> {
@@ -97,6 +100,8 @@ impl<P: Payload> Replicas<P> {
             slots,
             blocked: Blocked::new(replicas),
             active: 0,
+            #[cfg(test)]
+            steps: 0,
         }
     }
 
@@ -110,6 +115,15 @@ impl<P: Payload> Replicas<P> {
             self.on_timer(now, rid, tx);
         }
         fired
+    }
+
+    /// Tests count how far is searched for what is sent again.
+    #[inline]
+    fn step(&mut self) {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
     }
 
     /// Captured segments that are held, by either half.

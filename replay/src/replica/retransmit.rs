@@ -127,6 +127,34 @@ impl<P: Payload> Replicas<P> {
         }
     }
 
+    /// Where the search for the segment that holds `left` begins: at the one that was sent again
+    /// last if that is not behind it, else at the oldest.
+    fn search_from(&self, rid: u32, left: Seq) -> u32 {
+        let r = &self.replicas[rid];
+        match self.cursor(rid) {
+            cursor if cursor != NIL && self.segs[cursor].wire().0.le(left) => cursor,
+            _ => r.una,
+        }
+    }
+
+    /// The segment that was sent again last, or `NIL`.
+    pub(super) fn cursor(&self, rid: u32) -> u32 {
+        match self.replicas[rid].board {
+            NIL => NIL,
+            board => self.boards[board].cursor,
+        }
+    }
+
+    /// The oldest segment that the target has not acknowledged is `una` now; `passed`: the one that
+    /// was sent again last is among those that are let go.
+    pub(super) fn set_oldest(&mut self, rid: u32, una: u32, passed: bool) {
+        let r = &mut self.replicas[rid];
+        r.una = una;
+        if passed && r.board != NIL {
+            self.boards[r.board].cursor = NIL;
+        }
+    }
+
     /// Sends again one segment of at most the MSS from `left`, none of it beyond `right`. Returns
     /// how many sequence numbers that were; 0 if the queue refused it.
     fn resend(
@@ -137,11 +165,15 @@ impl<P: Payload> Replicas<P> {
         right: Seq,
         tx: &mut impl Egress<P>,
     ) -> u32 {
-        let mut id = self.replicas[rid].una;
+        let mut id = self.search_from(rid, left);
         while id != NIL && self.segs[id].wire().1.le(left) {
             id = self.segs[id].next;
+            self.step();
         }
         let r = &self.replicas[rid];
+        if r.board != NIL {
+            self.boards[r.board].cursor = id;
+        }
         if id == NIL || left.lt(self.segs[id].wire().0) {
             if r.tcb.fin_seq() != Some(left) {
                 return 0;
@@ -209,13 +241,15 @@ impl<P: Payload> Replicas<P> {
         let left = if r.tcb.fin_sent {
             max - 1
         } else {
-            let mut id = r.una;
+            let mut id = self.search_from(rid, max - 1);
             while id != NIL && self.segs[id].wire().1.lt(max) {
                 id = self.segs[id].next;
+                self.step();
             }
             if id == NIL {
                 return false;
             }
+            let r = &self.replicas[rid];
             let mss = u32::from(r.tcb.mss());
             r.tcb.snd_una.max(self.segs[id].wire().0).max(max - mss)
         };

@@ -88,11 +88,13 @@ impl<P: Payload> Replicas<P> {
     fn skip_segments(&mut self, rid: u32, last: u32) {
         let sid = self.replicas[rid].session;
         let mut at = self.replicas[rid].una;
+        let (cursor, mut passed_cursor) = (self.cursor(rid), false);
         while at != NIL && self.segs[at].turn_number <= last {
+            passed_cursor |= at == cursor;
             self.segs[at].holders -= 1;
             at = self.segs[at].next;
         }
-        self.replicas[rid].una = at;
+        self.set_oldest(rid, at, passed_cursor);
         let nxt = self.replicas[rid].nxt;
         if nxt == NIL || self.segs[nxt].turn_number <= last {
             self.replicas[rid].nxt = at;
@@ -104,16 +106,17 @@ impl<P: Payload> Replicas<P> {
     pub(super) fn release_acknowledged(&mut self, rid: u32, upto: Seq) {
         let r = &self.replicas[rid];
         let (sid, mut at, upto) = (r.session, r.una, r.place(upto));
-        let mut passed_nxt = false;
+        let (mut passed_nxt, mut passed_cursor) = (false, false);
+        let cursor = self.cursor(rid);
         while at != NIL && self.segs[at].end() <= upto {
             passed_nxt |= at == self.replicas[rid].nxt;
+            passed_cursor |= at == cursor;
             self.segs[at].holders -= 1;
             at = self.segs[at].next;
         }
-        let r = &mut self.replicas[rid];
-        r.una = at;
+        self.set_oldest(rid, at, passed_cursor);
         if passed_nxt {
-            r.nxt = at;
+            self.replicas[rid].nxt = at;
         }
         self.free_segments(sid);
     }

@@ -5,6 +5,7 @@
 //! forgotten, the highest first, which costs a needless retransmission and never correctness, since
 //! only a cumulative acknowledgment frees data.
 
+use crate::slab::NIL;
 use arrayvec::ArrayVec;
 use wire::Seq;
 
@@ -23,6 +24,9 @@ pub struct Scoreboard {
     pub high_rxt: Seq,
     /// Every hole below counts as lost, however little is above it.
     lost: Seq,
+    /// The captured segment that was sent again last, if the target has not acknowledged it: the
+    /// search for the next one begins there.
+    pub cursor: u32,
 }
 
 impl Scoreboard {
@@ -32,6 +36,7 @@ impl Scoreboard {
             ranges: ArrayVec::new(),
             high_rxt: una,
             lost: una,
+            cursor: NIL,
         }
     }
 

@@ -469,3 +469,67 @@ fn a_turn_that_found_no_room_in_the_windows_does_not_take_the_one_on_the_way_wit
     assert_eq!(b.lost(Loss::Hole), (1, 40));
     assert_eq!(b.counters().replayed_turns, 1);
 }
+
+#[test]
+fn a_recovery_takes_time_in_proportion_to_what_it_sends() {
+    let mut b = Bed::with(|p| {
+        p.max_segments = 1_024;
+        p.max_frames = 1_024;
+    });
+    let mut c = b.open(4000);
+    let syn = b.last_syn();
+    let mut t = Conn {
+        flow: syn.flow.reversed(),
+        rcv: syn.seq + 1,
+        snd: Seq(100),
+        window: 60_000,
+    };
+    let mut accepts = t.head(Flags::SYN, 0);
+    accepts.options.mss = Some(1460);
+    accepts.options.sack_permitted = true;
+    t.snd += 1;
+    b.respond(&accepts);
+    // All of it is on the way.
+    let (first, segments) = (c.c, 1_000);
+    for _ in 0..segments {
+        b.say(&mut c, 10);
+    }
+    let sent = b.take().into_iter().map(|h| h.end().since(first));
+    assert_eq!(sent.max(), Some(10_000));
+    b.core.replicas.steps = 0;
+    // The target has what comes last: 600 segments are lost.
+    let mut tells = t.head(Flags::default(), 0);
+    tells.options = beyond(first);
+    b.respond(&tells);
+    // What comes is acknowledged one by one, with the same block.
+    let mut acknowledged = 0;
+    while acknowledged < 6_000 {
+        let sent = b.take().into_iter().map(|h| h.end().since(first));
+        let upto = sent.max().unwrap_or(0);
+        assert!(upto > acknowledged, "it goes on after {acknowledged} bytes");
+        while acknowledged < upto.min(6_000) {
+            acknowledged += 10;
+            t.rcv = first + acknowledged;
+            let mut tells = t.head(Flags::default(), 0);
+            if acknowledged < 6_000 {
+                tells.options = beyond(first);
+            } else {
+                t.rcv = first + 10_000;
+                tells = t.head(Flags::default(), 0);
+            }
+            b.respond(&tells);
+        }
+    }
+    let sent = b.counters().retransmitted_segments;
+    assert!(sent >= 600, "{sent}");
+    let steps = b.core.replicas.steps;
+    assert!(steps <= 2 * sent, "{steps} steps for {sent} segments");
+}
+
+/// The target has 4,000 bytes beyond a hole of 6,000.
+fn beyond(first: Seq) -> wire::Options {
+    let mut options = wire::Options::default();
+    options.sack[0] = (first + 6_000, first + 10_000);
+    options.sack_count = 1;
+    options
+}
