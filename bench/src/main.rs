@@ -9,6 +9,7 @@
 
 mod child;
 mod device;
+mod flood;
 mod frames;
 mod measure;
 mod memory;
@@ -67,6 +68,18 @@ enum Command {
         #[arg(long, default_value_t = 9)]
         windows: usize,
     },
+    /// Established sessions beside a flood of SYNs, over ports in memory; prints JSON.
+    Flood {
+        /// Established sessions.
+        #[arg(long)]
+        sessions: u64,
+        /// Their mirrored frames in one window.
+        #[arg(long, default_value_t = 300_000)]
+        frames: u64,
+        /// Windows; the middle one counts.
+        #[arg(long, default_value_t = 9)]
+        windows: usize,
+    },
     /// One loop over DPDK's software drivers; prints JSON.
     Device {
         /// What runs.
@@ -109,6 +122,11 @@ fn run(command: Command) -> Result<bool> {
             };
             print_json(&memory::run(kind, size)?)
         }
+        Command::Flood {
+            sessions,
+            frames,
+            windows,
+        } => print_json(&flood::run(sessions, frames, windows)?),
         Command::Device {
             case,
             source,
@@ -187,6 +205,17 @@ fn measure_memory(report: &mut Report) {
                 Err(e) => report.failures.push(format!("{e:#}")),
             }
         }
+    }
+    eprintln!("measuring long sessions beside a flood of SYNs");
+    let args = [
+        "flood".to_owned(),
+        "--sessions=100000".to_owned(),
+        format!("--frames={frames}"),
+        format!("--windows={windows}"),
+    ];
+    match child::measure(&args, LIMIT) {
+        Ok(outcome) => report.flood = Some(outcome),
+        Err(e) => report.failures.push(format!("{e:#}")),
     }
 }
 

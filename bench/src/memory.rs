@@ -39,7 +39,7 @@ const LINGER: Nanos = 2_100_000_000;
 /// Mirrored frames of one short session.
 const SHORT_FRAMES: u64 = 9;
 /// Time of one step with long-lived sessions: 32 frames at 2 million a second.
-const LONG_STEP: Nanos = 16_000;
+pub const LONG_STEP: Nanos = 16_000;
 /// Steps after the last frame in which everything must have come to rest.
 const REST: u64 = 2_000;
 /// When the made-up time begins.
@@ -215,8 +215,9 @@ where
 }
 
 /// A worker with its traffic, and the time.
-struct Rig {
-    worker: Bench,
+pub struct Rig {
+    /// The worker.
+    pub worker: Bench,
     schedule: Rc<RefCell<Schedule>>,
     target: Rc<RefCell<Target<Pool>>>,
     now: Nanos,
@@ -261,6 +262,26 @@ impl Rig {
         }
     }
 
+    /// One with so many long-lived sessions, which are established.
+    pub fn established(sessions: u64) -> Result<Self> {
+        let mut rig = Self::new(Kind::Long, sessions);
+        rig.settle(Some(sessions))
+            .context("while sessions were opened")?;
+        *rig.schedule.borrow_mut() = Schedule::turns(sessions);
+        Ok(rig)
+    }
+
+    /// Steps so often.
+    pub fn steps(&mut self, steps: u64) -> Result<()> {
+        let heap = Allocations::begin();
+        for _ in 0..steps {
+            self.step();
+        }
+        let allocated = heap.count();
+        ensure!(allocated == 0, "{allocated} blocks were allocated");
+        Ok(())
+    }
+
     #[inline]
     fn step(&mut self) {
         self.now += self.step;
@@ -277,7 +298,7 @@ impl Rig {
     }
 
     /// Steps until that many more frames of the mirror have come.
-    fn drive(&mut self, frames: u64) -> Result<()> {
+    pub fn drive(&mut self, frames: u64) -> Result<()> {
         let heap = Allocations::begin();
         let until = self.worker.counters.mirror_frames + frames;
         while self.worker.counters.mirror_frames < until {
@@ -293,7 +314,7 @@ impl Rig {
     }
 
     /// Begins nothing new and lets everything come to rest.
-    fn settle(&mut self, units: Option<u64>) -> Result<()> {
+    pub fn settle(&mut self, units: Option<u64>) -> Result<()> {
         self.schedule.borrow_mut().finish(units);
         let heap = Allocations::begin();
         let mut quiet = 0;
@@ -314,7 +335,8 @@ impl Rig {
         Ok(())
     }
 
-    fn check(&self) -> Result<()> {
+    /// The books are as they must be.
+    pub fn check(&self) -> Result<()> {
         let target = self.target.borrow();
         check(&self.worker, target.lost, target.resets)
     }
@@ -463,13 +485,14 @@ pub fn run(kind: Kind, size: Size) -> Result<Outcome> {
         b.window::<false>(BUFFERS as u64 * 2)?;
     }
     let before = resident()?;
-    let mut rig = Rig::new(kind, n);
+    let mut rig = match kind {
+        Kind::Long => Rig::established(n)?,
+        Kind::Short => Rig::new(kind, n),
+    };
     let own = 2 * BUFFERS as u64 * crate::frames::ROOM as u64;
     let mut resident_per_session = None;
     match kind {
         Kind::Long => {
-            rig.settle(Some(n)).context("while sessions were opened")?;
-            *rig.schedule.borrow_mut() = Schedule::turns(n);
             rig.settle(Some(n)).context("in the first round")?;
             rig.check().context("after the first round")?;
             ensure!(

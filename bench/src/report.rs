@@ -1,7 +1,7 @@
 //! The table and the JSON file: ratios first, absolute figures beside them.
 
 use crate::measure::Spread;
-use crate::{device, memory, testpmd};
+use crate::{device, flood, memory, testpmd};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -75,6 +75,8 @@ pub struct Report {
     pub machine: Machine,
     /// Over ports in memory.
     pub memory: Vec<memory::Outcome>,
+    /// The same beside a flood of SYNs.
+    pub flood: Option<flood::Outcome>,
     /// Over DPDK's software drivers, round by round.
     pub device: Vec<Round>,
     /// Comparisons.
@@ -92,6 +94,7 @@ impl Report {
             quick,
             machine: Machine::here(),
             memory: Vec::new(),
+            flood: None,
             device: Vec::new(),
             ratios: Vec::new(),
             failures: Vec::new(),
@@ -173,6 +176,18 @@ impl Report {
                     figures: format!("{:.0} ns / {:.0} ns", many.net(), few.net()),
                 });
             }
+        }
+        if let Some(o) = &self.flood {
+            ratios.push(Ratio {
+                what: format!(
+                    "throughput, long-lived sessions, {} open: beside {} SYNs a second / without them",
+                    round(o.sessions),
+                    round(flood::RATE)
+                ),
+                ratio: Some(o.throughput),
+                pairs: o.windows,
+                figures: format!("{:.0} ns a SYN, of {} SYNs", o.syn_ns.median, round(o.syns)),
+            });
         }
         for o in &self.memory {
             if let Some(bytes) = o.resident_per_session {

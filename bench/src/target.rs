@@ -1,6 +1,7 @@
 //! A target that costs little: it keeps no state, since each segment of a client says itself where
 //! both streams stand, and answers with headers that are copied and filled in.
 
+use crate::flood::Flood;
 use crate::frames::{BenchFrame, Buffer, Maker, Pool, ROOM};
 use crate::traffic::{LINK, RESPONSE, Schedule, TARGET, Templates};
 use arrayvec::ArrayVec;
@@ -187,6 +188,8 @@ impl<M: Maker> Target<M> {
 pub enum MemorySource {
     /// A mirror port.
     Mirror(Box<Mirror>),
+    /// A mirror port that shows SYNs alone.
+    Flood(Box<Flood>),
     /// The replay port.
     Replay(Rc<RefCell<Target<Pool>>>),
 }
@@ -237,6 +240,7 @@ impl Rx for MemorySource {
     fn rx_burst(&mut self, out: &mut ArrayVec<BenchFrame, BURST>) -> usize {
         match self {
             Self::Mirror(m) => m.rx_burst(out),
+            Self::Flood(f) => f.rx_burst(out),
             Self::Replay(t) => t.borrow_mut().poll(out),
         }
     }
