@@ -25,15 +25,38 @@ const fn fold(acc: u64) -> u16 {
     a as u16
 }
 
-/// The unfolded sum of the little-endian words of `bytes`, the last one padded with zero.
+/// Folds half of the carries back: a sum of many of these does not reach 2^64.
+#[inline]
+const fn halve(acc: u64) -> u64 {
+    (acc >> 32) + (acc & 0xffff_ffff)
+}
+
+/// The sum of the little-endian words of `bytes`, the last one padded with zero; less than 2^35.
+#[inline]
+fn raw(bytes: &[u8]) -> u64 {
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    let mut sum = if blocks.is_empty() { 0 } else { long(blocks) };
+    let (words, tail) = rest.as_chunks::<8>();
+    for w in words {
+        sum += u128::from(u64::from_le_bytes(*w));
+    }
+    // What is left is shorter than eight bytes: at most one word of each size.
+    let (four, tail) = tail.as_chunks::<4>();
+    let (two, one) = tail.as_chunks::<2>();
+    let four = four.first().map_or(0, |w| u32::from_le_bytes(*w));
+    let two = two.first().map_or(0, |w| u16::from_le_bytes(*w));
+    let one = one.first().map_or(0, |b| *b);
+    let carries = (sum >> 64) as u64;
+    halve(sum as u64) + carries + u64::from(four) + u64::from(two) + u64::from(one)
+}
+
+/// The unfolded sum of long pieces.
 ///
 /// Eight words of eight bytes a turn, each in its own lane, make a loop that compilers turn into
 /// vector instructions. A lane keeps the sum of its words modulo 2^64 and the sum of their upper
 /// halves; what the lower halves add up to follows from both. None of these two can reach 2^64 in a
 /// frame.
-#[inline]
-fn raw(bytes: &[u8]) -> u64 {
-    let (blocks, rest) = bytes.as_chunks::<64>();
+fn long(blocks: &[[u8; 64]]) -> u128 {
     let (mut words, mut uppers) = ([0u64; 8], [0u64; 8]);
     for block in blocks {
         let lanes = words.iter_mut().zip(&mut uppers);
@@ -46,21 +69,7 @@ fn raw(bytes: &[u8]) -> u64 {
     let word = words.iter().fold(0u64, |sum, w| sum.wrapping_add(*w));
     let upper: u64 = uppers.iter().sum();
     let lower = word.wrapping_sub(upper << 32);
-
-    let (words, tail) = rest.as_chunks::<8>();
-    let (mut even, mut odd) = (lower, upper);
-    for w in words {
-        let w = u64::from_le_bytes(*w);
-        even += w & 0xffff_ffff;
-        odd += w >> 32;
-    }
-    // What is left is shorter than eight bytes: at most one word of each size.
-    let (four, tail) = tail.as_chunks::<4>();
-    let (two, one) = tail.as_chunks::<2>();
-    let four = four.first().map_or(0, |w| u32::from_le_bytes(*w));
-    let two = two.first().map_or(0, |w| u16::from_le_bytes(*w));
-    let one = one.first().map_or(0, |b| *b);
-    even + odd + u64::from(four) + u64::from(two) + u64::from(one)
+    u128::from(lower) + u128::from(upper)
 }
 
 impl Sum {
@@ -78,7 +87,7 @@ impl Sum {
         let r = if self.odd {
             u64::from(fold(r).swap_bytes())
         } else {
-            u64::from(fold(r))
+            r
         };
         Self {
             acc: self.acc + r,
@@ -102,7 +111,7 @@ impl Sum {
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
-            acc: self.acc + fold(other.acc) as u64,
+            acc: self.acc + halve(other.acc),
             odd: self.odd ^ other.odd,
         }
     }
@@ -122,6 +131,25 @@ impl Sum {
         let len = u64::from(len.swap_bytes());
         Self {
             acc: self.acc + sum + len + u64::from(u16::from(protocol).swap_bytes()),
+            odd: self.odd,
+        }
+    }
+
+    /// [`Self::pseudo_header`] for addresses as they stand in an IP header, one behind the other.
+    #[inline]
+    #[must_use]
+    pub fn pseudo_of(self, addresses: &[u8], protocol: u8, len: u32) -> Self {
+        let protocol = u64::from(u16::from(protocol).swap_bytes());
+        let acc = self.acc + raw(addresses) + protocol;
+        Self { acc, ..self }.long_word(len)
+    }
+
+    /// Adds a 32-bit word, given in host order, that stands at an even place.
+    #[inline]
+    #[must_use]
+    pub const fn long_word(self, w: u32) -> Self {
+        Self {
+            acc: self.acc + w.swap_bytes() as u64,
             odd: self.odd,
         }
     }

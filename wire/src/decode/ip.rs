@@ -74,11 +74,19 @@ impl Ip {
 /// Source and destination in an IP header that was checked.
 #[inline]
 pub(super) fn addresses(header: &[u8]) -> Result<(Addr, Addr), Skip> {
-    if header.first().is_some_and(|b| b >> 4 == 4) {
-        let h = ipv4::Header::new_checked(header)?;
-        Ok((h.src(), h.dst()))
-    } else {
-        let h = ipv6::Header::new_checked(header)?;
-        Ok((h.src(), h.dst()))
+    match *address_bytes(header).ok_or(Skip::TooShort)? {
+        [a, b, c, d, e, f, g, h] => Ok((Addr::v4([a, b, c, d]), Addr::v4([e, f, g, h]))),
+        ref both => {
+            let (src, dst) = both.split_first_chunk().ok_or(Skip::TooShort)?;
+            let dst = dst.first_chunk().ok_or(Skip::TooShort)?;
+            Ok((Addr::v6(*src), Addr::v6(*dst)))
+        }
     }
+}
+
+/// The same as they stand there, one behind the other.
+#[inline]
+pub(super) fn address_bytes(header: &[u8]) -> Option<&[u8]> {
+    let v4 = header.first()? >> 4 == 4;
+    header.get(if v4 { 12..20 } else { 8..40 })
 }

@@ -14,14 +14,14 @@
 //! port of our own takes the one form that virtual interfaces carry. What was cut cannot be
 //! verified, nor can a segment whose pseudo-header has another address than its IP header.
 
-use super::ip::addresses;
+use super::ip::address_bytes;
 use crate::checksum::{Sum, checksum};
 use crate::ipv4::{self, protocol};
 use crate::tcp;
 use std::ops::Range;
 
 /// Which unfinished checksums pass.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unfinished {
     /// Those that virtual interfaces carry: the sum of the pseudo-header with its length.
     Carried,
@@ -61,12 +61,12 @@ pub(super) fn segment_is_sound(ip: &[u8], segment: &[u8], passes: Unfinished) ->
 /// all of it.
 #[inline]
 fn sum_is_sound(ip: &[u8], first: &[u8], len: usize, sum: Sum, passes: Unfinished) -> bool {
-    let Ok((src, dst)) = addresses(ip) else {
+    let Some(addresses) = address_bytes(ip) else {
         return true;
     };
     let len = u32::try_from(len).unwrap_or(u32::MAX);
-    let pseudo = |len| Sum::new().pseudo_header(&src, &dst, protocol::TCP, len);
-    let with_len = pseudo(len);
+    let without_len = Sum::new().pseudo_of(addresses, protocol::TCP, 0);
+    let with_len = without_len.long_word(len);
     if with_len.plus(sum).finish() == 0 {
         return true;
     }
@@ -76,7 +76,7 @@ fn sum_is_sound(ip: &[u8], first: &[u8], len: usize, sum: Sum, passes: Unfinishe
         _ => return true,
     };
     found == !with_len.finish()
-        || (passes == Unfinished::Known && (found == 0 || found == !pseudo(0).finish()))
+        || (passes == Unfinished::Known && (found == 0 || found == !without_len.finish()))
 }
 
 /// [`segment_is_sound`] for a segment that stands at `segment` in a frame whose first buffer is
