@@ -12,6 +12,7 @@
 mod ip;
 mod local;
 mod options;
+mod plain;
 mod verify;
 
 use crate::ethernet::{self, ethertype};
@@ -155,6 +156,7 @@ enum Stop {
 }
 
 /// Where a TCP segment stands in its frame, in bytes from the start.
+#[derive(PartialEq, Eq, Debug)]
 struct Place {
     /// Its IP header.
     ip: usize,
@@ -405,7 +407,6 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
 }
 
 /// Reads the segment at a place that the walk has found.
-#[inline]
 fn tcp_segment(bytes: &[u8], frame_len: usize, place: &Place) -> Result<Packet, Skip> {
     let bytes = bytes.get(..frame_len).unwrap_or(bytes);
     let (stated, end) = (place.stated, place.end);
@@ -416,15 +417,28 @@ fn tcp_segment(bytes: &[u8], frame_len: usize, place: &Place) -> Result<Packet, 
         }
         other => other?,
     };
-    let (src, dst) = addresses(rest(bytes, place.ip, end)?)?;
+    let addresses = addresses(rest(bytes, place.ip, end)?)?;
+    Ok(packet(place, &t, flow(addresses, &t)))
+}
+
+/// Between whom the segment is.
+#[inline(always)]
+fn flow((src, dst): (Addr, Addr), t: &tcp::Segment) -> Flow {
+    Flow {
+        src: Endpoint::new(src, t.src_port()),
+        dst: Endpoint::new(dst, t.dst_port()),
+    }
+}
+
+/// What the segment says.
+#[inline(always)]
+fn packet(place: &Place, t: &tcp::Segment, flow: Flow) -> Packet {
     let payload_offset = place.tcp + t.header_len();
-    let payload_len = stated.saturating_sub(payload_offset);
-    Ok(Packet {
+    let payload_len = place.stated.saturating_sub(payload_offset);
+    let captured = place.end.saturating_sub(payload_offset).min(payload_len);
+    Packet {
         head: Head {
-            flow: Flow {
-                src: Endpoint::new(src, t.src_port()),
-                dst: Endpoint::new(dst, t.dst_port()),
-            },
+            flow,
             seq: t.seq(),
             ack: t.ack(),
             flags: t.flags(),
@@ -438,10 +452,10 @@ fn tcp_segment(bytes: &[u8], frame_len: usize, place: &Place) -> Result<Packet, 
             payload_len: payload_len as u32,
         },
         payload_offset,
-        captured: end.saturating_sub(payload_offset).min(payload_len),
+        captured,
         depth: place.depth as u8,
         scope: place.scope,
-    })
+    }
 }
 
 /// Decodes a mirrored Ethernet frame through all encapsulations to the innermost TCP segment.
@@ -493,7 +507,7 @@ const SHORT: usize = 128;
 pub fn mirrored_frame<F: Frame>(
     options: &MirrorOptions,
     frame: &F,
-    used: impl FnOnce(&Flow) -> Use,
+    used: impl Fn(&Flow) -> Use,
 ) -> Result<Packet, Skip> {
     let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
     let known = frame.checksum();
@@ -532,8 +546,17 @@ fn on_mirror(
     bytes: &[u8],
     frame_len: usize,
     rules: &Rules,
-    is_sound: impl FnOnce(&Place, &Flow) -> bool,
+    is_sound: impl Fn(&Place, &Flow) -> bool,
 ) -> Result<Packet, Skip> {
+    if link == LinkType::Ethernet
+        && let Some(plain) = plain::segment(bytes, frame_len, rules)
+    {
+        return if is_sound(&plain.place, &plain.flow) {
+            Ok(packet(&plain.place, &plain.tcp, plain.flow))
+        } else {
+            Err(Skip::BadChecksum)
+        };
+    }
     let place = match walk(Layer::Link(link), bytes, frame_len, rules)? {
         Stop::Tcp(place) => place,
         Stop::Fragment(_) => return Err(Skip::Fragment),

@@ -108,6 +108,13 @@ impl<'a> Segment<'a> {
     }
 }
 
+/// Two 32-bit numbers in network order that are all there is.
+#[inline]
+fn two_words(bytes: &[u8]) -> Option<(u32, u32)> {
+    let n = u64::from_be_bytes(bytes.try_into().ok()?);
+    Some(((n >> 32) as u32, n as u32))
+}
+
 /// Reads options. One whose length is below two or goes past the end ends the list; one whose
 /// length does not fit its kind is passed over, as are unknown ones. Without `syn` those that only
 /// a SYN may carry are passed over too (RFC 7323 section 2.2, RFC 2018 section 2, RFC 9293 section
@@ -116,42 +123,33 @@ impl<'a> Segment<'a> {
 pub fn parse_options(bytes: &[u8], syn: bool) -> Options {
     let mut o = Options::default();
     // What nearly every segment after the handshake carries: NOP, NOP, timestamps.
-    if let [
-        kind::NOP,
-        kind::NOP,
-        kind::TIMESTAMPS,
-        10,
-        a,
-        b,
-        c,
-        d,
-        e,
-        f,
-        g,
-        h,
-    ] = *bytes
+    if let Some((&[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10], stamps)) = bytes.split_first_chunk()
+        && let Some(t) = two_words(stamps)
     {
-        o.timestamps = Some((
-            u32::from_be_bytes([a, b, c, d]),
-            u32::from_be_bytes([e, f, g, h]),
-        ));
+        o.timestamps = Some(t);
         return o;
     }
+    each_option(bytes, syn, &mut o);
+    o
+}
+
+/// Reads options one by one.
+fn each_option(bytes: &[u8], syn: bool, o: &mut Options) {
     let mut rest = bytes;
     loop {
         let (this, len) = match *rest {
-            [] | [kind::END, ..] => return o,
+            [] | [kind::END, ..] => return,
             [kind::NOP, ref tail @ ..] => {
                 rest = tail;
                 continue;
             }
             [k, len, ..] => (k, usize::from(len)),
-            [_] => return o,
+            [_] => return,
         };
         let Some((body, tail)) = rest.split_at_checked(len) else {
-            return o;
+            return;
         };
-        let [_, _, body @ ..] = body else { return o };
+        let [_, _, body @ ..] = body else { return };
         rest = tail;
         match (this, body) {
             (kind::MSS, [a, b]) if syn => o.mss = Some(u16::from_be_bytes([*a, *b])),

@@ -1,6 +1,6 @@
 //! Frames on a port of our own.
 
-use super::{Layer, Local, Rules, Skip, Stop, tcp_segment, walk};
+use super::{Layer, Local, Rules, Skip, Stop, packet, plain, tcp_segment, walk};
 use crate::io::Frame;
 
 /// Decodes a frame received on a port of our own: no encapsulation, at most one VLAN tag. One that
@@ -22,6 +22,13 @@ pub fn local_frame<F: Frame>(frame: &F) -> Local {
 
 #[inline]
 fn on_local(bytes: &[u8], frame_len: usize, rules: &Rules) -> Local {
+    if let Some(plain) = plain::segment(bytes, frame_len, rules) {
+        return if plain.place.is_sound(bytes) {
+            Local::Tcp(packet(&plain.place, &plain.tcp, plain.flow))
+        } else {
+            Local::Skip(Skip::BadChecksum)
+        };
+    }
     match walk(Layer::Ethernet, bytes, frame_len, rules) {
         Ok(Stop::Tcp(place)) => match tcp_segment(bytes, frame_len, &place) {
             Ok(packet) if place.is_sound(bytes) => Local::Tcp(packet),

@@ -13,6 +13,30 @@ fn unverified(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
     mirrored_with(&options, bytes, frame_len)
 }
 
+/// What is found without a walk over the headers a walk finds, too.
+fn plain_as_walked(bytes: &[u8], frame_len: usize) {
+    for known in [Checksum::Unknown, Checksum::Good, Checksum::Bad] {
+        let mirror = Rules::mirror(&MirrorOptions::default(), known);
+        for rules in [
+            mirror,
+            Rules {
+                known,
+                ..Rules::LOCAL
+            },
+        ] {
+            let Some(plain) = plain::segment(bytes, frame_len, &rules) else {
+                continue;
+            };
+            let Ok(Stop::Tcp(place)) = walk(Layer::Ethernet, bytes, frame_len, &rules) else {
+                panic!("a walk finds no segment");
+            };
+            let found = packet(&plain.place, &plain.tcp, plain.flow);
+            assert_eq!(plain.place, place);
+            assert_eq!(tcp_segment(bytes, frame_len, &place), Ok(found));
+        }
+    }
+}
+
 /// Reads a frame as a mirror and as a local port, checks what must hold for any bytes, and returns
 /// the mirror's view.
 fn checked(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
@@ -28,6 +52,7 @@ fn checked(bytes: &[u8], frame_len: usize) -> Result<Packet, Skip> {
     };
     let m = mirrored(bytes, frame_len);
     m.iter().for_each(inside);
+    plain_as_walked(bytes, frame_len);
     if let Local::Tcp(p) = local(bytes, frame_len) {
         inside(&p);
         assert_eq!(m, Ok(p), "what a local port reads a mirror reads too");
