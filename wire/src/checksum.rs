@@ -140,7 +140,11 @@ impl Sum {
     #[must_use]
     pub fn pseudo_of(self, addresses: &[u8], protocol: u8, len: u32) -> Self {
         let protocol = u64::from(u16::from(protocol).swap_bytes());
-        let acc = self.acc + raw(addresses) + protocol;
+        let sum = match <[u8; 8]>::try_from(addresses) {
+            Ok(both) => halve(u64::from_le_bytes(both)),
+            Err(_) => raw(addresses),
+        };
+        let acc = self.acc + sum + protocol;
         Self { acc, ..self }.long_word(len)
     }
 

@@ -501,24 +501,25 @@ pub enum Use {
 const SHORT: usize = 128;
 
 /// [`mirrored_with`] for a whole frame. What its driver knows of the checksum spares summing it up,
-/// and one that goes on behind the first buffer segment is verified, too. `used` says how much of a
-/// segment of this flow is of use.
+/// and one that goes on behind the first buffer segment is verified, too. `used` is asked
+/// once for each segment how much of it is of use.
 #[inline]
 pub fn mirrored_frame<F: Frame>(
     options: &MirrorOptions,
     frame: &F,
-    used: impl Fn(&Flow) -> Use,
+    mut used: impl FnMut(&Flow) -> Use,
 ) -> Result<Packet, Skip> {
     let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
     let known = frame.checksum();
     let rules = Rules::mirror(options, known);
     on_mirror(options.link, bytes, frame_len, &rules, |place, flow| {
+        let used = used(flow);
         if place.verify.is_none() {
             return true;
         }
         // A driver that calls a segment damaged is heard: it may be, or unfinished.
         let suspect = known == Checksum::Bad;
-        let spared = match used(flow) {
+        let spared = match used {
             Use::Nothing => return true,
             Use::Headers => place.stated - place.tcp > SHORT,
             Use::All => false,
@@ -546,7 +547,7 @@ fn on_mirror(
     bytes: &[u8],
     frame_len: usize,
     rules: &Rules,
-    is_sound: impl Fn(&Place, &Flow) -> bool,
+    mut is_sound: impl FnMut(&Place, &Flow) -> bool,
 ) -> Result<Packet, Skip> {
     if link == LinkType::Ethernet
         && let Some(plain) = plain::segment(bytes, frame_len, rules)

@@ -129,6 +129,32 @@ pub fn parse_options(bytes: &[u8], syn: bool) -> Options {
         o.timestamps = Some(t);
         return o;
     }
+    // What Linux puts on a SYN.
+    if let Ok(
+        &[
+            kind::MSS,
+            4,
+            m,
+            n,
+            kind::SACK_PERMITTED,
+            2,
+            kind::TIMESTAMPS,
+            10,
+            ref stamps @ ..,
+            kind::NOP,
+            kind::WINDOW_SCALE,
+            3,
+            scale,
+        ],
+    ) = <&[u8; 20]>::try_from(bytes)
+        && syn
+    {
+        o.mss = Some(u16::from_be_bytes([m, n]));
+        o.sack_permitted = true;
+        o.timestamps = two_words(stamps);
+        o.window_scale = Some(scale.min(MAX_WINDOW_SCALE));
+        return o;
+    }
     each_option(bytes, syn, &mut o);
     o
 }
