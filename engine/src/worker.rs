@@ -4,14 +4,14 @@
 //! a test over a memory port. On its way a frame meets no lock, no allocation, no system call and
 //! no log line. Every frame that is received is used or counted under a reason.
 
+mod side;
+
 use crate::egress::{EgressCounters, Outlet};
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use replay::{Core, Counters, Ownership, TargetCounters};
+use replay::{Core, Counters, Ownership, Side, TargetCounters};
 use std::sync::Arc;
-use wire::decode::{
-    Fragment, Local, MirrorOptions, Packet, Use, fragment_with, local_frame, mirrored_frame,
-};
+use wire::decode::{Fragment, Local, MirrorOptions, Packet, fragment_with, local_frame};
 use wire::defragment::{Defragment, FragmentCounters, Insert, NoDefragment, datagram_hash};
 use wire::host::{FrameBuf, Kind};
 use wire::io::{BURST, Frame, Rx, Tx};
@@ -248,12 +248,17 @@ where
             received += self.mirrors[i].rx_burst(&mut frames);
             // Filled where it is: what is collected would be moved, all of its room.
             let mut packets = ArrayVec::<_, BURST>::new();
-            packets.extend(frames.iter().map(|f| self.decode(&self.mirror_options, f)));
-            let mut owners = ArrayVec::<_, BURST>::new();
-            owners.extend(packets.iter().map(|p| self.owner_of(p)));
-            self.expect(&packets, &owners);
-            for ((frame, packet), owner) in frames.drain(..).zip(&packets).zip(owners) {
-                self.decoded(now, packet, owner, frame);
+            let mut places = ArrayVec::<_, BURST>::new();
+            packets.extend(frames.iter().map(|frame| {
+                let mut whose = None;
+                let packet = self.decode(&self.mirror_options, frame, &mut whose);
+                places.push(self.place_of(&packet, whose));
+                packet
+            }));
+            let sides = places.iter().filter_map(|(_, side)| *side);
+            self.core.expect_mirrored::<R>(sides);
+            for ((frame, packet), (owner, side)) in frames.drain(..).zip(&packets).zip(places) {
+                self.decoded(now, packet, owner, side, frame);
             }
             self.frames = frames;
         }
@@ -264,46 +269,25 @@ where
     /// or to a counter.
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
-        let packet = self.decode(&self.mirror_options, &frame);
-        let owner = self.owner_of(&packet);
-        self.decoded(now, &packet, owner, frame);
-    }
-
-    /// Decodes a frame of the mirror. What no transfer wants is not verified, and nobody reads the
-    /// payload of production's server.
-    #[inline]
-    fn decode(&self, options: &MirrorOptions, frame: &R::Frame) -> Result<Packet, Skip> {
-        let params = self.core.params();
-        mirrored_frame(options, frame, |flow| match params.transfer_of(flow) {
-            Some((_, true)) => Use::All,
-            Some((_, false)) => Use::Headers,
-            None => Use::Nothing,
-        })
-    }
-
-    /// The core that a decoded frame belongs to: this one, if it is no segment.
-    #[inline]
-    fn owner_of(&self, packet: &Result<Packet, Skip>) -> u16 {
-        match packet {
-            Ok(packet) => self.mirror_owner(&packet.head),
-            Err(_) => self.index,
-        }
-    }
-
-    /// Asks ahead for the sessions of a burst, as far as they are this core's.
-    #[inline]
-    fn expect(&self, packets: &[Result<Packet, Skip>], owners: &[u16]) {
-        let ours = packets.iter().zip(owners).filter(|p| *p.1 == self.index);
-        let flows = ours.filter_map(|(p, _)| Some(&p.as_ref().ok()?.head.flow));
-        self.core.expect_mirrored::<R>(flows);
+        let mut whose = None;
+        let packet = self.decode(&self.mirror_options, &frame, &mut whose);
+        let (owner, side) = self.place_of(&packet, whose);
+        self.decoded(now, &packet, owner, side, frame);
     }
 
     #[inline]
-    fn decoded(&mut self, now: Nanos, packet: &Result<Packet, Skip>, owner: u16, frame: R::Frame) {
+    fn decoded(
+        &mut self,
+        now: Nanos,
+        packet: &Result<Packet, Skip>,
+        owner: u16,
+        side: Option<Side>,
+        frame: R::Frame,
+    ) {
         self.counters.mirror_frames += 1;
         self.counters.mirror_bytes += frame.frame_len() as u64;
         match packet {
-            Ok(packet) => self.segment(now, packet, owner, frame),
+            Ok(packet) => self.segment(now, packet, owner, side, frame),
             Err(Skip::Fragment) => {
                 let part = fragment_with(&self.mirror_options, frame.bytes(), frame.frame_len());
                 self.fragment(now, part, frame);
@@ -312,21 +296,23 @@ where
         }
     }
 
-    /// A segment of the mirror, which belongs to the core `owner`.
+    /// A segment of the mirror, which belongs to the core `owner`. If that is this one, `side` is
+    /// what its flow tells.
     #[inline]
-    fn segment(&mut self, now: Nanos, packet: &Packet, owner: u16, frame: R::Frame) {
+    fn segment(
+        &mut self,
+        now: Nanos,
+        packet: &Packet,
+        owner: u16,
+        side: Option<Side>,
+        frame: R::Frame,
+    ) {
         if owner == self.index {
-            self.mirrored(now, packet, frame);
+            // A frame of no use is counted by the core.
+            let _ = self.core.mirror_as(now, packet, side, frame, &mut self.out);
             return;
         }
         self.hand_over(owner, Parcel::Mirrored(*packet, frame));
-    }
-
-    /// A segment of the mirror that belongs here.
-    #[inline]
-    fn mirrored(&mut self, now: Nanos, packet: &Packet, frame: R::Frame) {
-        // A frame of no use is counted by the core.
-        let _ = self.core.mirror(now, packet, frame, &mut self.out);
     }
 
     #[inline]
@@ -373,10 +359,12 @@ where
                 }
             };
             let options = self.mirror_options.reassembled(part.scope);
-            match self.decode(&options, &frame) {
+            let mut whose = None;
+            let packet = self.decode(&options, &frame, &mut whose);
+            let (owner, side) = self.place_of(&packet, whose);
+            match packet {
                 Ok(packet) => {
-                    let owner = self.mirror_owner(&packet.head);
-                    return self.segment(now, &packet, owner, frame);
+                    return self.segment(now, &packet, owner, side, frame);
                 }
                 Err(Skip::Fragment) => {}
                 Err(skip) => {
@@ -398,19 +386,6 @@ where
         self.counters.skipped[Skip::Depth as usize] += 1;
     }
 
-    #[inline]
-    fn mirror_owner(&self, head: &Head) -> u16 {
-        let params = self.core.params();
-        if params.ownership.cores <= 1 {
-            return self.index;
-        }
-        match params.transfer_of(&head.flow) {
-            Some((_, true)) => params.ownership.owner(&head.flow.src, &head.flow.dst),
-            Some((_, false)) => params.ownership.owner(&head.flow.dst, &head.flow.src),
-            None => self.index,
-        }
-    }
-
     fn poll_rings(&mut self, now: Nanos) -> usize {
         let mut work = 0;
         for i in 0..self.from.len() {
@@ -422,7 +397,7 @@ where
                 match parcel {
                     Parcel::Mirrored(packet, frame) => {
                         self.counters.taken_over += 1;
-                        self.mirrored(now, &packet, frame);
+                        let _ = self.core.mirror(now, &packet, frame, &mut self.out);
                     }
                     Parcel::Fragment(part, frame) => {
                         self.counters.taken_over += 1;

@@ -59,6 +59,17 @@ pub trait Egress<P> {
     fn accepts_sessions(&self) -> bool;
 }
 
+/// What the flow of a mirrored segment tells, looked up once for all that is done with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Side {
+    /// The transfer it belongs to.
+    pub(crate) transfer: u16,
+    /// The client sent it, not its server.
+    pub(crate) of_client: bool,
+    /// The hash of its flow, client to server.
+    pub(crate) hash: u32,
+}
+
 /// The session core of one worker. See the crate's documentation for what always holds.
 pub struct Core<P: Payload> {
     params: Arc<Params>,
@@ -98,6 +109,22 @@ impl<P: Payload> Core<P> {
         (&mut self.capture, door)
     }
 
+    /// What a mirrored segment's flow tells, of which [`Params::transfer_of`] has told the transfer
+    /// and whether it is the client's.
+    #[inline]
+    pub fn side(&self, flow: &Flow, (transfer, of_client): (u16, bool)) -> Side {
+        let flows = &self.capture.flows;
+        Side {
+            transfer,
+            of_client,
+            hash: if of_client {
+                flows.hash(flow)
+            } else {
+                flows.hash_reversed(flow)
+            },
+        }
+    }
+
     /// Takes one decoded frame of the mirror; `frame` is the very frame that `packet` was decoded
     /// from. Says why, if it was of no use.
     pub fn mirror<F: Frame<Payload = P>>(
@@ -107,8 +134,23 @@ impl<P: Payload> Core<P> {
         frame: F,
         tx: &mut impl Egress<P>,
     ) -> Result<(), Unused> {
+        let flow = &packet.head.flow;
+        let side = self.params.transfer_of(flow).map(|t| self.side(flow, t));
+        self.mirror_as(now, packet, side, frame, tx)
+    }
+
+    /// [`Core::mirror`] for a frame whose flow was looked up: `side` is what [`Core::side`] tells,
+    /// `None` if no transfer wants it.
+    pub fn mirror_as<F: Frame<Payload = P>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet,
+        side: Option<Side>,
+        frame: F,
+        tx: &mut impl Egress<P>,
+    ) -> Result<(), Unused> {
         let (capture, mut door) = self.halves(now, tx);
-        capture.mirror(now, packet, frame, &mut door)
+        capture.mirror(now, packet, side, frame, &mut door)
     }
 
     /// Takes the header of one segment that the target sent to one of our connections, and that was

@@ -34,7 +34,7 @@ mod table;
 mod tcp;
 pub mod wheel;
 
-pub use crate::core::{Core, Egress, Refused};
+pub use crate::core::{Core, Egress, Refused, Side};
 pub use counters::{Counters, Loss, TargetCounters, Unused};
 pub use owner::{HashBy, Ownership};
 pub use params::{Origin, Pace, Params, Transfer};

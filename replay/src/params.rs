@@ -155,7 +155,7 @@ impl Params {
         let mut any = None;
         let mut exact = None;
         for (i, t) in self.transfers.iter().enumerate() {
-            if t.to == *server {
+            if t.to.port == server.port && t.to == *server {
                 return None;
             }
             if t.from.port != server.port {

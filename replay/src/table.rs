@@ -9,7 +9,7 @@
 
 use foldhash::fast::FixedState;
 use std::hash::{BuildHasher, Hasher};
-use wire::Flow;
+use wire::{Endpoint, Flow};
 
 /// See the module's documentation.
 pub struct FlowTable {
@@ -22,18 +22,18 @@ pub struct FlowTable {
 }
 
 #[inline]
-fn hash(hasher: &FixedState, flow: &Flow) -> u32 {
+fn hash(hasher: &FixedState, src: &Endpoint, dst: &Endpoint) -> u32 {
     let words = |b: &[u8; 16]| {
         let v = u128::from_ne_bytes(*b);
         (v as u64, (v >> 64) as u64)
     };
-    let ((s0, s1), (d0, d1)) = (words(flow.src.addr.bytes()), words(flow.dst.addr.bytes()));
+    let ((s0, s1), (d0, d1)) = (words(src.addr.bytes()), words(dst.addr.bytes()));
     let mut h = hasher.build_hasher();
     h.write_u64(s0);
     h.write_u64(s1);
     h.write_u64(d0);
     h.write_u64(d1);
-    h.write_u32(u32::from(flow.src.port) << 16 | u32::from(flow.dst.port));
+    h.write_u32(u32::from(src.port) << 16 | u32::from(dst.port));
     (h.finish() >> 32) as u32
 }
 
@@ -82,7 +82,7 @@ impl FlowTable {
     /// The id kept for `flow`; `key` tells the flow of an id.
     #[inline]
     pub fn get(&self, flow: &Flow, key: impl Fn(u32) -> Flow) -> Option<u32> {
-        let hash = hash(&self.hasher, flow);
+        let hash = self.hash(flow);
         let mut at = self.home(hash);
         // There is always a free slot, so the search ends.
         while self.slots[at] != 0 {
@@ -120,7 +120,13 @@ impl FlowTable {
     /// What [`Self::slot`] and [`Self::likely`] find a flow by.
     #[inline]
     pub fn hash(&self, flow: &Flow) -> u32 {
-        hash(&self.hasher, flow)
+        hash(&self.hasher, &flow.src, &flow.dst)
+    }
+
+    /// [`Self::hash`] of the same flow in the other direction.
+    #[inline]
+    pub fn hash_reversed(&self, flow: &Flow) -> u32 {
+        hash(&self.hasher, &flow.dst, &flow.src)
     }
 
     /// The slot at which the search for a hash begins.
@@ -140,7 +146,7 @@ impl FlowTable {
     /// the slab of its ids rules out, takes no more.
     #[inline]
     pub fn insert(&mut self, id: u32, key: impl Fn(u32) -> Flow) {
-        self.insert_hashed(hash(&self.hasher, &key(id)), id);
+        self.insert_hashed(self.hash(&key(id)), id);
     }
 
     /// [`Self::insert`] for a flow with this hash.
@@ -161,7 +167,7 @@ impl FlowTable {
     /// Forgets `id`, if the table holds that very id for `flow`.
     #[inline]
     pub fn remove(&mut self, id: u32, flow: &Flow) {
-        self.remove_hashed(hash(&self.hasher, flow), id);
+        self.remove_hashed(self.hash(flow), id);
     }
 
     /// [`Self::remove`] for a flow with this hash.
@@ -215,7 +221,7 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
     use std::collections::hash_map::Entry;
-    use wire::{Addr, Endpoint};
+    use wire::Addr;
 
     fn flow(n: u32) -> Flow {
         let [a, b, c, d] = n.to_be_bytes();

@@ -29,6 +29,7 @@ mod shed;
 pub(crate) mod sink;
 mod stream;
 
+use crate::core::Side;
 use crate::counters::{Counters, Loss, Unused};
 use crate::ledger::Amount;
 use crate::params::{Pace, Params};
@@ -126,11 +127,12 @@ impl<P: Payload> Capture<P> {
     }
 
     /// Takes one decoded frame of the mirror; `frame` is the very frame that `packet` was decoded
-    /// from. Says why, if it was of no use.
+    /// from, and `side` is what its flow tells. Says why, if it was of no use.
     pub fn mirror<F: Frame<Payload = P>>(
         &mut self,
         now: Nanos,
         packet: &Packet,
+        side: Option<Side>,
         frame: F,
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
@@ -142,14 +144,14 @@ impl<P: Payload> Capture<P> {
             // Whatever the pace: what was due before the frame was captured comes before it.
             self.fire(time, DUE_BEFORE, out);
         }
-        let result = match self.params.transfer_of(&packet.head.flow) {
-            Some((transfer, true)) => {
-                self.hash = self.flows.hash(&packet.head.flow);
-                self.client_segment(time, transfer, packet, frame, out)
-            }
-            Some((transfer, false)) => {
-                self.hash = self.flows.hash(&packet.head.flow.reversed());
-                self.server_segment(time, transfer, packet, out)
+        let result = match side {
+            Some(side) => {
+                self.hash = side.hash;
+                if side.of_client {
+                    self.client_segment(time, side.transfer, packet, frame, out)
+                } else {
+                    self.server_segment(time, side.transfer, packet, out)
+                }
             }
             None => Err(Unused::NoTransfer),
         };

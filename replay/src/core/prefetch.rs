@@ -5,7 +5,7 @@
 //! then sessions or replicas, then what these refer to. A packet whose entry is not in the first
 //! slot of its search is left to the search itself.
 
-use super::Core;
+use super::{Core, Side};
 use crate::slab::NIL;
 use crate::table::FlowTable;
 use arrayvec::ArrayVec;
@@ -33,32 +33,29 @@ impl<P: Payload> Core<P> {
     /// Asks for what mirrored segments of these flows will touch. What is beyond a burst is left
     /// out.
     #[inline]
-    pub fn expect_mirrored<'a, R: Rx>(&self, flows: impl Iterator<Item = &'a Flow>) {
-        let clients = flows.filter_map(|flow| match self.params.transfer_of(flow)? {
-            (_, true) => Some(*flow),
-            (_, false) => Some(flow.reversed()),
-        });
+    pub fn expect_mirrored<R: Rx>(&self, sides: impl Iterator<Item = Side> + Clone) {
+        let sides = sides.take(BURST);
         let (flows, half_open) = (&self.capture.flows, &self.capture.half_open);
-        let hashes: ArrayVec<u32, BURST> = clients
-            .take(BURST)
-            .map(|flow| flows.hash(&flow))
-            .inspect(|hash| R::prefetch(flows.slot(*hash)))
-            .collect();
+        for side in sides.clone() {
+            R::prefetch(flows.slot(side.hash));
+        }
         let mut sids = ArrayVec::<u32, BURST>::new();
-        for hash in &hashes {
-            match flows.likely(*hash) {
+        let mut strangers = ArrayVec::<u32, BURST>::new();
+        for side in sides {
+            match flows.likely(side.hash) {
                 Some(sid) => {
                     self.ask_for_session::<R>(sid);
                     sids.push(sid);
                 }
                 // A handshake may be under way.
-                None => R::prefetch(half_open.places(*hash).0),
+                None => {
+                    R::prefetch(half_open.places(side.hash).0);
+                    strangers.push(side.hash);
+                }
             }
         }
-        for hash in hashes {
-            if flows.likely(hash).is_none()
-                && let Some(entry) = half_open.places(hash).1
-            {
+        for hash in strangers {
+            if let Some(entry) = half_open.places(hash).1 {
                 R::prefetch(entry);
                 R::prefetch(&entry.server_isn);
             }
