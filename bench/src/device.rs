@@ -224,6 +224,11 @@ impl Tx for Send {
     }
 
     #[inline]
+    fn prefetch<T>(of: &T) {
+        dpdk::prefetch(of);
+    }
+
+    #[inline]
     fn flush(&mut self) -> usize {
         self.queue.flush()
     }

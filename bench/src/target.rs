@@ -285,6 +285,11 @@ impl Tx for MemorySink {
     }
 
     #[inline]
+    fn prefetch<T>(of: &T) {
+        dpdk::prefetch(of);
+    }
+
+    #[inline]
     fn flush(&mut self) -> usize {
         std::mem::take(&mut self.queued)
     }

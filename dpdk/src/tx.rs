@@ -294,6 +294,11 @@ impl wire::io::Tx for TxQueue {
     }
 
     #[inline]
+    fn prefetch<T>(of: &T) {
+        crate::prefetch(of);
+    }
+
+    #[inline]
     fn flush(&mut self) -> usize {
         self.flush()
     }

@@ -171,4 +171,9 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
     fn accepts_sessions(&self) -> bool {
         self.claims.as_ref().is_none_or(Claims::is_up) && !self.pressure
     }
+
+    #[inline]
+    fn prefetch<X>(of: &X) {
+        T::prefetch(of);
+    }
 }

@@ -57,6 +57,13 @@ pub trait Egress<P> {
 
     /// False while new sessions are to be shed: no intercept is up, or buffers are short.
     fn accepts_sessions(&self) -> bool;
+
+    /// Asks the processor for the cache line at the beginning of `of`, without waiting for it. A
+    /// hint: by default nothing is done.
+    #[inline]
+    fn prefetch<T>(of: &T) {
+        let _ = of;
+    }
 }
 
 /// What the flow of a mirrored segment tells, looked up once for all that is done with it.

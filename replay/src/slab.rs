@@ -59,6 +59,12 @@ impl<T> Slab<T> {
         self.used -= 1;
     }
 
+    /// What [`Slab::free`] touches beside the value.
+    #[inline]
+    pub fn link(&self, id: u32) -> &u32 {
+        &self.next_free[id as usize]
+    }
+
     /// All ids that were ever handed out, free ones among them.
     pub fn ids(&self) -> Range<u32> {
         0..self.items.len() as u32

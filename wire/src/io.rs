@@ -136,6 +136,12 @@ pub trait Tx {
         payload: Option<(&mut Self::Payload, Range<usize>)>,
     ) -> Result<(), TxError>;
 
+    /// [`Rx::prefetch`], for whoever has no queue that frames are received from.
+    #[inline]
+    fn prefetch<T>(of: &T) {
+        let _ = of;
+    }
+
     /// Hands everything queued to the driver. What the driver does not take stays queued. Returns
     /// how many frames it took.
     fn flush(&mut self) -> usize;

@@ -119,8 +119,7 @@ impl<P: Payload> Capture<P> {
         let Ok(sid) = self.sessions.alloc(session) else {
             return Err(Unused::Shed);
         };
-        let sessions = &self.sessions;
-        self.flows.insert(sid, |id| sessions[id].flow);
+        self.flows.insert_hashed(self.hash, sid);
         let start = Start {
             running: begin.midstream,
             client_next: begin.isn + 1,
@@ -188,7 +187,7 @@ impl<P: Payload> Capture<P> {
     /// A new connection from the same address and port: what the old one said is still replayed,
     /// then it is closed.
     pub(super) fn replace(&mut self, time: Nanos, sid: u32, out: &mut impl Sink<P>) {
-        self.unlist(sid);
+        self.unlist(sid, self.flows.hash(&self.sessions[sid].flow));
         if self.sessions[sid].phase != Phase::Ended {
             self.settle_gaps(time, sid, out);
             self.end_session(time, sid, End::Reset, out);
@@ -197,12 +196,12 @@ impl<P: Payload> Capture<P> {
         self.arm(sid, time + LINGER);
     }
 
-    fn unlist(&mut self, sid: u32) {
+    /// Takes the session, whose flow has this hash, out of the flow table.
+    fn unlist(&mut self, sid: u32, hash: u32) {
         let s = &mut self.sessions[sid];
         if s.listed != Listed::No {
             s.listed = Listed::No;
-            let flow = s.flow;
-            self.flows.remove(sid, &flow);
+            self.flows.remove_hashed(hash, sid);
         }
     }
 
@@ -290,12 +289,13 @@ impl<P: Payload> Capture<P> {
     fn remove(&mut self, sid: u32, out: &mut impl Sink<P>) {
         let s = &self.sessions[sid];
         debug_assert!(s.waiting.is_empty());
+        let hash = self.flows.hash(&s.flow);
         if s.phase == Phase::Ended
             && let Some(end) = s.server_nxt
         {
-            self.over.note(self.flows.hash(&s.flow), end.seq());
+            self.over.note(hash, end.seq());
         }
-        self.unlist(sid);
+        self.unlist(sid, hash);
         if self.sessions[sid].followed {
             self.followed.removed(sid, &mut out.ledger().common);
         }
@@ -354,7 +354,7 @@ impl<P: Payload> Capture<P> {
                         out.push(sid);
                     }
                     if !self.draining {
-                        self.unlist(sid);
+                        self.unlist(sid, self.flows.hash(&self.sessions[sid].flow));
                     }
                 }
             }

@@ -37,12 +37,13 @@ use crate::pos::StreamPos;
 use crate::slab::{NIL, Slab};
 use crate::table::FlowTable;
 use crate::wheel::Wheel;
+use arrayvec::ArrayVec;
 use clock::CaptureClock;
 use ended::EndedSessions;
 use followed::Followed;
 use half_open::HalfOpenTable;
 use lifecycle::Ending;
-use session::{LEAP, Session, Waiting};
+use session::{LEAP, Phase, Session, Waiting};
 use shed::ShedSessions;
 use sink::Sink;
 use std::sync::Arc;
@@ -52,6 +53,9 @@ use wire::{Flags, Flow, Head, Nanos, Seq};
 
 /// Frames that begin or end a session have one of these.
 const MARKS: u8 = Flags::SYN.with(Flags::FIN).with(Flags::RST).0;
+
+/// Timers whose sessions are asked for together.
+const AT_ONCE: usize = 16;
 
 /// Timers of a recording fired before one of its frames at most.
 const DUE_BEFORE: usize = 512;
@@ -176,13 +180,42 @@ impl<P: Payload> Capture<P> {
 
     fn fire(&mut self, time: Nanos, budget: usize, out: &mut impl Sink<P>) -> usize {
         let mut fired = self.expire_handshakes(time, budget, out);
-        while fired < budget
-            && let Some(sid) = self.timers.pop(time)
-        {
-            fired += 1;
-            self.on_timer(time, sid, out);
+        let mut due = ArrayVec::<u32, AT_ONCE>::new();
+        loop {
+            while !due.is_full()
+                && fired < budget
+                && let Some(sid) = self.timers.pop(time)
+            {
+                due.push(sid);
+                fired += 1;
+            }
+            if due.is_empty() {
+                return fired;
+            }
+            self.expect_timers(&due, out);
+            for sid in due.drain(..) {
+                self.on_timer(time, sid, out);
+            }
         }
-        fired
+    }
+
+    /// Asks for what the timers of these sessions will touch, so that they wait for memory together
+    /// and not one after the other. Most are over and were not looked at for long.
+    fn expect_timers<S: Sink<P>>(&self, sids: &[u32], out: &S) {
+        for &sid in sids {
+            let s = &self.sessions[sid];
+            S::prefetch(s);
+            S::prefetch(&s.last_seen);
+            S::prefetch(self.sessions.link(sid));
+            out.ask_for(sid, false);
+        }
+        for &sid in sids {
+            out.ask_for(sid, true);
+            let s = &self.sessions[sid];
+            if s.phase == Phase::Ended {
+                S::prefetch(self.flows.slot(self.flows.hash(&s.flow)));
+            }
+        }
     }
 
     /// Handshakes under way.

@@ -100,4 +100,11 @@ pub(crate) trait Sink<P> {
 
     /// The session is forgotten.
     fn removed(&mut self, sid: u32);
+
+    /// Asks the processor for what is kept of a session on that side, at the second call for more
+    /// of it, without waiting for it. A hint.
+    fn ask_for(&self, sid: u32, more: bool);
+
+    /// The same for the cache line at the beginning of `of`.
+    fn prefetch<T>(of: &T);
 }

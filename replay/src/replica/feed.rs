@@ -232,9 +232,35 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
             rid = next;
         }
     }
+
+    fn ask_for(&self, sid: u32, more: bool) {
+        self.half.ask_for::<E>(sid, more);
+    }
+
+    fn prefetch<T>(of: &T) {
+        E::prefetch(of);
+    }
 }
 
 impl<P: Payload> Replicas<P> {
+    /// Asks for what a timer of the session will touch.
+    #[inline]
+    fn ask_for<E: Egress<P>>(&self, sid: u32, more: bool) {
+        let feed = &self.feeds[sid as usize];
+        if !more {
+            E::prefetch(feed);
+            return;
+        }
+        let rid = feed.first_replica;
+        if rid != NIL {
+            E::prefetch(&self.replicas[rid].done);
+            E::prefetch(self.replicas.link(rid));
+            if let Some(timer) = self.timers.place(rid) {
+                E::prefetch(timer);
+            }
+        }
+    }
+
     fn append(
         &mut self,
         now: Nanos,
