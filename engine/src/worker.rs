@@ -428,7 +428,13 @@ where
         let mut frames = std::mem::take(&mut self.frames);
         let received = rx.rx_burst(&mut frames);
         let mut seen = ArrayVec::<_, BURST>::new();
-        seen.extend(frames.iter().map(local_frame));
+        // Each frame is asked for while the one before it is summed up.
+        let mut next = frames.iter();
+        next.next().into_iter().for_each(side::ask_for_bytes::<R>);
+        seen.extend(frames.iter().map(|frame| {
+            next.next().into_iter().for_each(side::ask_for_bytes::<R>);
+            local_frame(frame)
+        }));
         let segments = seen.iter().filter_map(|s| match s {
             Local::Tcp(packet) => Some(&packet.head.flow),
             _ => None,

@@ -5,8 +5,11 @@ use super::Worker;
 use replay::Side;
 use wire::decode::{MirrorOptions, Packet, Use, mirrored_frame};
 use wire::defragment::Defragment;
-use wire::io::{Frame, Rx, Tx};
+use wire::io::{Checksum, Frame, Rx, Tx};
 use wire::{Flow, Skip};
+
+/// Bytes of a cache line, as a rule.
+const LINE: usize = 64;
 
 impl<R, T, D> Worker<R, T, D>
 where
@@ -60,5 +63,13 @@ where
             (_, true) => params.ownership.owner(&flow.src, &flow.dst),
             (_, false) => params.ownership.owner(&flow.dst, &flow.src),
         }
+    }
+}
+
+/// Asks for the bytes of a frame that is to be summed up.
+#[inline]
+pub(super) fn ask_for_bytes<R: Rx>(frame: &R::Frame) {
+    if frame.checksum() == Checksum::Unknown {
+        frame.bytes().iter().step_by(LINE).for_each(R::prefetch);
     }
 }
