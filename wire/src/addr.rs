@@ -19,11 +19,9 @@ impl Addr {
     /// The IPv4 address with these four bytes.
     #[inline]
     pub const fn v4(b: [u8; 4]) -> Self {
-        let p = V4_PREFIX;
-        Self([
-            p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], b[0], b[1],
-            b[2], b[3],
-        ])
+        // As one number, not byte by byte: what is written in pieces cannot be read as a whole at
+        // once.
+        Self::from_number(0xffff << 32 | u32::from_be_bytes(b) as u128)
     }
 
     /// The IPv6 address with these sixteen bytes. A mapped IPv4 address becomes that IPv4 address.

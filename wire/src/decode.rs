@@ -552,8 +552,8 @@ fn on_mirror(
     if link == LinkType::Ethernet
         && let Some(plain) = plain::segment(bytes, frame_len, rules)
     {
-        return if is_sound(&plain.place, &plain.flow) {
-            Ok(packet(&plain.place, &plain.tcp, plain.flow))
+        return if is_sound(&plain.place, &plain.flow()) {
+            Ok(packet(&plain.place, &plain.tcp, plain.flow()))
         } else {
             Err(Skip::BadChecksum)
         };

@@ -24,7 +24,7 @@ pub fn local_frame<F: Frame>(frame: &F) -> Local {
 fn on_local(bytes: &[u8], frame_len: usize, rules: &Rules) -> Local {
     if let Some(plain) = plain::segment(bytes, frame_len, rules) {
         return if plain.place.is_sound(bytes) {
-            Local::Tcp(packet(&plain.place, &plain.tcp, plain.flow))
+            Local::Tcp(packet(&plain.place, &plain.tcp, plain.flow()))
         } else {
             Local::Skip(Skip::BadChecksum)
         };

@@ -18,7 +18,15 @@ const FIXED: usize = TCP + tcp::MIN_HEADER_LEN;
 pub(super) struct Plain<'a> {
     pub(super) place: Place,
     pub(super) tcp: tcp::Segment<'a>,
-    pub(super) flow: Flow,
+    ip: ipv4::Header<'a>,
+}
+
+impl Plain<'_> {
+    /// Between whom it is. Made anew each time: a copy of what was just written waits for that.
+    #[inline(always)]
+    pub(super) fn flow(&self) -> Flow {
+        flow((self.ip.src(), self.ip.dst()), &self.tcp)
+    }
 }
 
 /// Finds the segment of such a frame; `None` leaves any other to the walk.
@@ -50,9 +58,5 @@ pub(super) fn segment<'a>(bytes: &'a [u8], frame_len: usize, rules: &Rules) -> O
     };
     let t = tcp::Segment::new_checked(bytes.get(TCP..stated.min(bytes.len()))?).ok()?;
     let ip = ipv4::Header::new_checked(h.get(IP..TCP)?).ok()?;
-    Some(Plain {
-        place,
-        tcp: t,
-        flow: flow((ip.src(), ip.dst()), &t),
-    })
+    Some(Plain { place, tcp: t, ip })
 }

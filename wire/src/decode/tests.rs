@@ -30,7 +30,7 @@ fn plain_as_walked(bytes: &[u8], frame_len: usize) {
             let Ok(Stop::Tcp(place)) = walk(Layer::Ethernet, bytes, frame_len, &rules) else {
                 panic!("a walk finds no segment");
             };
-            let found = packet(&plain.place, &plain.tcp, plain.flow);
+            let found = packet(&plain.place, &plain.tcp, plain.flow());
             assert_eq!(plain.place, place);
             assert_eq!(tcp_segment(bytes, frame_len, &place), Ok(found));
         }
