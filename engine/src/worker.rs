@@ -9,16 +9,20 @@ mod side;
 use crate::egress::{EgressCounters, Outlet};
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use replay::{Core, Counters, Ownership, Side, TargetCounters};
+use replay::{Core, Counters, Ownership, TargetCounters};
+use side::Place;
 use std::sync::Arc;
 use wire::decode::{Fragment, Local, MirrorOptions, Packet, fragment_with, local_frame};
 use wire::defragment::{Defragment, FragmentCounters, Insert, NoDefragment, datagram_hash};
 use wire::host::{FrameBuf, Kind};
-use wire::io::{BURST, Frame, Rx, Tx};
+use wire::io::{BURST, Checksum, Frame, Rx, Tx};
 use wire::{Addr, Endpoint, Flow, Head, Nanos, Seq, Skip};
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
 pub const NESTED: usize = 4;
+
+/// Responses that are asked for ahead of the one that is read.
+const AHEAD: usize = 4;
 
 /// What one core gives to another.
 pub enum Parcel<F> {
@@ -248,17 +252,20 @@ where
             received += self.mirrors[i].rx_burst(&mut frames);
             // Filled where it is: what is collected would be moved, all of its room.
             let mut packets = ArrayVec::<_, BURST>::new();
-            let mut places = ArrayVec::<_, BURST>::new();
+            let mut places = ArrayVec::<Place, BURST>::new();
             packets.extend(frames.iter().map(|frame| {
-                let mut whose = None;
-                let packet = self.decode(&self.mirror_options, frame, &mut whose);
-                places.push(self.place_of(&packet, whose));
+                let mut place = Place::default();
+                let packet = self.decode(&self.mirror_options, frame, &mut place);
+                if let Some(check) = place.check {
+                    side::ask_for::<R>(check.reads(frame.bytes()));
+                }
+                places.push(place);
                 packet
             }));
-            let sides = places.iter().filter_map(|(_, side)| *side);
+            let sides = places.iter().filter_map(|place| place.side);
             self.core.expect_mirrored::<R>(sides);
-            for ((frame, packet), (owner, side)) in frames.drain(..).zip(&packets).zip(places) {
-                self.decoded(now, packet, owner, side, frame);
+            for ((frame, packet), place) in frames.drain(..).zip(&packets).zip(&places) {
+                self.decoded(now, packet, place, frame);
             }
             self.frames = frames;
         }
@@ -269,10 +276,9 @@ where
     /// or to a counter.
     #[inline]
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
-        let mut whose = None;
-        let packet = self.decode(&self.mirror_options, &frame, &mut whose);
-        let (owner, side) = self.place_of(&packet, whose);
-        self.decoded(now, &packet, owner, side, frame);
+        let mut place = Place::default();
+        let packet = self.decode(&self.mirror_options, &frame, &mut place);
+        self.decoded(now, &packet, &place, frame);
     }
 
     #[inline]
@@ -280,14 +286,13 @@ where
         &mut self,
         now: Nanos,
         packet: &Result<Packet, Skip>,
-        owner: u16,
-        side: Option<Side>,
+        place: &Place,
         frame: R::Frame,
     ) {
         self.counters.mirror_frames += 1;
         self.counters.mirror_bytes += frame.frame_len() as u64;
         match packet {
-            Ok(packet) => self.segment(now, packet, owner, side, frame),
+            Ok(packet) => self.segment(now, packet, place, frame),
             Err(Skip::Fragment) => {
                 let part = fragment_with(&self.mirror_options, frame.bytes(), frame.frame_len());
                 self.fragment(now, part, frame);
@@ -296,23 +301,20 @@ where
         }
     }
 
-    /// A segment of the mirror, which belongs to the core `owner`. If that is this one, `side` is
-    /// what its flow tells.
+    /// A segment of the mirror, whose checksum may have to be verified.
     #[inline]
-    fn segment(
-        &mut self,
-        now: Nanos,
-        packet: &Packet,
-        owner: u16,
-        side: Option<Side>,
-        frame: R::Frame,
-    ) {
-        if owner == self.index {
+    fn segment(&mut self, now: Nanos, packet: &Packet, place: &Place, frame: R::Frame) {
+        if let Some(check) = place.check
+            && !check.is_sound(&frame)
+        {
+            self.counters.skipped[Skip::BadChecksum as usize] += 1;
+        } else if place.owner == self.index {
             // A frame of no use is counted by the core.
-            let _ = self.core.mirror_as(now, packet, side, frame, &mut self.out);
-            return;
+            let out = &mut self.out;
+            let _ = self.core.mirror_as(now, packet, place.side, frame, out);
+        } else {
+            self.hand_over(place.owner, Parcel::Mirrored(*packet, frame));
         }
-        self.hand_over(owner, Parcel::Mirrored(*packet, frame));
     }
 
     #[inline]
@@ -359,13 +361,9 @@ where
                 }
             };
             let options = self.mirror_options.reassembled(part.scope);
-            let mut whose = None;
-            let packet = self.decode(&options, &frame, &mut whose);
-            let (owner, side) = self.place_of(&packet, whose);
-            match packet {
-                Ok(packet) => {
-                    return self.segment(now, &packet, owner, side, frame);
-                }
+            let mut place = Place::default();
+            match self.decode(&options, &frame, &mut place) {
+                Ok(packet) => return self.segment(now, &packet, &place, frame),
                 Err(Skip::Fragment) => {}
                 Err(skip) => {
                     self.counters.skipped[skip as usize] += 1;
@@ -428,11 +426,17 @@ where
         let mut frames = std::mem::take(&mut self.frames);
         let received = rx.rx_burst(&mut frames);
         let mut seen = ArrayVec::<_, BURST>::new();
-        // Each frame is asked for while the one before it is summed up.
-        let mut next = frames.iter();
-        next.next().into_iter().for_each(side::ask_for_bytes::<R>);
+        // Each frame is asked for while some before it are summed up.
+        let ask = |frame: &R::Frame| {
+            if frame.checksum() != Checksum::Good {
+                side::ask_for::<R>(frame.bytes());
+            }
+        };
+        let (first, rest) = frames.split_at(AHEAD.min(frames.len()));
+        first.iter().for_each(ask);
+        let mut next = rest.iter();
         seen.extend(frames.iter().map(|frame| {
-            next.next().into_iter().for_each(side::ask_for_bytes::<R>);
+            next.next().into_iter().for_each(ask);
             local_frame(frame)
         }));
         let segments = seen.iter().filter_map(|s| match s {

@@ -9,6 +9,7 @@
 //! taken on a host shows unfinished checksums wherever the sender leaves them to its hardware; the
 //! module `verify` says which forms of these pass.
 
+mod check;
 mod ip;
 mod local;
 mod options;
@@ -26,6 +27,7 @@ use std::ops::Range;
 use verify::Unfinished;
 
 pub use crate::skip::Skip;
+pub use check::Check;
 pub use local::{local, local_frame};
 pub use options::{LinkType, MirrorOptions, UdpPorts};
 
@@ -185,26 +187,6 @@ impl Place {
             }
             _ => true,
         }
-    }
-
-    /// The same for a segment that may go on from buffer segment to buffer segment.
-    #[inline]
-    fn is_sound_in<F: Frame>(&self, frame: &F) -> bool {
-        let first = frame.bytes();
-        if self.verify.is_some() && self.stated > first.len() {
-            self.goes_on_soundly(frame)
-        } else {
-            self.is_sound(first)
-        }
-    }
-
-    #[cold]
-    fn goes_on_soundly<F: Frame>(&self, frame: &F) -> bool {
-        let first = frame.bytes();
-        let ip = first.get(self.ip..).unwrap_or(&[]);
-        verify::chain_is_sound(ip, first, self.tcp..self.stated, |visit| {
-            frame.visit_rest(visit)
-        })
     }
 }
 
@@ -501,31 +483,52 @@ pub enum Use {
 const SHORT: usize = 128;
 
 /// [`mirrored_with`] for a whole frame. What its driver knows of the checksum spares summing it up,
-/// and one that goes on behind the first buffer segment is verified, too. `used` is asked
-/// once for each segment how much of it is of use.
+/// and one that goes on behind the first buffer segment is verified, too. `used` is asked once for
+/// each segment how much of it is of use.
 #[inline]
 pub fn mirrored_frame<F: Frame>(
     options: &MirrorOptions,
     frame: &F,
-    mut used: impl FnMut(&Flow) -> Use,
+    used: impl FnMut(&Flow) -> Use,
 ) -> Result<Packet, Skip> {
-    let (bytes, frame_len) = (frame.bytes(), frame.frame_len());
+    let mut check = None;
+    let packet = mirrored_headers(options, frame, used, &mut check)?;
+    match check {
+        Some(check) if !check.is_sound(frame) => Err(Skip::BadChecksum),
+        _ => Ok(packet),
+    }
+}
+
+/// [`mirrored_frame`] but for the checksum: `check` is what is left to be done, if that is not to
+/// be taken for right.
+#[inline]
+pub fn mirrored_headers<F: Frame>(
+    options: &MirrorOptions,
+    frame: &F,
+    mut used: impl FnMut(&Flow) -> Use,
+    check: &mut Option<Check>,
+) -> Result<Packet, Skip> {
     let known = frame.checksum();
     let rules = Rules::mirror(options, known);
-    on_mirror(options.link, bytes, frame_len, &rules, |place, flow| {
+    let is_sound = |place: &Place, flow: &Flow| {
         let used = used(flow);
-        if place.verify.is_none() {
-            return true;
-        }
         // A driver that calls a segment damaged is heard: it may be, or unfinished.
         let suspect = known == Checksum::Bad;
         let spared = match used {
-            Use::Nothing => return true,
-            Use::Headers => place.stated - place.tcp > SHORT,
+            Use::Nothing => true,
+            Use::Headers => !suspect && place.stated - place.tcp > SHORT,
             Use::All => false,
         };
-        (spared && !suspect) || place.is_sound_in(frame)
-    })
+        *check = Check::of(place).filter(|_| !spared);
+        true
+    };
+    on_mirror(
+        options.link,
+        frame.bytes(),
+        frame.frame_len(),
+        &rules,
+        is_sound,
+    )
 }
 
 /// [`mirrored_on`] with the checks of a port of our own: of the unfinished checksums only those

@@ -119,16 +119,23 @@ fn two_words(bytes: &[u8]) -> Option<(u32, u32)> {
 /// length does not fit its kind is passed over, as are unknown ones. Without `syn` those that only
 /// a SYN may carry are passed over too (RFC 7323 section 2.2, RFC 2018 section 2, RFC 9293 section
 /// 3.7.1).
-#[inline]
+#[inline(always)]
 pub fn parse_options(bytes: &[u8], syn: bool) -> Options {
-    let mut o = Options::default();
     // What nearly every segment after the handshake carries: NOP, NOP, timestamps.
     if let Some((&[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10], stamps)) = bytes.split_first_chunk()
         && let Some(t) = two_words(stamps)
     {
-        o.timestamps = Some(t);
-        return o;
+        return Options {
+            timestamps: Some(t),
+            ..Options::default()
+        };
     }
+    other_options(bytes, syn)
+}
+
+#[inline(never)]
+fn other_options(bytes: &[u8], syn: bool) -> Options {
+    let mut o = Options::default();
     // What Linux puts on a SYN.
     if let Ok(
         &[
@@ -153,9 +160,9 @@ pub fn parse_options(bytes: &[u8], syn: bool) -> Options {
         o.sack_permitted = true;
         o.timestamps = two_words(stamps);
         o.window_scale = Some(scale.min(MAX_WINDOW_SCALE));
-        return o;
+    } else {
+        each_option(bytes, syn, &mut o);
     }
-    each_option(bytes, syn, &mut o);
     o
 }
 

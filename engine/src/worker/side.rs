@@ -1,15 +1,26 @@
 //! Whose a frame of the mirror is: which transfer wants it, which end has sent it, which core it
-//! belongs to. All of it is looked up once.
+//! belongs to. All of it is looked up once, and what will be summed up is asked for ahead.
 
 use super::Worker;
 use replay::Side;
-use wire::decode::{MirrorOptions, Packet, Use, mirrored_frame};
+use wire::decode::{Check, MirrorOptions, Packet, Use, mirrored_headers};
 use wire::defragment::Defragment;
-use wire::io::{Checksum, Frame, Rx, Tx};
+use wire::io::{Frame, Rx, Tx};
 use wire::{Flow, Skip};
 
 /// Bytes of a cache line, as a rule.
 const LINE: usize = 64;
+
+/// What is known of a frame beside its headers.
+#[derive(Clone, Default)]
+pub(super) struct Place {
+    /// The core that it belongs to: this one, if it is of no use.
+    pub(super) owner: u16,
+    /// If it is this one: what its flow tells.
+    pub(super) side: Option<Side>,
+    /// Its checksum is to be verified.
+    pub(super) check: Option<Check>,
+}
 
 impl<R, T, D> Worker<R, T, D>
 where
@@ -18,41 +29,34 @@ where
     T: Tx,
     D: Defragment<R::Frame>,
 {
-    /// Decodes a frame of the mirror. What no transfer wants is not verified, and nobody reads the
-    /// payload of production's server. Of a segment `whose` is what `transfer_of` tells.
+    /// Reads the headers of a frame of the mirror, and what they tell into `place`. What no transfer
+    /// wants is not verified, and nobody reads the payload of production's server.
     #[inline]
     pub(super) fn decode(
         &self,
         options: &MirrorOptions,
         frame: &R::Frame,
-        whose: &mut Option<(u16, bool)>,
+        place: &mut Place,
     ) -> Result<Packet, Skip> {
         let params = self.core.params();
-        mirrored_frame(options, frame, |flow| {
-            *whose = params.transfer_of(flow);
+        let mut whose = None;
+        let used = |flow: &Flow| {
+            whose = params.transfer_of(flow);
             match whose {
                 Some((_, true)) => Use::All,
                 Some((_, false)) => Use::Headers,
                 None => Use::Nothing,
             }
-        })
-    }
-
-    /// The core that a decoded frame belongs to: this one, if it is of no use. If it is this one:
-    /// what its flow tells.
-    #[inline]
-    pub(super) fn place_of(
-        &self,
-        packet: &Result<Packet, Skip>,
-        whose: Option<(u16, bool)>,
-    ) -> (u16, Option<Side>) {
-        let (Ok(packet), Some(whose)) = (packet, whose) else {
-            return (self.index, None);
         };
-        let owner = self.mirror_owner(&packet.head.flow, whose.1);
-        let ours = owner == self.index;
-        let side = ours.then(|| self.core.side(&packet.head.flow, whose));
-        (owner, side)
+        let packet = mirrored_headers(options, frame, used, &mut place.check);
+        place.owner = self.index;
+        if let (Ok(packet), Some(whose)) = (&packet, whose) {
+            let flow = &packet.head.flow;
+            place.owner = self.mirror_owner(flow, whose.1);
+            let ours = place.owner == self.index;
+            place.side = ours.then(|| self.core.side(flow, whose));
+        }
+        packet
     }
 
     #[inline]
@@ -66,10 +70,8 @@ where
     }
 }
 
-/// Asks for the bytes of a frame that is to be summed up.
+/// Asks for bytes that will be summed up.
 #[inline]
-pub(super) fn ask_for_bytes<R: Rx>(frame: &R::Frame) {
-    if frame.checksum() == Checksum::Unknown {
-        frame.bytes().iter().step_by(LINE).for_each(R::prefetch);
-    }
+pub(super) fn ask_for<R: Rx>(bytes: &[u8]) {
+    bytes.iter().step_by(LINE).for_each(R::prefetch);
 }

@@ -85,6 +85,7 @@ pub(super) fn chain_is_sound(
     ip: &[u8],
     first: &[u8],
     segment: Range<usize>,
+    passes: Unfinished,
     rest: impl FnOnce(&mut dyn FnMut(&[u8])) -> bool,
 ) -> bool {
     let Some(begun) = first.get(segment.start..) else {
@@ -98,5 +99,5 @@ pub(super) fn chain_is_sound(
         missing -= more.len();
         sum = sum.bytes(more);
     });
-    !shown || missing > 0 || sum_is_sound(ip, begun, segment.len(), sum, Unfinished::Known)
+    !shown || missing > 0 || sum_is_sound(ip, begun, segment.len(), sum, passes)
 }
