@@ -56,11 +56,37 @@ pub struct Mirror {
     pub ip_in_udp: Vec<u16>,
     /// Frames with a wrong checksum are dropped as damaged.
     pub verify_checksums: bool,
+    /// Our addresses on the mirror's wire, each with the length of its on-link prefix: remote
+    /// mirrors may be sent there. Nobody else's, and none for a file.
+    pub addresses: Vec<IpNet>,
+    /// Where tunnels may end, besides `addresses`; at most [`Mirror::MAX_TUNNELS`]. `None`: not
+    /// said.
+    pub tunnels: Option<Vec<TunnelEnd>>,
 }
 
 impl Mirror {
     /// Most ports in `ip_in_udp`.
     pub const MAX_UDP_PORTS: usize = 8;
+    /// Most places in `tunnels`.
+    pub const MAX_TUNNELS: usize = 64;
+}
+
+/// One of `mirror.tunnels`: a place where tunnels may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelEnd {
+    /// Outer destinations; unicast or multicast.
+    pub to: IpNet,
+    /// The network whose tunnels are meant; `None`: those of all.
+    pub network: Option<TunnelNetwork>,
+}
+
+/// What names a tunnel's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelNetwork {
+    /// VXLAN's or GENEVE's, 24 bits.
+    Vni(u32),
+    /// A GRE key (RFC 2890).
+    Key(u32),
 }
 
 /// A mirror's source: `mirror.ports` or `mirror.file`.
@@ -222,6 +248,11 @@ pub struct Limits {
 }
 
 impl Replay {
+    /// The production addresses, if all are named: `None` if a `":port"` transfer takes any.
+    pub fn production(&self) -> Option<Vec<IpAddr>> {
+        self.transfers.iter().map(|t| t.from.addr).collect()
+    }
+
     /// The transfer that a mirrored packet to (or from) this server belongs to, as an index into
     /// `transfers`.
     ///

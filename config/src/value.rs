@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 
-use crate::replay::Origin;
+use crate::replay::{Origin, TunnelEnd, TunnelNetwork};
 
 /// A duration such as `"250ms"` within bounds, both included.
 pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
@@ -98,6 +98,8 @@ pub(crate) const OWN: &str =
 pub(crate) const PREFIX: &str = "a prefix, such as \"62.135.200.0/24\" or \"2001:db8:1::/64\"";
 /// What [`gateway`] reads.
 pub(crate) const GATEWAY: &str = "an address without prefix length, such as \"10.20.0.1\"";
+/// What [`tunnel_end`] reads.
+pub(crate) const TUNNEL: &str = "an address or a prefix that tunnels may end at, with a VNI or a GRE key if only that network's are meant, such as \"10.9.0.5\", \"10.9.0.0/24 vni 77\" or \"2001:db8::5 key 7\"";
 /// What [`mac`] reads.
 pub(crate) const MAC: &str = "six bytes in hex, such as \"02:00:00:00:00:01\"";
 /// What [`device`] reads.
@@ -211,6 +213,54 @@ pub(crate) fn prefix(text: &str) -> Result<IpNet, String> {
 /// `"10.20.0.1"`.
 pub(crate) fn gateway(text: &str) -> Result<IpAddr, String> {
     host(text.parse().map_err(|_| format!("give {GATEWAY}"))?)
+}
+
+/// `"10.9.0.5"`, `"10.9.0.0/24 vni 77"`, `"10.9.0.5 key 0x4d"`; all of a family is `"0.0.0.0/0"` or
+/// `"::/0"`.
+pub(crate) fn tunnel_end(text: &str) -> Result<TunnelEnd, String> {
+    let accepted = || format!("give {TUNNEL}");
+    let mut words = text.split_ascii_whitespace();
+    let to = words.next().ok_or_else(accepted)?;
+    let to: IpNet = match to.parse::<IpAddr>() {
+        Ok(addr) if addr.is_unspecified() => {
+            return Err("is the unspecified address; give a host's own address, or a prefix such as \"0.0.0.0/0\"".to_owned());
+        }
+        Ok(addr) => addr.into(),
+        Err(_) => to.parse().map_err(|_| accepted())?,
+    };
+    if let IpAddr::V6(v6) = to.addr()
+        && v6.to_ipv4_mapped().is_some()
+    {
+        return Err(
+            "is an IPv4-mapped IPv6 address, which never appears on a wire; give the IPv4 address"
+                .to_owned(),
+        );
+    }
+    if to != to.trunc() {
+        return Err(format!(
+            "has bits set beyond the prefix length; give \"{}\"",
+            to.trunc()
+        ));
+    }
+    let number = |text: &str, most: u32| {
+        let (digits, radix) = match text.strip_prefix("0x") {
+            Some(hex) => (hex, 16),
+            None => (text, 10),
+        };
+        // No sign, which a number would be parsed with.
+        let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
+        let value = u32::from_str_radix(digits, radix).ok();
+        value
+            .filter(|n| plain && *n <= most)
+            .ok_or_else(|| format!("{text:?} is no number from 0 to {most}; {}", accepted()))
+    };
+    let network = match (words.next(), words.next(), words.next()) {
+        (None, ..) => None,
+        (Some("vni"), Some(n), None) => Some(TunnelNetwork::Vni(number(n, 0xff_ffff)?)),
+        (Some("key"), Some(n), None) => Some(TunnelNetwork::Key(number(n, u32::MAX)?)),
+        _ => return Err(accepted()),
+    };
+    Ok(TunnelEnd { to, network })
 }
 
 /// `"02:00:00:00:00:01"`.

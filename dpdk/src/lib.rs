@@ -6,11 +6,13 @@
 //! - Every queue has one handle, which moves between threads and cannot be copied or shared.
 //! - Nothing outlives what it points into: queues keep their port open, ports keep their pools, and
 //!   pools with mbufs still out are never freed.
-//! - A [`MirrorPort`] cannot send.
+//! - A [`MirrorPort`] cannot send; the [`AnswerQueue`] of one that was opened to answer takes ARP,
+//!   neighbour discovery and ping's answers, and nothing else.
 //!
 //! [`RxQueue`] and [`TxQueue`] implement the traits of [`wire::io`]; receiving and sending allocate
 //! nothing but mbufs, take no lock, log nothing and cannot panic.
 
+mod answers;
 mod chain;
 mod clock;
 mod eal;
@@ -26,6 +28,7 @@ mod reassembly;
 mod rx;
 mod tx;
 
+pub use answers::AnswerQueue;
 pub use clock::Clock;
 pub use eal::{Eal, EalOptions, Hugepages, LogLevel, Memory};
 pub use error::Error;

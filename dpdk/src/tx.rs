@@ -233,6 +233,18 @@ impl TxQueue {
         }
     }
 
+    /// Queues a whole frame, copied into a buffer of those that frames are received into.
+    pub(crate) fn send_whole(&mut self, frame: &[u8]) -> Result<(), TxError> {
+        if self.pending.is_full() {
+            return Err(TxError::Full);
+        }
+        if frame.len() > self.mtu + link_header_len(frame) {
+            return Err(TxError::TooLong);
+        }
+        let frame = self.copied(frame, &[])?;
+        self.pending.try_push(frame).map_err(|_| TxError::Full)
+    }
+
     fn copied(&self, headers: &[u8], bytes: &[u8]) -> Result<Mbuf, TxError> {
         let mut frame = self.copy_pool.alloc().ok_or(TxError::NoBuffer)?;
         if frame.append(headers) && frame.append(bytes) {

@@ -7,6 +7,7 @@ use crate::report::{self, ReportFile, Sources};
 use crate::rewind::Rewind;
 use crate::setup::{Job, Machine, order_all};
 use crate::snapshots::{Answers, Progress, Snapshots};
+use crate::tunnels::RefusedLog;
 use crate::unseen::Unseen;
 use anyhow::{Context, Result};
 use config::replay::Replay;
@@ -45,6 +46,7 @@ struct Run<'a> {
     rewind: Option<Rewind>,
     missed: Missed,
     unseen: Unseen,
+    refused: RefusedLog,
     /// Each transfer's production and target, for the report.
     transfers: Vec<(String, String)>,
     started: Instant,
@@ -91,6 +93,7 @@ pub fn run(
         rewind: None,
         missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
         unseen: Unseen::default(),
+        refused: RefusedLog::default(),
         transfers: names(config),
         machine,
         orders,
@@ -263,6 +266,11 @@ impl Run<'_> {
                     if addr.is_v4() { "ARP" } else { "ND" }
                 );
             }
+        }
+        if let Some(refused) =
+            report::refused_line(sources.workers, &mut self.refused, Instant::now())
+        {
+            log::warn!("{refused}");
         }
         log::info!("{}", report::line(&sources));
         let report = report::json(&sources);

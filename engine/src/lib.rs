@@ -5,6 +5,7 @@
 //! configuration, [`control`] runs it to its end.
 #![forbid(unsafe_code)]
 
+pub mod answering;
 pub mod args;
 pub mod claims;
 pub mod control;
@@ -13,10 +14,12 @@ pub mod lcore;
 pub mod links;
 pub mod missed;
 pub mod offline;
+mod owner;
 mod plan;
 pub mod report;
 pub mod rewind;
 pub mod setup;
 pub mod snapshots;
+pub mod tunnels;
 pub mod unseen;
 pub mod worker;

@@ -232,15 +232,15 @@ fn transfer(t: &config::replay::Transfer) -> Transfer {
     }
 }
 
+/// An interface's address, as packets are compared with it.
+pub fn prefix(net: &IpNet) -> Prefix {
+    Prefix::new(net.addr().into(), net.prefix_len())
+}
+
 fn host_config(config: &Replay, mac: [u8; 6]) -> HostConfig {
     HostConfig {
         mac,
-        addresses: config
-            .replay
-            .addresses
-            .iter()
-            .map(|n| Prefix::new(n.addr().into(), n.prefix_len()))
-            .collect(),
+        addresses: config.replay.addresses.iter().map(prefix).collect(),
         gateways: config.replay.gateways.iter().map(|g| (*g).into()).collect(),
         next_hop_mac: config.replay.next_hop_mac,
     }

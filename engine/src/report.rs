@@ -4,6 +4,7 @@
 //! books balance in every report.
 
 use crate::links::Stats as LinkStats;
+use crate::tunnels::{RefusedLog, RefusedTunnels};
 use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
 use anyhow::{Context, Result};
@@ -13,8 +14,8 @@ use replay::{Counters, Loss, TargetCounters, Unused};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use wire::Skip;
 use wire::defragment::FragmentDrop;
+use wire::{Addr, Skip};
 
 /// What a report is made from.
 pub struct Sources<'a> {
@@ -97,6 +98,12 @@ pub fn json(s: &Sources<'_>) -> Value {
                 "datagrams": sum(w, |w| w.fragments.datagrams),
                 "held": sum(w, |w| w.fragments.held()),
             },
+            "refused_tunnels": refused(w).iter().map(|(to, frames)| json!({
+                "to": to.to_string(),
+                "frames": frames,
+            })).collect::<Vec<_>>(),
+            "answered": sum(w, |w| w.worker.answered),
+            "unanswered": sum(w, |w| w.worker.unanswered),
             "missed": s.missed.iter().copied().sum::<Option<u64>>(),
             "ports": s.mirrors.iter().zip(&s.missed).map(port).collect::<Vec<_>>(),
         },
@@ -157,6 +164,17 @@ pub fn json(s: &Sources<'_>) -> Value {
         },
         "cores": w.iter().zip(s.cpus).map(|(w, cpu)| core(w, *cpu)).collect::<Vec<_>>(),
     })
+}
+
+/// The outer destinations of tunnels that were not opened, the busiest first.
+pub fn refused(workers: &[Snapshot]) -> Vec<(Addr, u64)> {
+    RefusedTunnels::busiest(workers.iter().map(|w| &w.refused))
+}
+
+/// What to log of them, if it is time for that.
+pub fn refused_line(workers: &[Snapshot], log: &mut RefusedLog, now: Instant) -> Option<String> {
+    let frames = sum(workers, |w| w.worker.skipped[Skip::TunnelRefused as usize]);
+    log.due(frames, &refused(workers), now)
 }
 
 fn port(((name, p), missed): (&(String, PortStats), &Option<u64>)) -> Value {

@@ -1,10 +1,12 @@
 //! From the configuration to a machine that is ready to run: EAL, buffers, ports, links, and one
 //! worker for each lcore.
 
+use crate::answering::Answering;
 use crate::lcore::{Orders, RunPhase};
 use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{self, Player};
-use crate::plan::Plan;
+use crate::plan::{Plan, prefix};
+use crate::tunnels;
 use crate::worker::Worker;
 use anyhow::{Context, Result, bail};
 use config::replay::{Intercept, Replay, Source};
@@ -17,9 +19,10 @@ use replay::HashBy;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use wire::Nanos;
 use wire::decode::{LinkType, MirrorOptions, UdpPorts};
 use wire::defragment::MAX_PARTS;
+use wire::host::Responder;
+use wire::{Nanos, Prefix};
 
 /// Mbufs for headers and references of each worker: what a NIC may hold of them at a time, several
 /// times over.
@@ -125,13 +128,15 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             .context("replay.port")?;
     let mut link_type = LinkType::Ethernet;
     let (mut mirrors, mut queues, mut tape, mut player) = (Vec::new(), Vec::new(), None, None);
+    let mut answering = Vec::new();
     match &config.mirror.source {
         Source::Ports(devices) => {
             for (i, device) in devices.iter().enumerate() {
-                let (port, rx) = MirrorPort::open(&eal, device, &options, &pool)
+                let (port, rx, answers) = open_mirror(&eal, config, device, &options, &pool)
                     .with_context(|| format!("mirror.ports[{i}]"))?;
                 mirrors.push(port);
                 queues.push(rx);
+                answering.push(answers);
             }
         }
         Source::File { path, speed, loops } => {
@@ -190,10 +195,17 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             job.worker.mirrors.push(queue);
         }
     }
+    for answers in answering {
+        for (job, answers) in jobs.iter_mut().zip(answers) {
+            job.worker.answering.push(answers);
+        }
+    }
     let mirror_options = MirrorOptions {
         verify_checksums: config.mirror.verify_checksums,
         // As many fit as the configuration accepts.
         ip_in_udp: UdpPorts::new(&config.mirror.ip_in_udp).unwrap_or_default(),
+        // Once, for as long as the process lives.
+        tunnels: Box::leak(Box::new(tunnels::ends(config))),
         ..MirrorOptions::on(link_type)
     };
     for job in &mut jobs {
@@ -227,6 +239,28 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         },
         jobs,
     ))
+}
+
+/// Opens a mirror port. If the mirror has addresses, each of its queues has what answers for them.
+fn open_mirror(
+    eal: &Eal,
+    config: &Replay,
+    device: &str,
+    options: &PortOptions,
+    pool: &Mempool,
+) -> Result<(MirrorPort, Vec<RxQueue>, Vec<Answering>)> {
+    let addresses: Vec<Prefix> = config.mirror.addresses.iter().map(prefix).collect();
+    if addresses.is_empty() {
+        let (port, rx) = MirrorPort::open(eal, device, options, pool)?;
+        return Ok((port, rx, Vec::new()));
+    }
+    let (port, rx, answers) = MirrorPort::open_answering(eal, device, options, pool)?;
+    let mac = port.info().mac;
+    let answering = answers
+        .into_iter()
+        .map(|queue| Answering::new(Responder::new(mac, addresses.clone()), queue))
+        .collect();
+    Ok((port, rx, answering))
 }
 
 /// Incomplete datagrams that each worker may hold: so many that the workers' fragments together

@@ -3,10 +3,55 @@
 //! A worker that is slow to answer does not end the replay: what it told before serves until it
 //! answers.
 
+use crate::egress::EgressCounters;
 use crate::lcore::Orders;
-use crate::worker::Snapshot;
+use crate::tunnels::RefusedTunnels;
+use crate::worker::WorkerCounters;
+use arrayvec::ArrayVec;
+use replay::{Counters, TargetCounters};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use wire::Addr;
+use wire::defragment::FragmentCounters;
+
+/// What a worker tells when it is asked.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// The session core's counters.
+    pub core: Counters,
+    /// The same for each transfer's target, as many as there is room for.
+    pub targets: Vec<TargetCounters>,
+    /// The loop's.
+    pub worker: WorkerCounters,
+    /// Tunnels that were not opened.
+    pub refused: RefusedTunnels,
+    /// The reassembler's.
+    pub fragments: FragmentCounters,
+    /// The transmit side's.
+    pub egress: EgressCounters,
+    /// Sessions now, and handshakes of production under way.
+    pub sessions: usize,
+    /// See `sessions`.
+    pub half_open: usize,
+    /// Captured segments held now.
+    pub segments: usize,
+    /// Pool addresses in use and in all.
+    pub slots: (usize, usize),
+    /// Next hops that do not answer.
+    pub unresolved: ArrayVec<Addr, 4>,
+    /// The worker is through with draining.
+    pub drained: bool,
+}
+
+impl Snapshot {
+    /// One with room for this many targets.
+    pub fn with_room(targets: usize) -> Self {
+        Self {
+            targets: vec![TargetCounters::default(); targets],
+            ..Self::default()
+        }
+    }
+}
 
 /// How often a ring is looked at while an answer is waited for.
 const LOOK: Duration = Duration::from_micros(200);

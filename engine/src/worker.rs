@@ -6,17 +6,24 @@
 
 mod side;
 
-use crate::egress::{EgressCounters, Outlet};
+use crate::answering::Answering;
+use crate::egress::Outlet;
+use crate::tunnels::RefusedTunnels;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use replay::{Core, Counters, Ownership, TargetCounters};
+use replay::Core;
 use side::Place;
 use std::sync::Arc;
-use wire::decode::{Fragment, Local, MirrorOptions, Packet, fragment_with, local_frame};
-use wire::defragment::{Defragment, FragmentCounters, Insert, NoDefragment, datagram_hash};
-use wire::host::{FrameBuf, Kind};
+use wire::decode::{
+    Fragment, Local, MirrorOptions, Packet, fragment_with, local_frame, refused_tunnel,
+};
+use wire::defragment::{Defragment, Insert, NoDefragment, datagram_hash};
+use wire::host::{Asked, FrameBuf, Kind};
 use wire::io::{BURST, Checksum, Frame, Rx, Tx};
 use wire::{Addr, Endpoint, Flow, Head, Nanos, Seq, Skip};
+
+pub use crate::owner::ResponseOwner;
+pub use crate::snapshots::Snapshot;
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
 pub const NESTED: usize = 4;
@@ -57,6 +64,11 @@ pub struct WorkerCounters {
     pub taken_over: u64,
     /// Mirrored frames dropped because the owner's ring was full.
     pub handover_full: u64,
+    /// Mirrored frames that asked for an address of the mirror's and were answered, and those whose
+    /// answer could not be sent. They are among `skipped`.
+    pub answered: u64,
+    /// See `answered`.
+    pub unanswered: u64,
     /// Frames received on the replay port.
     pub replay_frames: u64,
     /// Responses of targets among them.
@@ -79,71 +91,6 @@ pub struct WorkerCounters {
     pub idle_loops: u64,
 }
 
-/// What a worker tells when it is asked.
-#[derive(Clone, Default)]
-pub struct Snapshot {
-    /// The session core's counters.
-    pub core: Counters,
-    /// The same for each transfer's target, as many as there is room for.
-    pub targets: Vec<TargetCounters>,
-    /// The loop's.
-    pub worker: WorkerCounters,
-    /// The reassembler's.
-    pub fragments: FragmentCounters,
-    /// The transmit side's.
-    pub egress: EgressCounters,
-    /// Sessions now, and handshakes of production under way.
-    pub sessions: usize,
-    /// See `sessions`.
-    pub half_open: usize,
-    /// Captured segments held now.
-    pub segments: usize,
-    /// Pool addresses in use and in all.
-    pub slots: (usize, usize),
-    /// Next hops that do not answer.
-    pub unresolved: ArrayVec<Addr, 4>,
-    /// The worker is through with draining.
-    pub drained: bool,
-}
-
-impl Snapshot {
-    /// One with room for this many targets.
-    pub fn with_room(targets: usize) -> Self {
-        Self {
-            targets: vec![TargetCounters::default(); targets],
-            ..Self::default()
-        }
-    }
-}
-
-/// Which core the response to a client address belongs to.
-#[derive(Clone)]
-pub struct ResponseOwner {
-    /// Each core's slices of the pool; empty without a pool.
-    pub slices: Vec<Vec<replay::slots::Slice>>,
-    /// The rule without a pool.
-    pub ownership: Ownership,
-    /// The transfers' targets, each with the production address it stands for, as far as that is
-    /// one.
-    pub targets: Vec<(Endpoint, Endpoint)>,
-}
-
-impl ResponseOwner {
-    /// The owner, or `None` if the segment comes from no target or goes to no client of ours.
-    #[inline]
-    fn of(&self, response: &Flow) -> Option<u16> {
-        let (_, production) = self.targets.iter().find(|(t, _)| *t == response.src)?;
-        let client = &response.dst;
-        if self.slices.iter().all(Vec::is_empty) {
-            return Some(self.ownership.owner(client, production));
-        }
-        self.slices
-            .iter()
-            .position(|s| s.iter().any(|s| s.contains(client)))
-            .map(|i| i as u16)
-    }
-}
-
 /// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay
 /// port, `D` reassembles what the mirror shows in fragments.
 pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
@@ -151,6 +98,8 @@ pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     pub index: u16,
     /// Its mirror queues.
     pub mirrors: Vec<R>,
+    /// What answers on them, in their order; empty if they have no addresses.
+    pub answering: Vec<Answering>,
     /// How their frames are read.
     pub mirror_options: MirrorOptions,
     /// Its queue of the replay port.
@@ -169,6 +118,8 @@ pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     pub defragment: D,
     /// What it counts.
     pub counters: WorkerCounters,
+    /// Tunnels that it did not open.
+    pub refused: RefusedTunnels,
     frames: ArrayVec<R::Frame, BURST>,
     reply: FrameBuf,
 }
@@ -184,6 +135,7 @@ where
         Self {
             index,
             mirrors: Vec::new(),
+            answering: Vec::new(),
             mirror_options: MirrorOptions::default(),
             replay: None,
             core,
@@ -193,6 +145,7 @@ where
             owner,
             defragment: NoDefragment,
             counters: WorkerCounters::default(),
+            refused: RefusedTunnels::default(),
             frames: ArrayVec::new(),
             reply: FrameBuf::new(),
         }
@@ -203,6 +156,7 @@ where
         Worker {
             index: self.index,
             mirrors: self.mirrors,
+            answering: self.answering,
             mirror_options: self.mirror_options,
             replay: self.replay,
             core: self.core,
@@ -212,6 +166,7 @@ where
             owner: self.owner,
             defragment,
             counters: self.counters,
+            refused: self.refused,
             frames: self.frames,
             reply: self.reply,
         }
@@ -265,7 +220,7 @@ where
             let sides = places.iter().filter_map(|place| place.side);
             self.core.expect_mirrored::<R>(sides);
             for ((frame, packet), place) in frames.drain(..).zip(&packets).zip(&places) {
-                self.decoded(now, packet, place, frame);
+                self.decoded(now, i, packet, place, frame);
             }
             self.frames = frames;
         }
@@ -278,13 +233,15 @@ where
     pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
         let mut place = Place::default();
         let packet = self.decode(&self.mirror_options, &frame, &mut place);
-        self.decoded(now, &packet, &place, frame);
+        self.decoded(now, 0, &packet, &place, frame);
     }
 
+    /// A frame of the mirror queue `from`, decoded.
     #[inline]
     fn decoded(
         &mut self,
         now: Nanos,
+        from: usize,
         packet: &Result<Packet, Skip>,
         place: &Place,
         frame: R::Frame,
@@ -297,7 +254,27 @@ where
                 let part = fragment_with(&self.mirror_options, frame.bytes(), frame.frame_len());
                 self.fragment(now, part, frame);
             }
-            Err(skip) => self.counters.skipped[*skip as usize] += 1,
+            Err(skip) => {
+                let options = self.mirror_options;
+                self.skip(*skip, &options, &frame);
+                let asked = self.answering.get_mut(from);
+                match asked.and_then(|a| a.look(now, *skip, frame.bytes())) {
+                    Some(Asked::Answered) => self.counters.answered += 1,
+                    Some(Asked::Unsent) => self.counters.unanswered += 1,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Counts a frame that decoding, as `options` say, has refused.
+    #[inline]
+    fn skip(&mut self, skip: Skip, options: &MirrorOptions, frame: &R::Frame) {
+        self.counters.skipped[skip as usize] += 1;
+        if skip == Skip::TunnelRefused
+            && let Some(to) = refused_tunnel(options, frame.bytes(), frame.frame_len())
+        {
+            self.refused.add(to, 1);
         }
     }
 
@@ -365,10 +342,7 @@ where
             match self.decode(&options, &frame, &mut place) {
                 Ok(packet) => return self.segment(now, &packet, &place, frame),
                 Err(Skip::Fragment) => {}
-                Err(skip) => {
-                    self.counters.skipped[skip as usize] += 1;
-                    return;
-                }
+                Err(skip) => return self.skip(skip, &options, &frame),
             }
             let inner = fragment_with(&options, frame.bytes(), frame.frame_len());
             let Some(inner) = inner else {
@@ -563,6 +537,7 @@ where
             room.clone_from(target);
         }
         into.worker.clone_from(&self.counters);
+        into.refused = self.refused.clone();
         into.fragments = self.defragment.counters();
         into.egress = self.out.counters;
         into.sessions = self.core.session_count();

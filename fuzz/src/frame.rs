@@ -1,14 +1,17 @@
 //! Any frame: decoded as a mirror and as a local port see it, and handed to the host. Offsets must
 //! lie inside, what was decoded must survive being built and decoded again, and verifying checksums
-//! must take away and change nothing else.
+//! must take away and change nothing else, and so must refusing tunnels.
 use wire::build::{self, LinkHeader};
 use wire::decode::{self, LinkType, Local, MirrorOptions, Packet, Skip, UdpPorts};
 use wire::head::HeaderBuf;
 use wire::host::{FrameBuf, Host, HostConfig};
+use wire::tunnel::Ends;
 use wire::{Addr, Prefix};
 
 /// The port that stands for configured ones.
 const IP_IN_UDP: u16 = 40_001;
+/// Where no tunnel ends.
+const NO_ENDS: &Ends = &Ends::at(Vec::new());
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 fn check(p: &Packet, bytes: &[u8], frame_len: usize) {
@@ -69,6 +72,14 @@ pub fn run(data: &[u8]) {
         let decoded = decode::mirrored_with(&any, bytes, frame_len);
         let sound = decode::mirrored_with(&verified, bytes, frame_len);
         assert!(sound == decoded || sound == Err(Skip::BadChecksum));
+        let closed = MirrorOptions {
+            tunnels: NO_ENDS,
+            ..any
+        };
+        let judged = decode::mirrored_with(&closed, bytes, frame_len);
+        let refused = decode::refused_tunnel(&closed, bytes, frame_len).is_some();
+        assert_eq!(refused, judged == Err(Skip::TunnelRefused));
+        assert!(refused || judged == decoded);
         match decoded {
             Ok(p) => check(&p, bytes, frame_len),
             Err(reason) => {

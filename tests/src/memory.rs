@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::Nanos;
 use wire::head::{HeaderBuf, MAX_HEADERS};
+use wire::host::{Answer, Answers};
 use wire::io::{BURST, Checksum, Frame, Payload, Rx, Tx, TxError};
 
 /// Longest buffer segment in bytes, as in an mbuf: offsets are 16 bits wide.
@@ -374,6 +375,18 @@ impl Tx for MemoryTx {
         let n = self.queued.len().min(room).min(taking);
         wire.extend(self.queued.drain(..n));
         n
+    }
+}
+
+/// As a mirror port's queue for answers. What is behind the Ethernet header is sent as payload.
+impl Answers for MemoryTx {
+    fn answer(&mut self, answer: &Answer<'_>) -> bool {
+        let (head, rest) = answer.bytes().split_at(ETHERNET);
+        let mut rest = MemoryFrame::new(rest).into_payload(0..rest.len());
+        let whole = 0..rest.bytes().len();
+        let sent = self.send(head, Some((&mut rest, whole))).is_ok();
+        self.flush();
+        sent
     }
 }
 

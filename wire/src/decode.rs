@@ -14,13 +14,14 @@ mod ip;
 mod local;
 mod options;
 mod plain;
+mod stopped;
 mod verify;
 
 use crate::ethernet::{self, ethertype};
 use crate::io::{Checksum, Frame};
 use crate::ipv4::{self, protocol};
 use crate::scope::{self, Network};
-use crate::tunnel::{Inner, Opened, Tunnel};
+use crate::tunnel::{Ends, Inner, Opened, Tunnel};
 use crate::{Addr, Endpoint, Flags, Flow, Head, ipv6, tcp, vlan};
 use ip::{Ip, addresses};
 use std::ops::Range;
@@ -30,6 +31,7 @@ pub use crate::skip::Skip;
 pub use check::Check;
 pub use local::{local, local_frame};
 pub use options::{LinkType, MirrorOptions, UdpPorts};
+pub use stopped::{fragment, fragment_on, fragment_with, refused_tunnel};
 
 /// Encapsulations inside one another that are followed.
 pub const MAX_DEPTH: usize = 8;
@@ -126,6 +128,7 @@ struct Rules {
     /// not look into, as behind two tags or extension headers.
     known: Checksum,
     ip_in_udp: UdpPorts,
+    tunnels: &'static Ends,
     scope: u32,
 }
 
@@ -135,6 +138,7 @@ impl Rules {
         verify: Some(Unfinished::Carried),
         known: Checksum::Unknown,
         ip_in_udp: MirrorOptions::on(LinkType::Ethernet).ip_in_udp,
+        tunnels: Ends::ANYWHERE,
         scope: 0,
     };
 
@@ -145,6 +149,7 @@ impl Rules {
             verify: options.verify_checksums.then_some(Unfinished::Known),
             known,
             ip_in_udp: options.ip_in_udp,
+            tunnels: options.tunnels,
             scope: options.scope,
         }
     }
@@ -155,6 +160,8 @@ enum Stop {
     Tcp(Place),
     Fragment(Fragment),
     Control,
+    /// At a tunnel to this address, where none may end.
+    Refused(Addr),
 }
 
 /// Where a TCP segment stands in its frame, in bytes from the start.
@@ -230,6 +237,8 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
     let mut plain = true;
     loop {
         let here = rest(bytes, at, end)?;
+        // Of a tunnel that IP addresses: where that header begins.
+        let mut outer = None;
         let tunnel = match layer {
             Layer::Ethernet => {
                 let t = ethernet::Frame::new_checked(here)?.ether_type();
@@ -320,6 +329,7 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                         scope,
                     }));
                 }
+                outer = Some(ip_at);
                 match (ip.protocol, port) {
                     (protocol::TCP, _) => {
                         // Nothing cuts a shorter frame on a port of our own: its length is damaged.
@@ -376,6 +386,12 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
             inner,
             network,
         } = tunnel.open(rest(bytes, at, end)?)?;
+        if let Some(ip_at) = outer {
+            let (_, dst) = addresses(rest(bytes, ip_at, end)?)?;
+            if !rules.tunnels.opens(&dst, network) {
+                return Ok(Stop::Refused(dst));
+            }
+        }
         at += len;
         if let Some(network) = network {
             scope = scope::fold(scope, network);
@@ -565,32 +581,13 @@ fn on_mirror(
         Stop::Tcp(place) => place,
         Stop::Fragment(_) => return Err(Skip::Fragment),
         Stop::Control => return Err(Skip::NotTcp),
+        Stop::Refused(_) => return Err(Skip::TunnelRefused),
     };
     let packet = tcp_segment(bytes, frame_len, &place)?;
     if is_sound(&place, &packet.head.flow) {
         Ok(packet)
     } else {
         Err(Skip::BadChecksum)
-    }
-}
-
-/// What [`mirrored`] refused as [`Skip::Fragment`]: which part of which datagram it is. `None` for
-/// every other frame. The fragmented datagram may be the tunnel's own, outside of what it carries.
-pub fn fragment(bytes: &[u8], frame_len: usize) -> Option<Fragment> {
-    fragment_on(LinkType::Ethernet, bytes, frame_len)
-}
-
-/// [`fragment`] for a frame of another link type.
-pub fn fragment_on(link: LinkType, bytes: &[u8], frame_len: usize) -> Option<Fragment> {
-    fragment_with(&MirrorOptions::on(link), bytes, frame_len)
-}
-
-/// [`fragment`] for a frame that is read as `options` say.
-pub fn fragment_with(options: &MirrorOptions, bytes: &[u8], frame_len: usize) -> Option<Fragment> {
-    let rules = Rules::mirror(options, Checksum::Unknown);
-    match walk(Layer::Link(options.link), bytes, frame_len, &rules) {
-        Ok(Stop::Fragment(f)) => Some(f),
-        _ => None,
     }
 }
 

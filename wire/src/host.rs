@@ -9,6 +9,7 @@
 
 mod neighbors;
 mod resolution;
+mod responder;
 
 use crate::arp::{self, Operation};
 use crate::ethernet::{self, ethertype};
@@ -19,6 +20,7 @@ use arrayvec::ArrayVec;
 use neighbors::Neighbors;
 
 pub use neighbors::{ATTEMPTS, LIFETIME, MAX_NEIGHBORS, REFRESH, RETRY};
+pub use responder::{Answer, Answers, Asked, Responder};
 
 /// Room for one frame, a VLAN tag included.
 pub type FrameBuf = ArrayVec<u8, 1518>;

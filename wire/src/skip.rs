@@ -28,6 +28,9 @@ crate::reasons! {
         UnknownEncapsulation = "unknown_encapsulation",
         /// An encapsulation header that contradicts its specification.
         BadEncapsulation = "bad_encapsulation",
+        /// A tunnel that is addressed to where none may end ([`crate::tunnel::Ends`]): a stranger may
+        /// have sent it. [`crate::decode::refused_tunnel`] says where to.
+        TunnelRefused = "tunnel_refused",
         /// Encrypted on the way (ESP, MACsec): there is nothing to read.
         Encrypted = "encrypted",
         /// More VLAN tags than are followed: four on a mirror port, one on a local port.

@@ -3,12 +3,17 @@
 //!
 //! Nothing here checks a tunnel's checksum or key: a mirror shows every tunnel. Which network it
 //! belongs to is handed on, for the [scope](crate::scope) of what is inside. Headers are recognised
-//! by EtherType, IP protocol or the assigned UDP destination port alone.
+//! by EtherType, IP protocol or the assigned UDP destination port alone. Which of them are opened is
+//! said by [`Ends`].
+
+mod ends;
 
 use crate::Skip;
 use crate::ethernet::ethertype;
 use crate::ipv4::protocol;
 use crate::scope::Network;
+
+pub use ends::{End, Ends};
 
 /// UDP destination ports (IANA) behind which a tunnel is looked for.
 pub mod port {

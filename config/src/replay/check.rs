@@ -240,3 +240,43 @@ pub(super) fn pool(
     }
     Ok(())
 }
+
+/// The mirror's own addresses are nobody else's: answering for production's, or for the target's,
+/// would take its traffic from it.
+pub(super) fn listening(
+    listening: &[Found<'_, IpNet>],
+    transfers: &[FoundTransfer<'_>],
+    addresses: &[Found<'_, IpNet>],
+    gateways: &[Found<'_, IpAddr>],
+    pool: &[Found<'_, IpNet>],
+) -> Result<(), Error> {
+    for one in listening {
+        let addr = one.value.addr();
+        let origin = transfers
+            .iter()
+            .find(|t| t.from.value.addr == Some(addr))
+            .map(|t| (&t.from.item.key, "a production address"));
+        let target = transfers
+            .iter()
+            .find(|t| t.to.value.ip() == addr)
+            .map(|t| (&t.to.item.key, "a target"));
+        let own = addresses
+            .iter()
+            .find(|a| a.value.addr() == addr)
+            .map(|a| (&a.item.key, "the replay port's own address"));
+        let router = gateways
+            .iter()
+            .find(|g| g.value == addr)
+            .map(|g| (&g.item.key, "the replay port's gateway"));
+        let client = pool
+            .iter()
+            .find(|p| p.value.contains(&addr))
+            .map(|p| (&p.item.key, "in the clients' pool"));
+        if let Some((key, what)) = origin.or(target).or(own).or(router).or(client) {
+            return Err(one.item.fail(format_args!(
+                "is {what} ({key}); give an address that nobody else uses"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Source, Speed, Traffic, Transfer,
-    check,
+    TunnelEnd, check,
 };
 use crate::doc::{Doc, Found, Schema, Section};
 use crate::key::KeyReader;
@@ -22,6 +22,8 @@ pub(super) const SCHEMA: Schema = &[
             "loops",
             "ip_in_udp",
             "verify_checksums",
+            "address",
+            "tunnels",
         ],
     ),
     ("replay", &["port", "address", "gateway", "next_hop_mac"]),
@@ -70,12 +72,16 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
 
     let section = doc.section(root, "mirror")?;
     let (source, mirrors) = mirror(path, &section)?;
-    let mirror = Mirror {
+    let listening = shared::own_addresses(&section)?;
+    if let (Source::File { .. }, Some(item)) = (&source, section.get("address")) {
+        return Err(item.fail("is for mirror.ports; nobody asks a file for an address"));
+    }
+    let mut mirror = Mirror {
         source,
         ip_in_udp: udp_ports(&section)?,
-        verify_checksums: section
-            .get("verify_checksums")
-            .map_or(Ok(true), |item| item.bool())?,
+        verify_checksums: flag(&section, "verify_checksums", true)?,
+        addresses: Vec::new(),
+        tunnels: tunnels(&section)?,
     };
     let section = doc.section(root, "replay")?;
     let item = section.need("port", format_args!("give {}", value::DEVICE))?;
@@ -130,6 +136,15 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     check::transfers(&transfers, &addresses, &gateways)?;
     check::reachable(&transfers, &addresses, &gateways, next_hop_mac.is_some())?;
     check::pool(&pool, &transfers, &addresses, &gateways)?;
+    check::listening(&listening, &transfers, &addresses, &gateways, &pool)?;
+    mirror.addresses = values(listening);
+    let any = transfers.iter().any(|t| t.from.value.addr.is_none());
+    let opened = !mirror.addresses.is_empty() || mirror.tunnels.is_some();
+    if any && !opened && !mirror.ip_in_udp.is_empty() {
+        warnings.push(
+            "mirror.ip_in_udp opens nothing, as a transfer is from any address: list in mirror.tunnels where tunnels may end".to_owned(),
+        );
+    }
 
     let intercept = intercept(path, &doc.section(root, "intercept")?, keys, &mut warnings)?;
     Ok(Replay {
@@ -221,6 +236,29 @@ fn udp_ports(section: &Section<'_>) -> Result<Vec<u16>, Error> {
         return Err(item.fail(format_args!("has too many ports; give at most {most}")));
     }
     Ok(ports)
+}
+
+/// `mirror.tunnels`.
+fn tunnels(section: &Section<'_>) -> Result<Option<Vec<TunnelEnd>>, Error> {
+    let Some(item) = section.get("tunnels") else {
+        return Ok(None);
+    };
+    let ends = item.list(value::TUNNEL, value::tunnel_end)?;
+    for (i, one) in ends.iter().enumerate() {
+        if let Some(other) = ends[..i].iter().find(|o| o.value == one.value) {
+            let other = &other.item.key;
+            return Err(one
+                .item
+                .fail(format_args!("is {other} already; give each once")));
+        }
+    }
+    if ends.len() > Mirror::MAX_TUNNELS {
+        let most = Mirror::MAX_TUNNELS;
+        return Err(item.fail(format_args!(
+            "has too many places; give at most {most}, or a prefix for several"
+        )));
+    }
+    Ok(Some(values(ends)))
 }
 
 /// The pace where neither the transfer nor `[traffic]` says anything.

@@ -73,6 +73,7 @@ fn defaults_are_the_documented_ones() {
         Source::Ports(vec!["net_af_packet0,iface=span0".into()])
     );
     assert!(replay.mirror.ip_in_udp.is_empty() && replay.mirror.verify_checksums);
+    assert!(replay.mirror.addresses.is_empty() && replay.mirror.tunnels.is_none());
     assert_eq!(replay.transfers[0].from.to_string(), "10.10.0.2:80");
     assert!(replay.clients.pool.is_empty() && replay.warnings.is_empty());
     let traffic = Traffic {
@@ -116,6 +117,7 @@ speed = "max"
 loops = 3
 ip_in_udp = [9999, 40_001]
 verify_checksums = false
+tunnels = ["10.9.0.5", "10.9.1.0/24 vni 77", "2001:db8:9::/64  key 0x4d", "0.0.0.0/0"]
 [replay]
 port = "01:00.0"
 address = ["10.20.0.9/24", "2001:db8::9/64"]
@@ -164,6 +166,19 @@ idle = "sleep"
     };
     assert_eq!(replay.mirror.source, source);
     assert_eq!(replay.mirror.ip_in_udp, [9999, 40_001]);
+    let end = |to: &str, network| TunnelEnd {
+        to: to.parse().unwrap(),
+        network,
+    };
+    assert_eq!(
+        replay.mirror.tunnels.as_deref().unwrap(),
+        [
+            end("10.9.0.5/32", None),
+            end("10.9.1.0/24", Some(TunnelNetwork::Vni(77))),
+            end("2001:db8:9::/64", Some(TunnelNetwork::Key(77))),
+            end("0.0.0.0/0", None),
+        ]
+    );
     assert!(!replay.mirror.verify_checksums);
     assert_eq!(replay.replay.port, "01:00.0");
     assert_eq!(replay.replay.addresses[1].to_string(), "2001:db8::9/64");

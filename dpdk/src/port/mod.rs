@@ -3,13 +3,16 @@
 //! Opening a port yields its control handle and one handle per queue. Each queue handle exists
 //! once, so no queue is ever used by two threads. The port is stopped, closed and, if its driver
 //! made it, removed when the last of these handles is dropped. A port that is opened as a
-//! [`MirrorPort`] has no transmit queue handle at all.
+//! [`MirrorPort`] has no transmit queue handle at all; one that is opened to answer has handles
+//! that take answers alone.
 
 mod device;
+mod mirror;
 mod options;
 mod ring;
 mod setup;
 
+pub use mirror::MirrorPort;
 pub use options::{PortInfo, PortOptions, PortStats};
 
 use crate::eal::Eal;
@@ -56,27 +59,6 @@ pub struct Port {
     _unsync: PhantomData<std::cell::Cell<()>>,
 }
 
-/// A port that can only receive: there is no way to send through it.
-///
-/// ```compile_fail
-/// fn send(p: &dpdk::MirrorPort, q: &mut dpdk::RxQueue) {
-///     wire::io::Tx::flush(q);
-/// }
-/// ```
-///
-/// ```compile_fail
-/// fn open(eal: &dpdk::Eal, pool: &dpdk::Mempool) -> Vec<dpdk::TxQueue> {
-///     let cfg = Default::default();
-///     let (_port, _rx, tx) = dpdk::MirrorPort::open(eal, "net_null0", &cfg, pool).unwrap();
-///     tx
-/// }
-/// ```
-#[derive(Debug)]
-pub struct MirrorPort {
-    inner: Arc<Inner>,
-    _unsync: PhantomData<std::cell::Cell<()>>,
-}
-
 impl Port {
     /// Opens `device` for receiving and sending and starts it.
     ///
@@ -120,56 +102,6 @@ impl Port {
             },
             rx,
             tx,
-        ))
-    }
-
-    /// What the port is and can do.
-    pub fn info(&self) -> &PortInfo {
-        &self.inner.info
-    }
-
-    /// What it has counted.
-    pub fn stats(&self) -> PortStats {
-        self.inner.stats()
-    }
-
-    /// Whether the link is up.
-    pub fn is_link_up(&self) -> bool {
-        self.inner.is_link_up()
-    }
-}
-
-impl MirrorPort {
-    /// Opens `device` for receiving alone, for frames to any address, and starts it. Frames are
-    /// received into `rx_pool`.
-    pub fn open(
-        eal: &Eal,
-        device: &str,
-        options: &PortOptions,
-        rx_pool: &Mempool,
-    ) -> Result<(Self, Vec<RxQueue>), Error> {
-        let options = PortOptions {
-            promiscuous: true,
-            tx_queues: 0,
-            ..options.clone()
-        };
-        let inner = Arc::new(Inner::open(
-            eal,
-            "mirror port",
-            device,
-            &options,
-            0,
-            &[rx_pool],
-        )?);
-        let rx = (0..options.rx_queues)
-            .map(|q| RxQueue::new(Arc::clone(&inner), q))
-            .collect();
-        Ok((
-            Self {
-                inner,
-                _unsync: PhantomData,
-            },
-            rx,
         ))
     }
 

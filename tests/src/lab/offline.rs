@@ -90,7 +90,8 @@ impl Play {
             );
         }
         let mut text = format!(
-            "[mirror]\nfile = {:?}\nspeed = {}\nloops = {}\nverify_checksums = {}\n\n\
+            "[mirror]\nfile = {:?}\nspeed = {}\nloops = {}\nverify_checksums = {}\n\
+             tunnels = [\"0.0.0.0/0\", \"::/0\"]\n\n\
              [replay]\nport = \"net_af_packet0,iface=replay0,framecnt=4096\"\naddress = [\"{}/24\"]\n",
             self.file,
             self.speed,

@@ -37,6 +37,7 @@ fn on_local(bytes: &[u8], frame_len: usize, rules: &Rules) -> Local {
         },
         Ok(Stop::Control) => Local::Control,
         Ok(Stop::Fragment(_)) => Local::Skip(Skip::Fragment),
+        Ok(Stop::Refused(_)) => Local::Skip(Skip::TunnelRefused),
         Err(skip) => Local::Skip(skip),
     }
 }

@@ -3,6 +3,7 @@
 
 use super::Layer;
 use crate::Skip;
+use crate::tunnel::Ends;
 
 /// How a frame begins; the link types of capture files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +97,15 @@ pub struct MirrorOptions {
     /// UDP destination ports behind which an IP packet follows at once. They win over the assigned
     /// meaning of a port.
     pub ip_in_udp: UdpPorts,
+    /// Where tunnels may end. It is made once, when a program starts, and so never given back.
+    pub tunnels: &'static Ends,
     /// The [scope](crate::scope) that the frame is in already: 0 for one off the wire, that of its
     /// parts for a reassembled datagram.
     pub scope: u32,
 }
 
 impl Default for MirrorOptions {
-    /// Ethernet, checksums verified, no configured ports.
+    /// Ethernet, checksums verified, no configured ports, tunnels that end anywhere.
     fn default() -> Self {
         Self::on(LinkType::Ethernet)
     }
@@ -117,6 +120,7 @@ impl MirrorOptions {
             ip_in_udp: UdpPorts {
                 ports: [0; UdpPorts::MAX],
             },
+            tunnels: Ends::ANYWHERE,
             scope: 0,
         }
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::arp::Message as Arp;
+use crate::samples;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
@@ -528,5 +529,56 @@ proptest::proptest! {
         real[at % n] = v;
         let _ = rig.receive(&real);
         let _ = rig.receive(&real[..at % n]);
+    }
+}
+
+/// Keeps what was sent on it, as long as it has room.
+struct Kept {
+    frames: Vec<Vec<u8>>,
+    room: usize,
+}
+
+impl Answers for Kept {
+    fn answer(&mut self, answer: &Answer<'_>) -> bool {
+        let sent = self.frames.len() < self.room;
+        if sent {
+            self.frames.push(answer.bytes().to_vec());
+        }
+        sent
+    }
+}
+
+#[test]
+fn a_responder_answers_for_its_own_addresses_and_says_nothing_else() {
+    let mut host = Responder::new(MAC, vec![Prefix::new(v4(9), 24), Prefix::new(v6(9), 64)]);
+    let mut queue = Kept {
+        frames: Vec::new(),
+        room: 4,
+    };
+    let to_another = {
+        let mut frame = ping(v4(1), v4(9), b"hello");
+        frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 0x0c]);
+        frame
+    };
+    for (frame, asked) in [
+        (who_has(v4(1), v4(9)), Some(Asked::Answered)),
+        (solicit(v6(9), v6(1)), Some(Asked::Answered)),
+        (ping(v4(1), v4(9), b"hello"), Some(Asked::Answered)),
+        (ping(v6(1), v6(9), b"hello"), Some(Asked::Answered)),
+        // Of a mirror, most questions are for others.
+        (who_has(v4(1), v4(100)), None),
+        (solicit(v6(100), v6(1)), None),
+        (ping(v4(1), v4(100), b"hello"), None),
+        (to_another, None),
+        (arp(Operation::Reply, MAC, v4(1), v4(9)), None),
+        (samples::plain(b"hello").1, None),
+        (vec![0; 9], None),
+        (who_has(v4(1), v4(9)), Some(Asked::Unsent)),
+    ] {
+        let got = host.receive(SECOND, &frame, &mut queue);
+        assert_eq!(got, asked, "{frame:?}");
+    }
+    for answer in &queue.frames {
+        assert_eq!(answer[..6], PEER, "to whoever asked");
     }
 }

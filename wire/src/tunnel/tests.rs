@@ -1,6 +1,11 @@
-use crate::decode::{MAX_DEPTH, MirrorOptions, Packet, UdpPorts, mirrored, mirrored_with};
-use crate::samples::tunnels::{IP_IN_UDP, Sample, around, eth, gre, ip4, udp};
-use crate::{Head, Skip, samples};
+use super::{End, Ends};
+use crate::decode::{
+    MAX_DEPTH, MirrorOptions, Packet, UdpPorts, fragment_with, mirrored, mirrored_with,
+    refused_tunnel,
+};
+use crate::samples::tunnels::{IP_IN_UDP, Sample, around, eth, gre, ip4, ip6, udp};
+use crate::scope::Network;
+use crate::{Addr, Head, Prefix, Skip, samples};
 use proptest::prelude::*;
 
 /// As a mirror with a configured port for IP in UDP reads it.
@@ -282,4 +287,113 @@ fn what_cannot_be_opened_has_a_reason() {
     for (name, got, want) in cases {
         assert_eq!(got, want, "{name}");
     }
+}
+
+/// As [`decode`], with tunnels that end here alone.
+fn ending_at(ends: Ends) -> MirrorOptions {
+    MirrorOptions {
+        ip_in_udp: UdpPorts::new(&[IP_IN_UDP]).unwrap(),
+        tunnels: Box::leak(Box::new(ends)),
+        ..MirrorOptions::default()
+    }
+}
+
+/// The outer destinations of the samples.
+const ENDS: [Addr; 2] = [Addr::v4([172, 16, 0, 2]), Addr::v6([0xfd; 16])];
+
+#[test]
+fn a_tunnel_of_any_kind_is_refused_by_its_outer_destination() {
+    let nowhere = ending_at(Ends::at(vec![]));
+    let here = ending_at(Ends::at(ENDS.map(|a| End::at(Prefix::host(a))).to_vec()));
+    let elsewhere = ending_at(Ends::anywhere_but(ENDS.to_vec()));
+    for (head, inner) in [samples::plain(b"hello"), samples::plain6(b"hello")] {
+        let mut refused = 0;
+        for Sample { name, frame, .. } in around(&head, &inner) {
+            let len = frame.len();
+            let opened = decode(&frame).unwrap();
+            assert_eq!(mirrored_with(&here, &frame, len), Ok(opened), "{name}");
+            assert_eq!(refused_tunnel(&here, &frame, len), None, "{name}");
+            // What IP does not address is opened whatever the rule is.
+            let t = u16::from_be_bytes([frame[12], frame[13]]);
+            let in_ip = matches!(t, 0x0800 | 0x86dd) && opened.depth > 0;
+            for rule in [&nowhere, &elsewhere] {
+                let got = mirrored_with(rule, &frame, len);
+                let to = refused_tunnel(rule, &frame, len);
+                if in_ip {
+                    refused += 1;
+                    assert_eq!(got, Err(Skip::TunnelRefused), "{name}");
+                    assert_eq!(to, Some(ENDS[usize::from(t == 0x86dd)]), "{name}");
+                } else {
+                    assert_eq!((got, to), (Ok(opened), None), "{name}");
+                }
+            }
+        }
+        assert!(refused >= 2 * 20, "{refused}");
+    }
+}
+
+#[test]
+fn a_tunnel_to_a_network_of_its_end_is_opened_and_no_other() {
+    let (_, inner) = samples::plain(b"hello");
+    let only = |network| {
+        let (to, network) = (Prefix::host(ENDS[0]), Some(network));
+        ending_at(Ends::at(vec![End { to, network }]))
+    };
+    let (vni, key) = (only(Network::Virtual(77)), only(Network::Key(77)));
+    let vxlan = |vni| {
+        let head = [8, 0, 0, 0, 0, 0, vni, 0];
+        eth(0x0800, &udp(4789, &[&head, &inner[..]].concat()))
+    };
+    let keyed = |key| {
+        let head = [0x20, 0, 8, 0, 0, 0, 0, key];
+        eth(0x0800, &gre(&head, &inner[14..]))
+    };
+    let plain = eth(0x0800, &gre(&[0, 0, 8, 0], &inner[14..]));
+    for (rule, frame, opened) in [
+        (&vni, vxlan(77), true),
+        (&vni, vxlan(78), false),
+        (&vni, keyed(77), false),
+        (&vni, plain.clone(), false),
+        (&key, keyed(77), true),
+        (&key, keyed(78), false),
+        (&key, vxlan(77), false),
+        (&key, plain, false),
+    ] {
+        let got = mirrored_with(rule, &frame, frame.len());
+        assert_eq!(got.is_ok(), opened, "{rule:?} {frame:?} {got:?}");
+    }
+}
+
+/// A switch mirrors through a tunnel of its own what strangers have sent to production.
+#[test]
+fn a_tunnel_within_one_that_is_opened_is_judged_by_its_own_destination() {
+    let (_, inner) = samples::plain(b"hello");
+    let forged = eth(0x0800, &ip4(4, &inner[14..]));
+    let erspan = ip6(47, &[&[0, 0, 0x88, 0xbe], &forged[..]].concat());
+    let frame = eth(0x86dd, &erspan);
+    assert!(decode(&frame).is_ok());
+    let rule = ending_at(Ends::at(vec![End::at(Prefix::host(ENDS[1]))]));
+    let got = mirrored_with(&rule, &frame, frame.len());
+    assert_eq!(got, Err(Skip::TunnelRefused));
+    assert_eq!(refused_tunnel(&rule, &frame, frame.len()), Some(ENDS[0]));
+}
+
+/// Reassembled or not: the outer datagram of a tunnel may come in parts.
+#[test]
+fn a_tunnel_in_fragments_is_refused_once_it_is_whole() {
+    let (_, inner) = samples::plain(b"hello");
+    let whole = ip4(4, &inner[14..]);
+    let mut part = whole.clone();
+    part[6] = 0x20;
+    part[10..12].fill(0);
+    let sum = crate::checksum::checksum(&part[..20]).to_be_bytes();
+    part[10..12].copy_from_slice(&sum);
+    let frame = eth(0x0800, &part);
+    let rule = ending_at(Ends::at(vec![]));
+    let got = mirrored_with(&rule, &frame, frame.len());
+    assert_eq!(got, Err(Skip::Fragment));
+    assert!(fragment_with(&rule, &frame, frame.len()).is_some());
+    let datagram = rule.reassembled(7);
+    let got = mirrored_with(&datagram, &whole, whole.len());
+    assert_eq!(got, Err(Skip::TunnelRefused));
 }

@@ -232,3 +232,39 @@ fn ports_are_distinct() {
         "\"0000:0A:00.0\", \"0a:00.1\", \"net_ring0\", \"net_null0\"",
     ));
 }
+
+#[test]
+fn an_address_at_the_mirror_is_nobody_elses() {
+    let text = format!("{MINIMAL}[clients]\npool = [\"62.135.200.0/24\"]\n")
+        .replace(ADDRESS, &format!("{ADDRESS}\ngateway = [\"10.20.0.1\"]"));
+    let listening =
+        |address: &str| text.replace(PORTS, &format!("{PORTS}\naddress = [{address:?}]"));
+    let ours = ok(&listening("10.9.0.5/24"));
+    assert_eq!(ours.mirror.addresses, ["10.9.0.5/24".parse().unwrap()]);
+    for (address, parts) in [
+        ("10.10.0.2/24", ["a production address", "transfer[0].from"]),
+        ("10.20.0.2/24", ["a target", "transfer[0].to"]),
+        (
+            "10.20.0.9/24",
+            ["the replay port's own", "replay.address[0]"],
+        ),
+        ("10.20.0.1/24", ["gateway", "replay.gateway[0]"]),
+        ("62.135.200.7/24", ["pool", "clients.pool[0]"]),
+    ] {
+        refused(&listening(address), "mirror.address[0]", &parts);
+    }
+    let file = with(PORTS, "file = \"a.pcap\"\naddress = [\"10.9.0.5/24\"]");
+    refused(&file, "mirror.address", &["mirror.ports"]);
+}
+
+#[test]
+fn ip_in_udp_that_nothing_can_come_through_is_told() {
+    let more = |more: &str| with(PORTS, &format!("{PORTS}\nip_in_udp = [9999]\n{more}"));
+    let any = |text: String| ok(&text.replace(FROM, "from = \":80\""));
+    assert!(ok(&more("")).warnings.is_empty(), "production is named");
+    assert_eq!(ok(&more("")).production().unwrap().len(), 1);
+    let silent = any(more(""));
+    assert!(silent.warnings[0].contains("mirror.tunnels"));
+    assert_eq!(silent.production(), None);
+    assert!(any(more("tunnels = [\"10.9.0.5\"]")).warnings.is_empty());
+}

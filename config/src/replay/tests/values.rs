@@ -37,6 +37,79 @@ fn bad_values_are_refused_with_key_value_and_what_is_accepted() {
             &["at most 8"],
         ),
         (
+            mirror("tunnels = \"10.9.0.5\""),
+            "mirror.tunnels",
+            &["= \"10.9.0.5\"", "give a list"],
+        ),
+        (
+            mirror("tunnels = [\"\"]"),
+            "mirror.tunnels[0]",
+            &["an address or a prefix", "vni 77"],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5\", \"gre.example.com\"]"),
+            "mirror.tunnels[1]",
+            &["gre.example.com", "an address or a prefix"],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5/24\"]"),
+            "mirror.tunnels[0]",
+            &["beyond the prefix length", "\"10.9.0.0/24\""],
+        ),
+        (
+            mirror("tunnels = [\"0.0.0.0\"]"),
+            "mirror.tunnels[0]",
+            &["unspecified", "\"0.0.0.0/0\""],
+        ),
+        (
+            mirror("tunnels = [\"::ffff:10.9.0.5\"]"),
+            "mirror.tunnels[0]",
+            &["IPv4-mapped"],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5 vni 16777216\"]"),
+            "mirror.tunnels[0]",
+            &["\"16777216\"", "0 to 16777215"],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5 key -1\"]"),
+            "mirror.tunnels[0]",
+            &["\"-1\"", "0 to 4294967295"],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5 key +1\"]"),
+            "mirror.tunnels[0]",
+            &["\"+1\""],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5 vni\"]"),
+            "mirror.tunnels[0]",
+            &["an address or a prefix"],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5 vni 1 key 2\"]"),
+            "mirror.tunnels[0]",
+            &["an address or a prefix"],
+        ),
+        (
+            mirror("tunnels = [\"10.9.0.5\", \"10.9.0.5/32\"]"),
+            "mirror.tunnels[1]",
+            &["mirror.tunnels[0]", "once"],
+        ),
+        (
+            mirror(&format!(
+                "tunnels = [{}]",
+                (0..65).fold(String::new(), |t, i| t + &format!("\"10.9.0.{i}\",")),
+            )),
+            "mirror.tunnels",
+            &["at most 64", "prefix"],
+        ),
+        (
+            mirror("address = [\"10.9.0.5\"]"),
+            "mirror.address[0]",
+            &["10.9.0.5", "prefix length"],
+        ),
+        (
             mirror("verify_checksums = \"no\""),
             "mirror.verify_checksums",
             &["\"no\"", "true or false"],
