@@ -31,6 +31,7 @@ root=$stage/root
 
 install -D -m 755 -t "$root/usr/libexec/$NAME" "${binaries[@]}" scripts/hugepages.sh
 install -D -m 644 -t "$root/lib/systemd/system" packaging/systemd/*.service
+install -D -m 644 -t "$root/usr/lib/sysusers.d" packaging/sysusers.d/*.conf
 install -D -m 640 examples/replay.toml "$root/etc/replay/replay.toml"
 install -D -m 640 examples/intercept.toml "$root/etc/replay/intercept.toml"
 install -D -m 644 -t "$root/usr/share/doc/$NAME" README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md
@@ -53,7 +54,7 @@ Version: $version
 Architecture: $arch
 Maintainer: The maintainers <root@localhost>
 Installed-Size: $(du -k -s "$root" | cut -f1)
-Depends: ${depends:+$depends, }librte-meta-net, librte-meta-bus, librte-meta-mempool
+Depends: ${depends:+$depends, }systemd | systemd-sysusers, librte-meta-net, librte-meta-bus, librte-meta-mempool
 Recommends: dpdk
 Section: net
 Priority: optional
@@ -62,11 +63,19 @@ Description: replays mirrored TCP sessions, live, against a server under test
  sessions against a target. The intercept absorbs the target's responses.
  Nothing is started on installation: edit /etc/replay first.
 CONTROL
-# Newly installed units are known; running ones are the administrator's to restart.
-for script in postinst postrm; do
-    printf '#!/bin/sh\nset -e\n[ ! -d /run/systemd/system ] || systemctl daemon-reload\n' >"$root/DEBIAN/$script"
-    chmod 755 "$root/DEBIAN/$script"
-done
+# Newly installed units are known; running ones are the administrator's to restart. What is the
+# group's in /etc/replay becomes that of the units' user; what the administrator gave another group
+# stays so.
+reload='[ ! -d /run/systemd/system ] || systemctl daemon-reload'
+cat >"$root/DEBIAN/postinst" <<SCRIPT
+#!/bin/sh
+set -e
+systemd-sysusers replay-appliance.conf
+find /etc/replay -maxdepth 1 -type f -group root -perm -g=r -exec chgrp replay {} +
+$reload
+SCRIPT
+printf '#!/bin/sh\nset -e\n%s\n' "$reload" >"$root/DEBIAN/postrm"
+chmod 755 "$root/DEBIAN/postinst" "$root/DEBIAN/postrm"
 deb=$out/${NAME}_${version}_$arch.deb
 dpkg-deb --root-owner-group --build "$root" "$deb" >/dev/null
 echo "$deb"

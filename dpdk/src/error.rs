@@ -80,6 +80,24 @@ pub enum Error {
         /// The missing interface.
         interface: String,
     },
+    /// The process lacks capabilities that a kernel interface takes.
+    #[error(
+        "{port}: a kernel interface takes {missing}, which this process lacks: run it as root, or give it to an ordinary user (AmbientCapabilities= of a unit, setpriv --ambient-caps)"
+    )]
+    Rights {
+        /// The port, with its role.
+        port: String,
+        /// The capabilities.
+        missing: String,
+    },
+    /// The process may not lock the memory that a port's rings take.
+    #[error(
+        "{port}: its rings are locked into memory, and this process may not lock so much: raise that limit (LimitMEMLOCK=infinity of a unit, ulimit -l), give it CAP_IPC_LOCK, or give the device a smaller framecnt"
+    )]
+    LockedMemory {
+        /// The port, with its role.
+        port: String,
+    },
     /// A file that a port should read, or the folder of one that it should write, is not there.
     #[error("{port}: {path:?} cannot be opened: {reason}")]
     File {

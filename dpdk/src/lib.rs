@@ -25,6 +25,7 @@ mod payload;
 mod port;
 mod raw;
 mod reassembly;
+mod rights;
 mod rx;
 mod tx;
 

@@ -1,5 +1,5 @@
-//! What strangers can do to a mirror port, over a memory port: tunnels with forged segments in them,
-//! and questions for addresses.
+//! What strangers can do to a mirror port, over a memory port: tunnels with forged segments in
+//! them, and questions for addresses.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

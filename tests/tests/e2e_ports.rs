@@ -8,11 +8,10 @@
 
 use anyhow::bail;
 use rustix::process::Signal;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use tests::lab::appliance::{Engine, EngineOptions, Intercept, InterceptOptions};
 use tests::lab::capture::{Capture, Direction};
+use tests::lab::hugepages::{Reserved, free};
 use tests::lab::process::wait_until;
 use tests::lab::servers::{Server, Service, Side};
 use tests::lab::trial::{Trial, turns};
@@ -282,60 +281,17 @@ fn two_mirror_ports_with_a_direction_each() {
     assert_eq!(measured, turns);
 }
 
-/// The project's script, which this test reserves and releases with.
-fn hugepages(args: &[&str]) -> bool {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/hugepages.sh");
-    Command::new(script).args(args).status().unwrap().success()
-}
-
-fn reserved() -> u64 {
-    std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-        .ok()
-        .and_then(|n| n.trim().parse().ok())
-        .unwrap_or(0)
-}
-
-/// Releases what this test has reserved.
-struct Reserved {
-    before: u64,
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        // Pages that were there before are another's.
-        let _ = if self.before == 0 {
-            hugepages(&["release", "--size", "2M"])
-        } else {
-            std::fs::write(
-                "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
-                self.before.to_string(),
-            )
-            .is_ok()
-        };
-    }
-}
-
 #[test]
 fn hugepages_hold_the_buffers() {
     if skipped("hugepages_hold_the_buffers") {
         return;
     }
     let _turn = Turn::take().unwrap();
-    let before = reserved();
-    let _reserved = Reserved { before };
-    let count = (before + 160).to_string();
-    if !hugepages(&["reserve", "--size", "2M", "--count", &count]) {
+    let Some(_reserved) = Reserved::more(160) else {
         eprintln!(
             "SKIPPED hugepages_hold_the_buffers: 160 pages of 2 MiB cannot be had here; nothing was proved"
         );
         return;
-    }
-    let free = || {
-        std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
-            .unwrap()
-            .trim()
-            .parse::<u64>()
-            .unwrap()
     };
     let unused = free();
     let options = EngineOptions {

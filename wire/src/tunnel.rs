@@ -3,8 +3,8 @@
 //!
 //! Nothing here checks a tunnel's checksum or key: a mirror shows every tunnel. Which network it
 //! belongs to is handed on, for the [scope](crate::scope) of what is inside. Headers are recognised
-//! by EtherType, IP protocol or the assigned UDP destination port alone. Which of them are opened is
-//! said by [`Ends`].
+//! by EtherType, IP protocol or the assigned UDP destination port alone. Which of them are opened
+//! is said by [`Ends`].
 
 mod ends;
 

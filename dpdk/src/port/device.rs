@@ -8,6 +8,7 @@
 
 use crate::error::Error;
 use crate::mempool::HEADROOM;
+use crate::rights;
 use std::ffi::CString;
 
 /// Alignment that the kernel wants of ring frames (`TPACKET_ALIGNMENT`, linux/if_packet.h).
@@ -151,6 +152,13 @@ impl Device {
             });
         }
         let pcap = self.is_pcap();
+        let missing = if self.is_af_packet() {
+            rights::missing(&[rights::NET_RAW, rights::NET_ADMIN])
+        } else if pcap && args.iter().any(|(key, _)| key.contains("iface")) {
+            rights::missing(&[rights::NET_RAW])
+        } else {
+            Vec::new()
+        };
         let file_error = |path: &str, e: std::io::Error| Error::File {
             port: port.to_owned(),
             path: path.to_owned(),
@@ -194,6 +202,12 @@ impl Device {
                 }
                 _ => {}
             }
+        }
+        if !missing.is_empty() {
+            return Err(Error::Rights {
+                port: port.to_owned(),
+                missing: missing.join(" and "),
+            });
         }
         Ok(())
     }

@@ -387,6 +387,10 @@ impl Probed {
                     let port = port.to_owned();
                     // A driver that refuses says why in its log; without one, the bus says nothing.
                     return Err(match (result, crate::logging::said()) {
+                        // net_af_packet's words where the kernel says EAGAIN (mmap(2)).
+                        (_, Some(said)) if said.contains("call to mmap failed on AF_PACKET") => {
+                            Error::LockedMemory { port }
+                        }
                         (-1, None) => Error::UnknownDriver { port },
                         (-1, Some(reason)) => Error::Port {
                             port,

@@ -61,7 +61,13 @@ pub struct EngineOptions {
     pub name: &'static str,
     /// Further arguments of the program.
     pub args: Vec<String>,
+    /// Runs as [`ORDINARY_USER`], with these capabilities and no other, instead of as root. The
+    /// lab's folder becomes that user's.
+    pub capabilities: Option<&'static [&'static str]>,
 }
+
+/// A user and group that this machine has no name for.
+pub const ORDINARY_USER: u32 = 61_234;
 
 impl Default for EngineOptions {
     fn default() -> Self {
@@ -79,6 +85,7 @@ impl Default for EngineOptions {
             verbatim: None,
             name: FIRST,
             args: Vec::new(),
+            capabilities: None,
         }
     }
 }
@@ -204,6 +211,28 @@ impl EngineOptions {
     }
 }
 
+/// The command of the engine as an ordinary user. It is a copy, as that user may not get at the
+/// build folder.
+fn ordinary(lab: &Lab, capabilities: &[&str]) -> Result<Command> {
+    let copy = lab.file("engine");
+    std::fs::copy(binary("engine")?, &copy)?;
+    std::os::unix::fs::chown(lab.dir(), Some(ORDINARY_USER), Some(ORDINARY_USER))?;
+    let set = capabilities
+        .iter()
+        .fold("-all".to_owned(), |set, c| format!("{set},+{c}"));
+    let mut command = lab.command(Node::Appliance, "setpriv");
+    command
+        .arg(format!("--reuid={ORDINARY_USER}"))
+        .arg(format!("--regid={ORDINARY_USER}"))
+        .args(["--clear-groups", "--no-new-privs", "--pdeathsig=KILL"])
+        .arg(format!("--bounding-set={set}"))
+        .arg(format!("--inh-caps={set}"))
+        .arg(format!("--ambient-caps={set}"))
+        .arg(copy)
+        .env("XDG_RUNTIME_DIR", lab.dir());
+    Ok(command)
+}
+
 /// A running engine.
 #[derive(Debug)]
 pub struct Engine {
@@ -235,7 +264,10 @@ impl Engine {
         std::fs::write(&path, options.toml(lab)?)
             .with_context(|| format!("{}: cannot be written", path.display()))?;
         write_key(lab)?;
-        let mut command = lab.command(Node::Appliance, binary("engine")?);
+        let mut command = match options.capabilities {
+            None => lab.command(Node::Appliance, binary("engine")?),
+            Some(capabilities) => ordinary(lab, capabilities)?,
+        };
         command
             .arg("--config")
             .arg(&path)
