@@ -116,12 +116,19 @@ impl Report {
     }
 }
 
-/// The path of a file, as given.
+/// The path of a file, as given: a whole one, or one that stays below the folder that relative
+/// paths start at.
 pub(crate) fn file_name(text: &str, example: &str) -> Result<PathBuf, String> {
     let last = text.rsplit('/').next().unwrap_or("");
-    if matches!(last, "" | "." | "..") || text.contains('\0') {
+    // Control characters would break the line of an error, and more on a terminal.
+    if matches!(last, "" | "." | "..") || text.chars().any(char::is_control) {
         return Err(format!(
             "names no file; give a file name such as \"{example}\""
+        ));
+    }
+    if value::leaves_its_folder(text) {
+        return Err(format!(
+            "leaves the folder that relative paths start at; give a name below it such as \"{example}\", or a whole path"
         ));
     }
     Ok(PathBuf::from(text))

@@ -285,6 +285,11 @@ pub(crate) fn mac(text: &str) -> Result<[u8; 6], String> {
     Ok(bytes)
 }
 
+/// True for a relative path that goes up, and so may lead anywhere.
+pub(crate) fn leaves_its_folder(path: &str) -> bool {
+    !path.starts_with('/') && path.split('/').any(|part| part == "..")
+}
+
 /// A DPDK device: its text, and what tells whether two of them are the same port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -297,6 +302,11 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    /// True if the driver writes what is sent to a file, which it begins anew.
+    pub fn writes_file(&self) -> bool {
+        self.text.split(',').any(|a| a.starts_with("tx_pcap="))
+    }
+
     /// The name or interface that two devices have in common.
     pub fn shared<'d>(&'d self, other: &'d Device) -> Option<&'d str> {
         let interface = self
@@ -329,6 +339,12 @@ pub(crate) fn device(text: &str) -> Result<Device, String> {
     }
     let mut interfaces = Vec::new();
     for argument in arguments.split(',') {
+        // Some are the names of files, which drivers read and write.
+        if let Some((key, _)) = argument.split_once('=').filter(|a| leaves_its_folder(a.1)) {
+            return Err(format!(
+                "{key} leaves the working directory, where relative paths start; give a name below it, or a whole path"
+            ));
+        }
         if let Some((key @ ("iface" | "rx_iface" | "tx_iface" | "rx_iface_in"), interface)) =
             argument.split_once('=')
         {

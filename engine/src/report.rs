@@ -12,7 +12,7 @@ use dpdk::PortStats;
 use replay::histogram::Histogram;
 use replay::{Counters, Loss, TargetCounters, Unused};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wire::defragment::FragmentDrop;
 use wire::{Addr, Skip};
@@ -336,7 +336,7 @@ impl ReportFile {
     /// # Errors
     /// A sentence that names the file.
     pub fn write(&mut self, report: &Value) -> Result<()> {
-        write(&self.path, report)
+        config::write_report(&self.path, format!("{report:#}\n").as_bytes())
             .inspect_err(|_| self.failed += 1)
             .with_context(|| format!("report {} cannot be written", self.path.display()))
     }
@@ -354,16 +354,6 @@ impl ReportFile {
             log::warn!("{e:#}; the replay goes on ({failed} so far were not)");
         }
     }
-}
-
-fn write(path: &Path, report: &Value) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let text = format!("{report:#}\n");
-    let result = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
-    result.inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
 }
 
 /// A sentence, if times of responses that came over a control link may be wrong by so much that

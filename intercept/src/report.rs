@@ -158,19 +158,14 @@ impl Report {
             && r.batched == r.sent + r.in_flight + r.dropped.values().sum::<u64>()
     }
 
-    /// Writes the report to a file: beside it first, then in its place, so that no reader sees half
-    /// of one.
+    /// Writes the report to a file ([`config::write_report`]).
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".tmp");
-        let beside = path.with_file_name(name);
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        std::fs::write(&beside, text)?;
-        std::fs::rename(&beside, path)
+        config::write_report(path, &text)
     }
 }
 

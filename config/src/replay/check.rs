@@ -38,6 +38,10 @@ pub(super) fn devices(
         }
     }
     for mirror in mirrors {
+        if mirror.value.writes_file() {
+            let reason = "a mirror port sends nothing, but tx_pcap would make its file empty; leave tx_pcap out";
+            return Err(mirror.item.fail(reason));
+        }
         if let Some(shared) = replay.value.shared(&mirror.value) {
             let reason = format_args!(
                 "uses {shared}, as {} does; give a port that is no mirror",

@@ -200,9 +200,12 @@ fn mirror<'a>(
         }
         (None, Some(item)) => {
             let file = item.parsed("the name of a pcap file", |s| file_name(s, "online.pcap"))?;
-            // The name becomes an argument of the pcap driver, where a comma would start the next one.
-            if item.str("")?.contains(',') {
-                return Err(item.fail("contains a comma, which the pcap driver cannot take; give a name without"));
+            let file = beside(path, file);
+            // The path becomes an argument of the pcap driver, where a comma would start the next one.
+            if file.to_string_lossy().contains(',') {
+                return Err(item.fail(format_args!(
+                    "{file:?} contains a comma, which the pcap driver cannot take; give a path without"
+                )));
             }
             let speed = match section.get("speed") {
                 None => Speed::Factor(1.0),
@@ -213,7 +216,7 @@ fn mirror<'a>(
                 },
             };
             let loops = section.get("loops").map_or(Ok(1), |item| item.integer(1..=u32::MAX))?;
-            Ok((Source::File { path: beside(path, file), speed, loops }, Vec::new()))
+            Ok((Source::File { path: file, speed, loops }, Vec::new()))
         }
     }
 }

@@ -1,4 +1,5 @@
 mod between;
+mod paths;
 mod values;
 
 use std::io;

@@ -185,6 +185,13 @@ impl Device {
                 }
                 "tx_pcap" if pcap => {
                     let path = std::path::Path::new(value);
+                    if path.is_symlink() {
+                        // The driver would empty what it leads to.
+                        return Err(file_error(
+                            value,
+                            std::io::Error::other("it is a symbolic link; name the file itself"),
+                        ));
+                    }
                     let folder = path
                         .parent()
                         .filter(|p| !p.as_os_str().is_empty())
@@ -473,6 +480,21 @@ mod tests {
             completed("net_af_packet0,iface=a,framesz=x", 1, 2176, 1500),
             Err(Error::Device { .. })
         ));
+    }
+
+    #[test]
+    fn a_file_is_not_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "untouched").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let check = |path: &std::path::Path| {
+            let text = format!("net_pcap0,tx_pcap={}", path.display());
+            Device::parse("port", &text).unwrap().check("port")
+        };
+        check(&file).unwrap();
+        let e = check(&link).unwrap_err().to_string();
+        assert!(e.contains("symbolic link"), "{e}");
     }
 
     #[test]

@@ -254,6 +254,11 @@ fn bad_values_are_refused_with_key_value_and_what_is_accepted() {
             "report.json",
             &["out/", "report.json"],
         ),
+        (
+            and("[report]\njson = \"a\\nb\""),
+            "report.json",
+            &["\"a\\nb\"", "file name"],
+        ),
         (and("[eal]\nlcores = []"), "eal.lcores", &["[]", "[1, 2]"]),
         (
             and("[eal]\nlcores = 1"),
