@@ -237,9 +237,8 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
     let mut plain = true;
     loop {
         let here = rest(bytes, at, end)?;
-        // Of a tunnel that IP addresses: where that header begins.
-        let mut outer = None;
-        let tunnel = match layer {
+        // With a tunnel that IP addresses goes where that header begins.
+        let (tunnel, outer) = match layer {
             Layer::Ethernet => {
                 let t = ethernet::Frame::new_checked(here)?.ether_type();
                 at += ethernet::HEADER_LEN;
@@ -288,7 +287,7 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                         layer = Layer::EtherType(t);
                         continue;
                     }
-                    (_, Port::Mirror) => Tunnel::by_ether_type(t).ok_or(Skip::NotIp)?,
+                    (_, Port::Mirror) => (Tunnel::by_ether_type(t).ok_or(Skip::NotIp)?, None),
                 }
             }
             Layer::Ip => {
@@ -329,7 +328,6 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                         scope,
                     }));
                 }
-                outer = Some(ip_at);
                 match (ip.protocol, port) {
                     (protocol::TCP, _) => {
                         // Nothing cuts a shorter frame on a port of our own: its length is damaged.
@@ -371,9 +369,9 @@ fn walk(start: Layer, bytes: &[u8], frame_len: usize, rules: &Rules) -> Result<S
                             end = end.min(at + len);
                         }
                         at += 8;
-                        tunnel
+                        (tunnel, Some(ip_at))
                     }
-                    (p, Port::Mirror) => Tunnel::by_protocol(p).ok_or(Skip::NotTcp)?,
+                    (p, Port::Mirror) => (Tunnel::by_protocol(p).ok_or(Skip::NotTcp)?, Some(ip_at)),
                 }
             }
         };
