@@ -8,6 +8,7 @@ use crate::clock::{ClockOffset, PeerClock};
 use crate::frame::{self, HEADER_LEN, bad_version};
 use crate::message::{Kind, put_responses_head};
 use crate::noise::{Handshake, Sealer};
+use crate::output::Output;
 use crate::{BATCH_RECORDS, Error, Features, Hello, MIN_VERSION, Message, Stats, VERSION};
 use std::collections::VecDeque;
 use wire::Nanos;
@@ -72,48 +73,6 @@ impl Stage {
             Self::Open(None) => "on an established link",
             Self::Open(Some(_)) => "unsealed, on a link with a key",
             Self::Ended => "after the end",
-        }
-    }
-}
-
-/// Bytes to be written, and how many records are among them.
-#[derive(Default)]
-struct Output {
-    bytes: Vec<u8>,
-    start: usize,
-    /// Bytes ever consumed.
-    consumed: u64,
-    /// For each batch that is not written yet: where in the stream it ends, and how many records
-    /// it has.
-    batches: VecDeque<(u64, u32)>,
-}
-
-impl Output {
-    fn pending(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
-    }
-
-    fn end(&self) -> u64 {
-        self.consumed + (self.bytes.len() - self.start) as u64
-    }
-
-    fn consume(&mut self, n: usize) {
-        let n = n.min(self.bytes.len() - self.start);
-        self.start += n;
-        self.consumed += n as u64;
-        while self
-            .batches
-            .front()
-            .is_some_and(|(end, _)| *end <= self.consumed)
-        {
-            self.batches.pop_front();
-        }
-        if self.start == self.bytes.len() {
-            self.bytes.clear();
-            self.start = 0;
-        } else if self.start > self.bytes.len() / 2 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
         }
     }
 }
@@ -262,7 +221,7 @@ impl Connection {
         self.check_room(OUTPUT_LIMIT)?;
         self.queue(message)?;
         match message {
-            Message::Responses { records, .. } => self.mark(records.len()),
+            Message::Responses { records, .. } => self.output.mark(records.len()),
             Message::Bye => self.stage = Stage::Ended,
             _ => {}
         }
@@ -280,7 +239,7 @@ impl Connection {
             put_responses_head(out, owner, count);
             out.extend_from_slice(encoded);
         })?;
-        self.mark(count);
+        self.output.mark(count);
         Ok(())
     }
 
@@ -297,7 +256,7 @@ impl Connection {
     /// Records that were queued and whose bytes are not all written: lost if the connection is
     /// given up now.
     pub fn unsent_records(&self) -> u64 {
-        self.output.batches.iter().map(|(_, n)| u64::from(*n)).sum()
+        self.output.unsent_records()
     }
 
     /// Does what is due at `now`: heartbeats, and giving up a silent peer. To be called when
@@ -567,12 +526,6 @@ impl Connection {
             sealed = sealer.seal(plain, out)
         })?;
         sealed
-    }
-
-    /// Remembers that a batch of `count` records ends where the output ends now.
-    fn mark(&mut self, count: usize) {
-        let end = self.output.end();
-        self.output.batches.push_back((end, count as u32));
     }
 }
 

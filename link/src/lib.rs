@@ -32,6 +32,7 @@ mod error;
 mod frame;
 mod message;
 mod noise;
+mod output;
 mod record;
 
 pub use claim::Claim;
