@@ -4,13 +4,13 @@
 //! each reason why not + those on their way. [`Report::adds_up`] says whether that is so.
 
 use crate::counters::{Counters, Unsent};
-use crate::server::{self, Undelivered};
+use crate::server::{self, ClaimRefused, TurnedAway, Undelivered};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use wire::Skip;
 
 /// All counters since the start.
@@ -73,10 +73,22 @@ pub struct Link {
     pub accepted: u64,
     /// Connections that ended with an error.
     pub failed: u64,
+    /// Of these, those that came to no link, by reason.
+    pub turned_away: BTreeMap<&'static str, u64>,
+    /// Connections that are not known to be engines yet, now.
+    pub waiting: u64,
     /// Claims there are now.
     pub claims: u64,
     /// Claims that were not granted.
     pub claims_refused: u64,
+    /// The same, by reason.
+    pub claims_refused_for: BTreeMap<&'static str, u64>,
+    /// Changes of claims that wait for a receive core now.
+    pub changes_waiting: u64,
+    /// Bytes that wait to be written to engines now.
+    pub output_bytes: u64,
+    /// Log lines that were left out, as there were too many of their kind.
+    pub log_lines_left_out: u64,
 }
 
 /// One core.
@@ -90,6 +102,14 @@ pub struct Core {
     pub ring_full: u64,
 }
 
+fn by_reason<const N: usize>(
+    names: [&'static str; N],
+    counters: &[AtomicU64; N],
+) -> BTreeMap<&'static str, u64> {
+    let counts = counters.iter().map(|n| n.load(Relaxed));
+    names.into_iter().zip(counts).collect()
+}
+
 impl Report {
     /// Puts together what cores and server have counted.
     pub fn new(
@@ -101,6 +121,10 @@ impl Report {
         // twice.
         let sent = link.records_sent.load(Relaxed);
         let lost = Undelivered::ALL.map(|r| link.records_dropped[r as usize].load(Relaxed));
+        let refused = by_reason(
+            ClaimRefused::ALL.map(ClaimRefused::name),
+            &link.claims_refused,
+        );
         let sum = cores.iter().fold(Counters::default(), Counters::plus);
         let mut dropped: BTreeMap<_, _> = Skip::ALL
             .iter()
@@ -135,8 +159,14 @@ impl Report {
                 engines: link.engines.load(Relaxed),
                 accepted: link.accepted.load(Relaxed),
                 failed: link.failed.load(Relaxed),
+                turned_away: by_reason(TurnedAway::ALL.map(TurnedAway::name), &link.turned_away),
+                waiting: link.waiting.load(Relaxed),
                 claims: link.claims.load(Relaxed),
-                claims_refused: link.claims_refused.load(Relaxed),
+                claims_refused: refused.values().sum(),
+                claims_refused_for: refused,
+                changes_waiting: link.changes_waiting.load(Relaxed),
+                output_bytes: link.output_bytes.load(Relaxed),
+                log_lines_left_out: link.log_lines_left_out.load(Relaxed),
             },
             port,
             cores: cores

@@ -9,7 +9,7 @@ use crate::counters::{Counters, Published};
 use crate::receive::{Parts, ReceiveCore};
 use crate::report::Report;
 use crate::rings::{ServerEnd, rings};
-use crate::server::{self, Clock, Running, Server};
+use crate::server::{self, Clock, Limits, Running, Server};
 use anyhow::{Context, bail};
 use config::Idle;
 use config::intercept::Intercept;
@@ -24,12 +24,15 @@ use wake::Waker;
 use wire::Prefix;
 use wire::host::{Host, HostConfig};
 
-/// Claims of size one that all engines may have together.
-const MAX_EXACT: usize = 1 << 20;
-
-/// Other claims that all engines may have together: every response without an exact claim is
-/// compared with each.
-const MAX_RANGES: usize = 1024;
+/// How many claims there may be. One engine may claim as many connections as it can have at a time,
+/// and leaves a fifth of the room to others. Every response without a claim of size one is compared
+/// with each of the other claims.
+const LIMITS: Limits = Limits {
+    exact: (1 << 20) + (1 << 18),
+    ranges: 1024,
+    exact_a_link: 1 << 20,
+    ranges_a_link: 768,
+};
 
 /// Buffers for records of each core: 8 MiB.
 const BATCHES: usize = 512;
@@ -140,7 +143,7 @@ impl Machine {
                     gateways: vec![],
                     next_hop_mac: None,
                 }),
-                claims: Claims::new(MAX_EXACT, MAX_RANGES, addresses.clone(), seed),
+                claims: Claims::new(LIMITS.exact, LIMITS.ranges, addresses.clone(), seed),
                 out: core,
                 payload_prefix: config.link.payload_prefix,
                 published: Arc::clone(&counters),
@@ -156,8 +159,7 @@ impl Machine {
             key: config.link.key,
             payload_prefix: config.link.payload_prefix,
             name: host_name(),
-            max_exact: MAX_EXACT,
-            max_ranges: MAX_RANGES,
+            limits: LIMITS,
         };
         let server = Server::bind(settings, ends, sleeper, clock).with_context(|| {
             format!("link.listen = {}: cannot listen there", config.link.listen)

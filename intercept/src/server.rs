@@ -2,31 +2,47 @@
 //! the records of its responses.
 //!
 //! It never waits for one engine: sockets do not block, an engine that reads too slowly loses
-//! counted records. Claims go to every receive core, since any of them may receive any response.
+//! counted records. Whoever has not proved to be an engine costs little and not for long: see
+//! [`waiting`] and [`link::ESTABLISH_WITHIN`]. Claims go to every receive core, since any of them
+//! may receive any response.
 
+mod counters;
+mod lines;
 mod peer;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+pub use crate::registry::Limits;
+pub use counters::{ClaimRefused, Counters, TurnedAway, Undelivered};
 
 use crate::registry::{Denied, Registry};
 use crate::rings::{Command, ServerEnd};
+use lines::{Line, Lines};
 use link::{Claim, Message, Stats};
-use log::{info, warn};
+use log::Level;
 use peer::{Lost, Peer};
 use rustix::event::{PollFd, PollFlags};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use waiting::Waiting;
 use wake::{Sleeper, Waker};
 use wire::Nanos;
 
 /// The time, from an arbitrary start that all threads of the process share.
 pub type Clock = Arc<dyn Fn() -> Nanos + Send + Sync>;
 
-/// Engines that may be connected at the same time, those that have not said hello yet included.
-const MAX_PEERS: usize = 64;
+/// Engines that may be connected at the same time. How many others there may be says [`waiting`].
+const MAX_ENGINES: usize = 64;
+
+/// Connections that one round accepts: no more than wait from one source, so that each of them is
+/// read once before another one pushes it out.
+const ACCEPTS_A_ROUND: usize = waiting::MOST_OF_ONE;
 
 /// Changes of claims that may wait for a core before engines are not read any more.
 const MAX_WAITING_COMMANDS: usize = 16 * 1024;
@@ -55,46 +71,8 @@ pub struct Settings {
     pub payload_prefix: u16,
     /// Its name in the hello.
     pub name: String,
-    /// Most claims of size one, of all engines together.
-    pub max_exact: usize,
-    /// Most other claims.
-    pub max_ranges: usize,
-}
-
-wire::reasons! {
-    /// Why a record went to no engine.
-    pub enum Undelivered {
-        /// Its engine does not read fast enough.
-        SlowEngine = "slow_engine",
-        /// Its engine has gone, before or after the record was put into its buffer.
-        EngineGone = "engine_gone",
-    }
-}
-
-/// What the server counts. Records that cores batched = sent + dropped + those still in rings.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Records that were written to an engine's socket, or wait in an established link's buffer
-    /// for it.
-    pub records_sent: AtomicU64,
-    /// Records that went to no engine, by [`Undelivered`].
-    pub records_dropped: [AtomicU64; Undelivered::COUNT],
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Connections that ended with an error.
-    pub failed: AtomicU64,
-    /// Engines connected now.
-    pub engines: AtomicU64,
-    /// Claims there are now.
-    pub claims: AtomicU64,
-    /// Claims that were not granted.
-    pub claims_refused: AtomicU64,
-}
-
-impl Counters {
-    const fn dropped(&self, reason: Undelivered) -> &AtomicU64 {
-        &self.records_dropped[reason as usize]
-    }
+    /// How many claims there may be.
+    pub limits: Limits,
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -112,6 +90,10 @@ pub struct Server {
     registry: Registry,
     peers: BTreeMap<u32, Peer>,
     last_peer: u32,
+    waiting: Waiting,
+    /// The engine that was read last.
+    last_read: u32,
+    lines: Lines,
     records_at: Nanos,
     buffer: Vec<u8>,
 }
@@ -158,8 +140,9 @@ impl Server {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen)?;
         listener.set_nonblocking(true)?;
+        let counters = Arc::<Counters>::default();
         Ok(Self {
-            registry: Registry::new(settings.max_exact, settings.max_ranges),
+            registry: Registry::new(settings.limits),
             cores: cores
                 .into_iter()
                 .map(|core| (core, VecDeque::new()))
@@ -168,9 +151,12 @@ impl Server {
             listener,
             sleeper,
             clock,
-            counters: Arc::default(),
+            lines: Lines::new(Arc::clone(&counters)),
+            counters,
             peers: BTreeMap::new(),
             last_peer: 0,
+            waiting: Waiting::default(),
+            last_read: 0,
             records_at: 0,
             buffer: vec![0; 64 * 1024],
         })
@@ -199,13 +185,19 @@ impl Server {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Relaxed) {
             self.wait();
-            self.accept();
-            self.read();
-            self.pass_commands();
-            self.send_batches();
-            self.write_and_poll();
+            self.round();
         }
         self.finish();
+    }
+
+    fn round(&mut self) {
+        self.accept();
+        self.read();
+        self.pass_commands();
+        self.send_batches();
+        self.write_and_poll();
+        let now = self.now();
+        self.lines.poll(now);
     }
 
     fn now(&self) -> Nanos {
@@ -249,30 +241,9 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        loop {
+        for _ in 0..ACCEPTS_A_ROUND {
             match self.listener.accept() {
-                Ok((stream, address)) => {
-                    if self.peers.len() >= MAX_PEERS {
-                        warn!(
-                            "engine {address}: refused, {MAX_PEERS} connections are open already"
-                        );
-                        continue;
-                    }
-                    let now = self.now();
-                    match Peer::new(stream, address, &self.settings, now) {
-                        Ok(peer) => {
-                            add(&self.counters.accepted, 1);
-                            // Numbers are never reused: after 2^32 connections no more are accepted
-                            // rather than confused.
-                            let Some(number) = self.last_peer.checked_add(1) else {
-                                continue;
-                            };
-                            self.last_peer = number;
-                            self.peers.insert(number, peer);
-                        }
-                        Err(e) => warn!("engine {address}: cannot be served: {e}"),
-                    }
-                }
+                Ok((stream, address)) => self.admit(stream, address),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // Nobody is waiting, or the system is short of descriptors: either way later.
                 Err(_) => return,
@@ -280,13 +251,44 @@ impl Server {
         }
     }
 
-    fn read(&mut self) {
-        if !self.may_read() {
-            return;
+    fn admit(&mut self, stream: TcpStream, address: SocketAddr) {
+        add(&self.counters.accepted, 1);
+        // Numbers are never reused: after 2^32 connections no more are accepted rather than
+        // confused.
+        let next = self.last_peer.checked_add(1).ok_or(io::ErrorKind::Other);
+        let now = self.now();
+        let peer = next
+            .map_err(io::Error::from)
+            .and_then(|n| Peer::new(stream, address, &self.settings, now).map(|p| (n, p)));
+        let (number, peer) = match peer {
+            Ok(peer) => peer,
+            Err(e) => {
+                let text = format_args!("engine {address}: cannot be served: {e}");
+                self.lines.say(Line::TurnedAway, Level::Warn, now, text);
+                add(&self.counters.failed, 1);
+                add(self.counters.turned_away(TurnedAway::Rejected), 1);
+                return;
+            }
+        };
+        self.last_peer = number;
+        self.peers.insert(number, peer);
+        if let Some(gone) = self.waiting.enter(number, address.ip()) {
+            self.drop_peer(gone, &Lost::NoRoom);
         }
+        self.count_peers();
+    }
+
+    fn read(&mut self) {
         let clock = Arc::clone(&self.clock);
-        let numbers: Vec<u32> = self.peers.keys().copied().collect();
+        // One that makes the cores' queues full has its turn again when all others had theirs.
+        let mut numbers: Vec<u32> = self.peers.keys().copied().collect();
+        let first = numbers.partition_point(|n| *n <= self.last_read);
+        numbers.rotate_left(first);
         for number in numbers {
+            if !self.may_read() {
+                return;
+            }
+            self.last_read = number;
             let Some(peer) = self.peers.get_mut(&number) else {
                 continue;
             };
@@ -295,8 +297,8 @@ impl Server {
             while let Some(message) = peer.next_message() {
                 messages.push(message);
             }
-            if new {
-                self.welcome(number);
+            if new && !self.welcome(number) {
+                continue;
             }
             for message in messages {
                 self.message(number, message);
@@ -307,18 +309,33 @@ impl Server {
         }
     }
 
-    /// A peer has said hello and has the key.
-    fn welcome(&mut self, number: u32) {
+    /// A peer has said hello and has the key. False if there are too many already.
+    fn welcome(&mut self, number: u32) -> bool {
+        self.waiting.leave(number);
         let Some(peer) = self.peers.get(&number) else {
-            return;
+            return false;
         };
-        info!("engine {peer} is connected");
         let same = |(n, other): &(&u32, &Peer)| **n != number && other.is_same_engine(peer);
         let older: Vec<u32> = self.peers.iter().filter(same).map(|(n, _)| *n).collect();
         for n in older {
             self.drop_peer(n, &Lost::Displaced);
         }
-        self.count_engines();
+        self.count_peers();
+        if self.counters.engines.load(Relaxed) > MAX_ENGINES as u64 {
+            if let Some(peer) = self.peers.get_mut(&number) {
+                peer.refuse(format!(
+                    "{MAX_ENGINES} engines are connected already, which is the limit"
+                ));
+            }
+            self.drop_peer(number, &Lost::TooMany);
+            return false;
+        }
+        let now = self.now();
+        if let Some(peer) = self.peers.get(&number) {
+            let text = format_args!("engine {peer} is connected");
+            self.lines.say(Line::Connected, Level::Info, now, text);
+        }
+        true
     }
 
     fn message(&mut self, number: u32, message: Message) {
@@ -330,7 +347,9 @@ impl Server {
             Message::Release(claim) => self.release(claim, number),
             Message::Refuse { reason } => {
                 if let Some(peer) = self.peers.get(&number) {
-                    warn!("engine {peer} refuses: {reason}");
+                    let now = (self.clock)();
+                    let text = format_args!("engine {peer} refuses: {reason}");
+                    self.lines.say(Line::Refused, Level::Warn, now, text);
                 }
             }
             // The others are the connection's own business, or end it.
@@ -349,21 +368,35 @@ impl Server {
     }
 
     fn deny(&mut self, number: u32, claim: &Claim, denied: Denied) {
-        add(&self.counters.claims_refused, 1);
-        let reason = match denied {
-            Denied::Overlap(other) => match self.peers.get(&other) {
-                Some(other) => format!(
-                    "claim {claim}: engine {other} has claimed some of these responses already"
+        let (counted, reason) = match denied {
+            Denied::Overlap(other) => {
+                let other = match self.peers.get(&other) {
+                    Some(other) => format!("engine {other}"),
+                    None => "another engine".to_owned(),
+                };
+                (
+                    ClaimRefused::Overlap,
+                    format!("claim {claim}: {other} has claimed some of these responses already"),
+                )
+            }
+            Denied::Full(limit) => (
+                ClaimRefused::TableFull,
+                format!(
+                    "claim {claim}: there are {limit} claims of its size already, which is the limit"
                 ),
-                None => format!(
-                    "claim {claim}: another engine has claimed some of these responses already"
+            ),
+            Denied::LinkFull(limit) => (
+                ClaimRefused::LinkFull,
+                format!(
+                    "claim {claim}: this engine has {limit} claims of its size already, which is the limit for one"
                 ),
-            },
-            Denied::Full(limit) => format!(
-                "claim {claim}: there are {limit} claims of its size already, which is the limit"
             ),
         };
+        add(self.counters.claims_refused(counted), 1);
         if let Some(peer) = self.peers.get_mut(&number) {
+            let now = (self.clock)();
+            let text = format_args!("engine {peer}: refused {reason}");
+            self.lines.say(Line::Claim, Level::Warn, now, text);
             peer.refuse(reason);
         }
     }
@@ -383,6 +416,10 @@ impl Server {
                 }
             }
         }
+        let waiting = self.cores.iter().map(|(_, waiting)| waiting.len()).max();
+        self.counters
+            .changes_waiting
+            .store(waiting.unwrap_or(0) as u64, Relaxed);
     }
 
     fn send_batches(&mut self) {
@@ -422,6 +459,8 @@ impl Server {
         for (number, e) in lost {
             self.drop_peer(number, &e);
         }
+        let waits: usize = self.peers.values().map(Peer::output_len).sum();
+        self.counters.output_bytes.store(waits as u64, Relaxed);
     }
 
     fn drop_peer(&mut self, number: u32, why: &Lost) {
@@ -433,23 +472,36 @@ impl Server {
         let unsent = peer.unsent_records();
         self.counters.records_sent.fetch_sub(unsent, Relaxed);
         add(self.counters.dropped(Undelivered::EngineGone), unsent);
-        match why {
-            Lost::Bye => info!("engine {peer} said goodbye"),
-            why => {
-                add(&self.counters.failed, 1);
-                warn!("engine {peer} is gone: {why}");
-            }
+        let now = self.now();
+        if matches!(why, Lost::Bye) {
+            let text = format_args!("engine {peer} said goodbye");
+            self.lines.say(Line::Gone, Level::Info, now, text);
+        } else {
+            add(&self.counters.failed, 1);
+            let line = match why.turned_away(peer.was_welcomed()) {
+                Some(reason) => {
+                    add(self.counters.turned_away(reason), 1);
+                    Line::TurnedAway
+                }
+                None => Line::Gone,
+            };
+            let text = format_args!("engine {peer} is gone: {why}");
+            self.lines.say(line, Level::Warn, now, text);
         }
+        self.waiting.leave(number);
         for claim in self.registry.remove(number) {
             self.command(&Command::Release(claim, number));
         }
         self.counters
             .claims
             .store(self.registry.len() as u64, Relaxed);
-        self.count_engines();
+        self.count_peers();
     }
 
-    fn count_engines(&self) {
+    fn count_peers(&self) {
+        self.counters
+            .waiting
+            .store(self.waiting.len() as u64, Relaxed);
         let engines = self.peers.values().filter(|p| p.is_established()).count();
         self.counters.engines.store(engines as u64, Relaxed);
     }

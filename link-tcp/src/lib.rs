@@ -182,8 +182,8 @@ mod tests {
         assert_eq!(a.read(&mut buffer, &|| 1).unwrap(), 0, "nothing was sent");
         // A frame whose body is long, so that all of it is taken and none of it is a message.
         let mut frame = b"RPLK".to_vec();
-        frame.extend_from_slice(&[1, 1, 0x20, 0]);
-        frame.resize(4_096, 0);
+        frame.extend_from_slice(&[1, 1, 4, 0]);
+        frame.resize(1_024, 0);
         (&b.socket).write_all(&frame).unwrap();
         while a.read(&mut buffer, &|| 1).unwrap() < (READS * buffer.len()) as u64 {}
         assert!(a.poll_fd(true).revents().is_empty());

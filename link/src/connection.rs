@@ -16,9 +16,12 @@ use wire::Nanos;
 /// How often an established end asks the other for a sign of life.
 pub const HEARTBEAT_EVERY: Nanos = 1_000_000_000;
 
-/// After this long without a byte from the peer the connection is dead; it also limits hello and
-/// handshake.
+/// After this long without a byte from the peer the connection is dead.
 pub const DEAD_AFTER: Nanos = 3_000_000_000;
+
+/// Hello and handshake must be over this long after the connection was made, however many bytes
+/// come meanwhile.
+pub const ESTABLISH_WITHIN: Nanos = 3_000_000_000;
 
 /// Bytes that may wait in the output before [`Connection::send`] says [`Error::Backlog`].
 pub const OUTPUT_LIMIT: usize = 1 << 20;
@@ -89,6 +92,7 @@ pub struct Connection {
     output: Output,
     messages: VecDeque<Message>,
     plain: Vec<u8>,
+    opened_at: Nanos,
     heard_at: Nanos,
     heartbeat_at: Nanos,
     echoed: Option<Nanos>,
@@ -126,6 +130,7 @@ impl Connection {
             output: Output::default(),
             messages: VecDeque::new(),
             plain: Vec::new(),
+            opened_at: now,
             heard_at: now,
             heartbeat_at: now,
             echoed: None,
@@ -173,7 +178,11 @@ impl Connection {
             if self.has_ended() {
                 break Ok(());
             }
-            match frame::split(input.get(used..).unwrap_or_default()) {
+            let longest = match self.stage {
+                Stage::Hello | Stage::Handshake(_) => frame::MAX_EARLY,
+                Stage::Open(_) | Stage::Ended => frame::MAX_SEALED,
+            };
+            match frame::split(input.get(used..).unwrap_or_default(), longest) {
                 Ok(None) => break Ok(()),
                 Ok(Some(frame)) => {
                     used += HEADER_LEN + frame.body.len();
@@ -259,12 +268,13 @@ impl Connection {
         self.output.unsent_records()
     }
 
-    /// Does what is due at `now`: heartbeats, and giving up a silent peer. To be called when
-    /// everything readable was received, else a caller that was held up takes its own delay for
-    /// the peer's silence.
+    /// Does what is due at `now`: heartbeats, and giving up a peer that is silent, or that does not
+    /// get done with hello and handshake. To be called when everything readable was received, else
+    /// a caller that was held up takes its own delay for the peer's silence.
     ///
     /// # Errors
-    /// [`Error::Dead`] once nothing was heard for [`DEAD_AFTER`]; [`Error::Ended`] ever after.
+    /// [`Error::Dead`] once nothing was heard for [`DEAD_AFTER`]; [`Error::TooSlow`] if the link is
+    /// not established [`ESTABLISH_WITHIN`] after its beginning; [`Error::Ended`] ever after.
     pub fn poll(&mut self, now: Nanos) -> Result<(), Error> {
         if self.has_ended() {
             return Err(Error::Ended);
@@ -275,6 +285,13 @@ impl Connection {
             return Err(Error::Dead {
                 millis: silent / 1_000_000,
             });
+        }
+        if !self.established && now >= self.opened_at.saturating_add(ESTABLISH_WITHIN) {
+            let slow = Error::TooSlow {
+                millis: ESTABLISH_WITHIN / 1_000_000,
+            };
+            self.fail(&slow);
+            return Err(slow);
         }
         if matches!(self.stage, Stage::Open(_)) && now >= self.heartbeat_at {
             self.heartbeat_at = now + HEARTBEAT_EVERY;
@@ -288,7 +305,10 @@ impl Connection {
 
     /// When [`Connection::poll`] has something to do next.
     pub fn next_poll(&self) -> Nanos {
-        let dead = self.heard_at.saturating_add(DEAD_AFTER);
+        let mut dead = self.heard_at.saturating_add(DEAD_AFTER);
+        if !self.established {
+            dead = dead.min(self.opened_at.saturating_add(ESTABLISH_WITHIN));
+        }
         if matches!(self.stage, Stage::Open(_)) {
             dead.min(self.heartbeat_at)
         } else {

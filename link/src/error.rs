@@ -108,6 +108,12 @@ pub enum Error {
         /// How long it was silent.
         millis: u64,
     },
+    /// The link was not established in time, whatever the peer has sent.
+    #[error("hello and handshake were not over within {millis} ms")]
+    TooSlow {
+        /// How long they may take.
+        millis: u64,
+    },
     /// The peer does not read as fast as this side writes: the message was not queued.
     #[error("the peer does not read fast enough: {queued} bytes wait for it")]
     Backlog {

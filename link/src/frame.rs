@@ -12,6 +12,10 @@ pub const MAX_BODY: usize = 32 * 1024;
 /// Longest body of any frame: a sealed message has its kind and a 16-byte tag besides.
 pub(crate) const MAX_SEALED: usize = MAX_BODY + 1 + 16;
 
+/// Longest body of a frame before the link is established, in bytes: hellos, refusals and handshake
+/// messages are shorter.
+pub(crate) const MAX_EARLY: usize = 1024;
+
 const MAGIC: [u8; 4] = *b"RPLK";
 
 /// One frame that was found at the front of a buffer.
@@ -20,11 +24,12 @@ pub(crate) struct Frame<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Finds the first frame of `bytes`. `None`: it is not complete yet.
+/// Finds the first frame of `bytes`. `None`: it is not complete yet. A body of more than `longest`
+/// bytes, or of more than its kind may have, is an error.
 ///
 /// What is wrong is told as soon as it can be seen, so that nobody waits for the rest of a frame
 /// that will be refused.
-pub(crate) fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, Error> {
+pub(crate) fn split(bytes: &[u8], longest: usize) -> Result<Option<Frame<'_>>, Error> {
     let begin = bytes.len().min(4);
     if bytes.get(..begin) != MAGIC.get(..begin) {
         let mut found = [0; 4];
@@ -51,7 +56,8 @@ pub(crate) fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, Error> {
         MAX_SEALED
     } else {
         MAX_BODY
-    };
+    }
+    .min(longest);
     if len > max {
         return Err(Error::TooLong {
             what: kind.name(),
@@ -116,7 +122,7 @@ pub fn encode_frame(message: &Message, out: &mut Vec<u8>) -> Result<(), Error> {
 /// # Errors
 /// What is wrong with the frame or its body; the stream cannot be read on after it.
 pub fn decode_frame(bytes: &[u8]) -> Result<Option<(Message, usize)>, Error> {
-    let Some(frame) = split(bytes)? else {
+    let Some(frame) = split(bytes, MAX_SEALED)? else {
         return Ok(None);
     };
     let message = Message::decode_body(frame.kind, frame.body)?;

@@ -11,7 +11,9 @@
 //!   error says what was wrong in one sentence.
 //! - Both ends say hello first, in the clear, and refuse what they cannot speak in words. With a
 //!   key, both hellos are part of the Noise handshake, so nobody between the ends can change them.
-//! - Buffers are bounded: a peer that does not read costs [`Error::Backlog`], never memory.
+//! - Buffers are bounded: a peer that does not read costs [`Error::Backlog`], never memory. Before
+//!   the link is established a peer may fill no more than a short frame, and it has
+//!   [`ESTABLISH_WITHIN`] for hello and handshake.
 //!
 //! The one thing here that is not a function of its arguments: with a key, the Noise handshake
 //! draws an ephemeral key from the operating system's random generator, through `snow`. Without a
@@ -30,6 +32,7 @@ mod codec;
 mod connection;
 mod error;
 mod frame;
+mod log_rate;
 mod message;
 mod noise;
 mod output;
@@ -37,9 +40,12 @@ mod record;
 
 pub use claim::Claim;
 pub use clock::ClockOffset;
-pub use connection::{Connection, DEAD_AFTER, HEARTBEAT_EVERY, OUTPUT_LIMIT, Role, Settings};
+pub use connection::{
+    Connection, DEAD_AFTER, ESTABLISH_WITHIN, HEARTBEAT_EVERY, OUTPUT_LIMIT, Role, Settings,
+};
 pub use error::Error;
 pub use frame::{HEADER_LEN, MAX_BODY, decode_frame, encode_frame};
+pub use log_rate::LogRate;
 pub use message::{Features, Hello, MAX_NAME, MAX_REASON, Message, Stats};
 pub use record::{
     BATCH_BYTES, BATCH_RECORDS, MAX_PREFIX, MAX_RECORD, Record, encode_path_mtu, encode_record,

@@ -2,7 +2,7 @@
 
 use super::{Clock, Shared};
 use crossbeam::queue::ArrayQueue;
-use link::{Claim, ClockOffset, Connection, Error, Message, Record};
+use link::{Claim, ClockOffset, Connection, Error, LogRate, Message, Record};
 use link_tcp::Stream;
 use log::{info, warn};
 use std::collections::HashSet;
@@ -37,9 +37,6 @@ const LAST_WORDS: Nanos = 500_000_000;
 /// Echoes after which every claim was granted or refused: one may overtake the refusal of a claim
 /// that the server read together with the heartbeat, the next one cannot.
 const CONFIRMING_ECHOES: u8 = 2;
-
-/// Refusals that are logged for each connection; all are counted.
-const LOGGED_REFUSALS: u32 = 5;
 
 /// Why a link is down.
 #[derive(Debug)]
@@ -84,7 +81,6 @@ struct Attempt {
     stream: Stream,
     /// The last refusal.
     refusal: Option<String>,
-    refusals: u32,
     /// When the heartbeat was asked for whose echo is waited for, and how many came, while claims
     /// are being confirmed.
     asked_at: Option<Nanos>,
@@ -96,7 +92,6 @@ impl Attempt {
         Ok(Self {
             stream: Stream::new(socket, settings, now)?,
             refusal: None,
-            refusals: 0,
             asked_at: None,
             echoes: 0,
         })
@@ -136,7 +131,19 @@ pub(super) struct LinkThread {
     /// A message that found the output full.
     delayed: Option<Message>,
     commands_at: Nanos,
+    /// How often refusals, and failures of the link, are logged. All refusals are counted.
+    refusals: LogRate,
+    failures: LogRate,
     buffer: Vec<u8>,
+}
+
+/// Warns, if it is time for a line of this kind.
+fn say(rate: &mut LogRate, now: Nanos, text: std::fmt::Arguments<'_>) {
+    match rate.admit(now) {
+        Some(0) => warn!("{text}"),
+        Some(n) => warn!("{text} ({n} lines of this kind were left out)"),
+        None => {}
+    }
 }
 
 impl LinkThread {
@@ -161,6 +168,8 @@ impl LinkThread {
             to_claim: Vec::new(),
             delayed: None,
             commands_at: 0,
+            refusals: LogRate::default(),
+            failures: LogRate::default(),
             buffer: vec![0; 64 * 1024],
         }
     }
@@ -193,7 +202,9 @@ impl LinkThread {
             let why = why.to_string();
             // The same failure again and again is said once.
             if logged.as_ref() != Some(&why) {
-                warn!("control link to {}: {why}", self.shared.address);
+                let now = self.now();
+                let text = format_args!("control link to {}: {why}", self.shared.address);
+                say(&mut self.failures, now, text);
             }
             self.shared.set_error(why.clone());
             logged = Some(why);
@@ -346,10 +357,9 @@ impl LinkThread {
                 }
                 Message::Refuse { reason } => {
                     self.shared.refusals.fetch_add(1, Relaxed);
-                    if attempt.refusals < LOGGED_REFUSALS {
-                        warn!("intercept {} refused: {reason}", self.shared.address);
-                    }
-                    attempt.refusals = attempt.refusals.saturating_add(1);
+                    let now = self.now();
+                    let text = format_args!("intercept {} refused: {reason}", self.shared.address);
+                    say(&mut self.refusals, now, text);
                     self.shared.set_error(reason.clone());
                     attempt.refusal = Some(reason);
                 }

@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod claims;
+mod strangers;
 
 use engine::links::{COMMANDS, Links, Settings, WorkerEnd};
 use intercept::claims::Route;
 use intercept::rings::{Command, CoreEnd, rings};
-use intercept::server::{Clock, Running, Server, Settings as ServerSettings};
+use intercept::server::{Clock, Limits, Running, Server, Settings as ServerSettings};
 use link::{Claim, Message};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -31,8 +32,12 @@ fn server(listen: SocketAddr, key: Option<[u8; 32]>, clock: &Clock) -> (Running,
         key,
         payload_prefix: 16,
         name: "intercept".into(),
-        max_exact: 100_000,
-        max_ranges: 16,
+        limits: Limits {
+            exact: 100_000,
+            ranges: 16,
+            exact_a_link: 100_000,
+            ranges_a_link: 16,
+        },
     };
     let (waker, sleeper) = wake::pair().unwrap();
     let (core, end) = rings(16, waker.clone());

@@ -1,18 +1,14 @@
 //! One engine at the server: its socket, its connection, and what it calls itself.
 
-use super::{Settings, stats};
+use super::{Settings, TurnedAway, stats};
 use crate::rings::Batch;
 use link::{Error, Message, Role};
 use link_tcp::Stream;
-use log::warn;
 use rustix::event::PollFd;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use wire::Nanos;
-
-/// Refused claims of one engine that are logged; all are counted and told to the engine.
-const LOGGED_REFUSALS: u32 = 5;
 
 /// Why an engine is not there any more.
 #[derive(Debug)]
@@ -21,8 +17,28 @@ pub(super) enum Lost {
     Bye,
     /// The same engine has connected again.
     Displaced,
+    /// It was not known to be an engine yet, and had to go for another connection.
+    NoRoom,
+    /// There are as many engines as may be.
+    TooMany,
     /// It closed the stream without a goodbye, the stream broke, or it was refused or died.
     Stream(link_tcp::Error),
+}
+
+impl Lost {
+    /// Why a connection that ends like this came to no link; `None` if it was `welcomed` to one.
+    pub(super) const fn turned_away(&self, welcomed: bool) -> Option<TurnedAway> {
+        use link::Error::{Dead, TooSlow};
+        match self {
+            Self::TooMany => Some(TurnedAway::EnginesFull),
+            _ if welcomed => None,
+            Self::NoRoom => Some(TurnedAway::Displaced),
+            Self::Stream(link_tcp::Error::Link(TooSlow { .. } | Dead { .. })) => {
+                Some(TurnedAway::TooSlow)
+            }
+            _ => Some(TurnedAway::Rejected),
+        }
+    }
 }
 
 impl From<link_tcp::Error> for Lost {
@@ -36,6 +52,8 @@ impl fmt::Display for Lost {
         match self {
             Self::Bye => f.write_str("it said goodbye"),
             Self::Displaced => f.write_str("it has connected again"),
+            Self::NoRoom => f.write_str("there was no room for another stranger to wait"),
+            Self::TooMany => f.write_str("too many engines are connected"),
             Self::Stream(link_tcp::Error::Closed) => f.write_str("it closed the connection"),
             Self::Stream(e) => e.fmt(f),
         }
@@ -46,7 +64,6 @@ pub(super) struct Peer {
     stream: Stream,
     address: SocketAddr,
     welcomed: bool,
-    refusals: u32,
     sent: u64,
     dropped: u64,
 }
@@ -69,7 +86,6 @@ impl Peer {
             stream: Stream::new(socket, settings, now)?,
             address,
             welcomed: false,
-            refusals: 0,
             sent: 0,
             dropped: 0,
         })
@@ -100,6 +116,16 @@ impl Peer {
                 .map(|h| (h.name.clone(), h.instance))
         };
         self.welcomed && other.welcomed && id(self) == id(other)
+    }
+
+    /// True if it was an engine once.
+    pub(super) const fn was_welcomed(&self) -> bool {
+        self.welcomed
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn output_len(&self) -> usize {
+        self.stream.connection.output().len()
     }
 
     pub(super) fn wants_to_write(&self) -> bool {
@@ -158,12 +184,8 @@ impl Peer {
         result
     }
 
-    /// Tells the engine that a claim is refused.
+    /// Tells the engine that a claim, or the link, is refused.
     pub(super) fn refuse(&mut self, reason: String) {
-        if self.refusals < LOGGED_REFUSALS {
-            warn!("engine {self}: refused {reason}");
-        }
-        self.refusals = self.refusals.saturating_add(1);
         // An engine that reads nothing misses it; the log and the counter have it.
         let _ = self.stream.connection.send(&Message::Refuse { reason });
     }

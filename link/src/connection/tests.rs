@@ -399,3 +399,72 @@ fn an_echo_tells_what_the_peer_has_read() {
     carry(&mut b, &mut a, 22, 100_000).unwrap();
     assert_eq!(a.echoed(), Some(20));
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "cryptography takes Miri minutes")]
+fn a_peer_that_trickles_is_given_up_in_time() {
+    for key in [None, Some(KEY)] {
+        let (engine, mut intercept) = pair(key, key);
+        // One byte of a hello every tenth of a second, and a key's owner stops before its proof.
+        let hello: Vec<u8> = engine.output().to_vec();
+        let mut at = 0;
+        for (n, byte) in hello.iter().take(25).enumerate() {
+            at = n as Nanos * 100_000_000;
+            intercept.receive(&[*byte], at).unwrap();
+            intercept.poll(at).unwrap();
+        }
+        assert!(at < ESTABLISH_WITHIN && !intercept.is_established());
+        assert_eq!(intercept.next_poll(), ESTABLISH_WITHIN);
+        let slow = Err(Error::TooSlow { millis: 3000 });
+        assert_eq!(intercept.poll(ESTABLISH_WITHIN), slow);
+        assert!(intercept.has_ended() && !intercept.output().is_empty());
+    }
+    // The same after the handshake, for one that replays a recorded one: it cannot seal a message.
+    let (mut engine, mut intercept) = pair(Some(KEY), Some(KEY));
+    carry(&mut engine, &mut intercept, 0, 999).unwrap();
+    carry(&mut intercept, &mut engine, 0, 999).unwrap();
+    let handshake = engine.output().to_vec();
+    intercept.receive(&handshake, 1).unwrap();
+    assert!(!intercept.is_established());
+    assert_eq!(
+        intercept
+            .poll(ESTABLISH_WITHIN - 1)
+            .map(|()| intercept.has_ended()),
+        Ok(false)
+    );
+    // A byte just before shows that it is alive, and helps nothing.
+    intercept.receive(b"R", ESTABLISH_WITHIN - 1).unwrap();
+    assert_eq!(
+        intercept.poll(ESTABLISH_WITHIN),
+        Err(Error::TooSlow { millis: 3000 })
+    );
+}
+
+#[test]
+fn an_established_link_has_no_limit_of_that_kind() {
+    let (mut a, mut b) = pair(None, None);
+    talk(&mut a, &mut b, 0, 999);
+    for second in 1..10 {
+        let now = second * HEARTBEAT_EVERY;
+        a.poll(now).unwrap();
+        b.poll(now).unwrap();
+        assert_eq!(talk(&mut a, &mut b, now, 999), (None, None));
+    }
+}
+
+#[test]
+fn a_stranger_may_not_fill_a_buffer() {
+    let (_, mut intercept) = pair(Some(KEY), Some(KEY));
+    let mut frame = b"RPLK".to_vec();
+    frame.extend_from_slice(&[VERSION, Kind::Hello as u8]);
+    frame.extend_from_slice(&(frame::MAX_EARLY as u16 + 1).to_be_bytes());
+    let error = intercept.receive(&frame, 1);
+    assert_eq!(
+        error,
+        Err(Error::TooLong {
+            what: Kind::Hello.name(),
+            found: frame::MAX_EARLY + 1,
+            max: frame::MAX_EARLY
+        })
+    );
+}
