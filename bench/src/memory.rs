@@ -157,6 +157,7 @@ where
         addresses: vec![Prefix::new(Addr::v4([10, 20, 0, 9]), 24)],
         gateways: Vec::new(),
         next_hop_mac: Some(LINK.dst),
+        seed: 1,
     });
     let owner = ResponseOwner {
         slices: Vec::new(),

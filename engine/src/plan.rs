@@ -24,8 +24,7 @@ use wire::{Addr, Endpoint, Nanos, Prefix};
 const RING: usize = 4_096;
 /// Client ports of a pool begin above the well-known ones.
 const FIRST_PORT: u16 = 1_024;
-/// Connections that one worker claims at a time: as many as an intercept grants to all engines
-/// together.
+/// Connections that one worker claims at a time: as many as an intercept grants to one engine.
 const MAX_CLAIMS: usize = 1 << 20;
 
 /// What all workers share of their parameters.
@@ -105,7 +104,7 @@ impl Plan {
     /// # Errors
     /// The first that cannot.
     pub fn check_routes(&self, config: &Replay) -> Result<()> {
-        let host = Host::new(host_config(config, [2, 0, 0, 0, 0, 0]));
+        let host = Host::new(host_config(config, [2, 0, 0, 0, 0, 0], 0));
         if config.replay.next_hop_mac.is_some() {
             return Ok(());
         }
@@ -167,7 +166,7 @@ impl Plan {
                 seed: self.params.seed.wrapping_add(u64::from(me) << 32),
                 ..self.params.clone()
             };
-            let host = Host::new(host_config(config, port.mac));
+            let host = Host::new(host_config(config, port.mac, params.seed.rotate_left(16)));
             let claims = end
                 .map(|end| self.claims(config, end, &targets, me))
                 .transpose()?;
@@ -237,12 +236,13 @@ pub fn prefix(net: &IpNet) -> Prefix {
     Prefix::new(net.addr().into(), net.prefix_len())
 }
 
-fn host_config(config: &Replay, mac: [u8; 6]) -> HostConfig {
+fn host_config(config: &Replay, mac: [u8; 6], seed: u64) -> HostConfig {
     HostConfig {
         mac,
         addresses: config.replay.addresses.iter().map(prefix).collect(),
         gateways: config.replay.gateways.iter().map(|g| (*g).into()).collect(),
         next_hop_mac: config.replay.next_hop_mac,
+        seed,
     }
 }
 

@@ -295,6 +295,7 @@ fn core(w: &Snapshot, cpu: usize) -> Value {
         "handed_over": w.worker.handed_over,
         "sessions": w.sessions,
         "half_open": w.half_open,
+        "longest_walk": w.longest_walk,
         "segments_held": w.segments,
         "addresses": { "in_use": w.slots.0, "size": w.slots.1 },
         "turns": w.core.turns,

@@ -256,9 +256,10 @@ fn open_mirror(
     }
     let (port, rx, answers) = MirrorPort::open_answering(eal, device, options, pool)?;
     let mac = port.info().mac;
+    let seed = getrandom::u64().context("the system gives no random numbers")?;
     let answering = answers
         .into_iter()
-        .map(|queue| Answering::new(Responder::new(mac, addresses.clone()), queue))
+        .map(|queue| Answering::new(Responder::new(mac, addresses.clone(), seed), queue))
         .collect();
     Ok((port, rx, answering))
 }

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub sessions: usize,
     /// See `sessions`.
     pub half_open: usize,
+    /// Most places of a flow table that were walked to place a flow.
+    pub longest_walk: usize,
     /// Captured segments held now.
     pub segments: usize,
     /// Pool addresses in use and in all.

@@ -542,6 +542,7 @@ where
         into.egress = self.out.counters;
         into.sessions = self.core.session_count();
         into.half_open = self.core.half_open_count();
+        into.longest_walk = self.core.longest_walk();
         into.segments = self.core.segment_count();
         into.slots = self.core.slots();
         into.unresolved = self.out.host.unresolved().take(4).collect();

@@ -69,6 +69,7 @@ fn second_worker() -> (Worker<MemoryRx, MemoryTx>, Ring<MemoryFrame>) {
         addresses: vec![Prefix::new(Addr::v4([10, 20, 0, 9]), 24)],
         gateways: Vec::new(),
         next_hop_mac: Some([4; 6]),
+        seed: 1,
     });
     let owner = ResponseOwner {
         slices: Vec::new(),

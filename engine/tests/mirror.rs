@@ -147,7 +147,7 @@ impl Rig {
             tunnels: Box::leak(Box::new(ends)),
             ..MirrorOptions::default()
         };
-        let responder = Responder::new(MAC, vec![Prefix::new(OURS, 24)]);
+        let responder = Responder::new(MAC, vec![Prefix::new(OURS, 24)], 1);
         worker.answering.push(Answering::new(responder, mirror.tx));
         Self {
             worker,

@@ -99,6 +99,7 @@ pub fn run(data: &[u8]) {
         ],
         gateways: vec![Addr::v4([10, 0, 0, 2])],
         next_hop_mac: None,
+        seed: 1,
     });
     let mut out = FrameBuf::new();
     let received = host.receive(1, bytes, &|a| a.is_v4(), &mut out);

@@ -153,6 +153,7 @@ fn is_on_link(prefixes: &[Prefix], addr: &Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::hash::BuildHasher;
     use wire::Endpoint;
 
     fn end(last: u8, port: u16) -> Endpoint {
@@ -270,5 +271,31 @@ mod tests {
         assert!(!claims.is_neighbour(&end(1, 0).addr));
         claims.claim(&range(28, 1..=9, 0), 1);
         assert!(claims.is_neighbour(&end(15, 0).addr) && !claims.is_neighbour(&end(16, 0).addr));
+    }
+
+    /// How long claims of these flows make the longest look-up does not depend on who chose them:
+    /// an address's half that is zero in one step of a hash with known steps makes nothing zero
+    /// here.
+    #[test]
+    fn flows_made_to_collide_in_a_hash_with_known_steps_spread() {
+        let known: u64 = 0xc0ac_29b7_c97c_50dd;
+        let flows: Vec<Flow> = (0..20_000)
+            .map(|n| {
+                let client =
+                    Addr::from_number(u128::from(n as u64) << 64 | u128::from(known.swap_bytes()));
+                flow(Endpoint::new(client, 1_000))
+            })
+            .collect();
+        for seed in [7, 0xfeed_f00d_dead_beef] {
+            let hasher = seeded(seed);
+            // As many in each 64th of all hashes as in the others, about.
+            let mut places = [0; 64];
+            for f in &flows {
+                places[(hasher.hash_one(f) >> 58) as usize] += 1;
+            }
+            let fair = flows.len() / places.len();
+            let even = places.iter().all(|n| (fair / 2..fair * 2).contains(n));
+            assert!(even, "seed {seed}: {places:?}");
+        }
     }
 }

@@ -142,6 +142,7 @@ impl Machine {
                     addresses: addresses.clone(),
                     gateways: vec![],
                     next_hop_mac: None,
+                    seed: seed.rotate_left(16),
                 }),
                 claims: Claims::new(LIMITS.exact, LIMITS.ranges, addresses.clone(), seed),
                 out: core,

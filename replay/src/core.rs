@@ -255,6 +255,14 @@ impl<P: Payload> Core<P> {
         self.capture.half_open_count()
     }
 
+    /// Most places of a flow table that were ever walked to place a flow: the worst of all tables.
+    pub fn longest_walk(&self) -> usize {
+        let capture = self.capture.flows.longest_walk();
+        let half_open = self.capture.half_open.longest_walk();
+        let replica = self.replicas.connections.longest_walk();
+        capture.max(half_open).max(replica)
+    }
+
     /// Captured segments it holds now.
     pub fn segment_count(&self) -> usize {
         self.replicas.held_segments()

@@ -43,6 +43,8 @@ pub struct HostConfig {
     pub gateways: Vec<Addr>,
     /// The Ethernet address to send everything to, instead of resolving.
     pub next_hop_mac: Option<[u8; 6]>,
+    /// Makes the places in the table of neighbours unpredictable.
+    pub seed: u64,
 }
 
 /// Where a packet goes first.
@@ -146,7 +148,7 @@ impl Host {
             networks: config.addresses,
             gateways: config.gateways,
             next_hop_mac: config.next_hop_mac,
-            neighbors: Neighbors::new(),
+            neighbors: Neighbors::new(config.seed),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod checksum;
 pub mod decode;
 pub mod defragment;
 pub mod ethernet;
+pub mod hash;
 pub mod head;
 pub mod host;
 pub mod icmp;

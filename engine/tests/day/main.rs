@@ -92,6 +92,7 @@ impl Day {
             addresses: vec![Prefix::new(Addr::v4([10, 20, 0, 9]), 24)],
             gateways: Vec::new(),
             next_hop_mac: Some(frame::LINK.src),
+            seed,
         });
         let owner = ResponseOwner {
             slices: Vec::new(),

@@ -157,6 +157,7 @@ fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, W
         addresses: vec![Prefix::new(our_addr(v6, 9), if v6 { 64 } else { 24 })],
         gateways: vec![],
         next_hop_mac: Some([4; 6]),
+        seed: 1,
     });
     let any = Addr::v4([0; 4]);
     let owner = ResponseOwner {

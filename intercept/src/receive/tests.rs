@@ -34,6 +34,7 @@ fn rig(payload_prefix: u16, batches: usize) -> Rig {
         addresses: own.clone(),
         gateways: vec![],
         next_hop_mac: None,
+        seed: 1,
     });
     let worker = ReceiveCore::new(Parts {
         rx: port.rx,

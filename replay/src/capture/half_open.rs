@@ -144,6 +144,11 @@ impl<P> HalfOpenTable<P> {
         self.flows.find(hash, flow, |id| entries[id].flow, is)
     }
 
+    /// See [`FlowTable::longest_walk`].
+    pub fn longest_walk(&self) -> usize {
+        self.flows.longest_walk()
+    }
+
     /// Where the search for a flow with this hash begins, and the entry that is likely found there:
     /// what is touched by it.
     #[inline]

@@ -3,9 +3,9 @@
 //!
 //! It never grows beyond [`MAX_NEIGHBORS`] and allocates nothing after it was made.
 
+use crate::hash::KeyedHash;
 use crate::{Addr, Nanos};
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
 /// Entries that the table holds.
 pub const MAX_NEIGHBORS: usize = 1024;
@@ -20,6 +20,7 @@ pub const REFRESH: Nanos = 25_000_000_000;
 pub const ATTEMPTS: u32 = 3;
 
 struct Entry {
+    addr: Addr,
     mac: Option<[u8; 6]>,
     /// When the address was last confirmed.
     confirmed: Nanos,
@@ -33,7 +34,8 @@ struct Entry {
 
 /// The table.
 pub struct Neighbors {
-    map: HashMap<Addr, Entry, FixedState>,
+    map: HashTable<Entry>,
+    hash: KeyedHash,
     /// No entry is due before this.
     next_due: Nanos,
 }
@@ -48,27 +50,47 @@ pub struct Question {
 }
 
 impl Neighbors {
-    /// An empty table.
-    pub fn new() -> Self {
+    /// An empty table. `seed` makes the places of entries unpredictable.
+    pub fn new(seed: u64) -> Self {
         // Twice the room, so that slots left by removed entries are reclaimed in place instead of
         // by growing.
-        let map = HashMap::with_capacity_and_hasher(2 * MAX_NEIGHBORS, FixedState::with_seed(0));
         Self {
-            map,
+            map: HashTable::with_capacity(2 * MAX_NEIGHBORS),
+            hash: KeyedHash::new(seed),
             next_due: Nanos::MAX,
         }
+    }
+
+    #[inline]
+    fn find(&self, addr: &Addr) -> Option<&Entry> {
+        self.map.find(self.hash.addr(addr), |e| e.addr == *addr)
+    }
+
+    #[inline]
+    fn find_mut(&mut self, addr: &Addr) -> Option<&mut Entry> {
+        let hash = self.hash.addr(addr);
+        self.map.find_mut(hash, |e| e.addr == *addr)
+    }
+
+    /// Adds an entry for an address that has none.
+    fn insert(&mut self, entry: Entry) {
+        let hash = &self.hash;
+        let of = |e: &Entry| hash.addr(&e.addr);
+        self.map.insert_unique(of(&entry), entry, of);
     }
 
     /// The Ethernet address to send to. An unknown one becomes due to be asked for.
     #[inline]
     pub fn resolve(&mut self, addr: &Addr) -> Option<[u8; 6]> {
-        if let Some(e) = self.map.get_mut(addr) {
+        if let Some(e) = self.find_mut(addr) {
+            let mac = e.mac;
             if !e.wanted {
                 e.wanted = true;
                 e.due = e.confirmed.saturating_add(REFRESH);
-                self.next_due = self.next_due.min(e.due);
+                let due = e.due;
+                self.next_due = self.next_due.min(due);
             }
-            return e.mac;
+            return mac;
         }
         self.want(addr);
         None
@@ -77,16 +99,14 @@ impl Neighbors {
     #[cold]
     fn want(&mut self, addr: &Addr) {
         if self.make_room() {
-            self.map.insert(
-                *addr,
-                Entry {
-                    mac: None,
-                    confirmed: 0,
-                    due: 0,
-                    asked: 0,
-                    wanted: true,
-                },
-            );
+            self.insert(Entry {
+                addr: *addr,
+                mac: None,
+                confirmed: 0,
+                due: 0,
+                asked: 0,
+                wanted: true,
+            });
             self.next_due = 0;
         }
     }
@@ -99,41 +119,49 @@ impl Neighbors {
         let oldest = self
             .map
             .iter()
-            .filter(|(_, e)| !e.wanted)
-            .min_by_key(|(a, e)| (e.confirmed, **a));
-        let oldest = oldest.map(|(a, _)| *a);
-        oldest.is_some_and(|a| self.map.remove(&a).is_some())
+            .filter(|e| !e.wanted)
+            .min_by_key(|e| (e.confirmed, e.addr))
+            .map(|e| e.addr);
+        let Some(addr) = oldest else {
+            return false;
+        };
+        let hash = self.hash.addr(&addr);
+        let found = self.map.find_entry(hash, |e| e.addr == addr);
+        found.map(|entry| entry.remove()).is_ok()
     }
 
     /// What is known of an address, without asking.
     pub fn get(&self, addr: &Addr) -> Option<[u8; 6]> {
-        self.map.get(addr).and_then(|e| e.mac)
+        self.find(addr).and_then(|e| e.mac)
     }
 
     /// True if the address is known or being asked for.
     pub fn has(&self, addr: &Addr) -> bool {
-        self.map.contains_key(addr)
+        self.find(addr).is_some()
     }
 
     /// Takes note of a neighbour's address. Returns true if that is news.
     pub fn confirm(&mut self, addr: Addr, mac: [u8; 6], now: Nanos) -> bool {
         let due = |wanted| now.saturating_add(if wanted { REFRESH } else { LIFETIME });
-        if let Some(e) = self.map.get_mut(&addr) {
+        if let Some(e) = self.find_mut(&addr) {
             let news = e.mac != Some(mac);
             *e = Entry {
+                addr,
                 mac: Some(mac),
                 confirmed: now,
                 due: due(e.wanted),
                 asked: 0,
                 wanted: e.wanted,
             };
-            self.next_due = self.next_due.min(e.due);
+            let due = e.due;
+            self.next_due = self.next_due.min(due);
             return news;
         }
         if !self.make_room() {
             return false;
         }
         let e = Entry {
+            addr,
             mac: Some(mac),
             confirmed: now,
             due: due(false),
@@ -141,7 +169,7 @@ impl Neighbors {
             wanted: false,
         };
         self.next_due = self.next_due.min(e.due);
-        self.map.insert(addr, e);
+        self.insert(e);
         true
     }
 
@@ -163,25 +191,25 @@ impl Neighbors {
 
     #[cold]
     fn scan(&mut self, now: Nanos) -> Option<Question> {
-        self.map.retain(|_, e| e.wanted || now < e.due);
+        self.map.retain(|e| e.wanted || now < e.due);
         let mut question = None;
         let mut next = Nanos::MAX;
         // The lowest address of those due longest: an order that does not depend on the table's.
         let first = self
             .map
             .iter()
-            .filter(|(_, e)| e.due <= now)
-            .min_by_key(|(a, e)| (e.due, **a))
-            .map(|(a, _)| *a);
-        for (addr, e) in &mut self.map {
-            if first == Some(*addr) {
+            .filter(|e| e.due <= now)
+            .min_by_key(|e| (e.due, e.addr))
+            .map(|e| e.addr);
+        for e in &mut self.map {
+            if first == Some(e.addr) {
                 if now >= e.confirmed.saturating_add(LIFETIME) {
                     e.mac = None;
                 }
                 e.asked = e.asked.saturating_add(1);
                 e.due = now.saturating_add(RETRY);
                 question = Some(Question {
-                    addr: *addr,
+                    addr: e.addr,
                     mac: e.mac,
                 });
             }
@@ -195,7 +223,7 @@ impl Neighbors {
     pub fn unresolved(&self) -> impl Iterator<Item = Addr> + '_ {
         self.map
             .iter()
-            .filter(|(_, e)| e.mac.is_none() && e.asked >= ATTEMPTS)
-            .map(|(a, _)| *a)
+            .filter(|e| e.mac.is_none() && e.asked >= ATTEMPTS)
+            .map(|e| e.addr)
     }
 }

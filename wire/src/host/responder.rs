@@ -46,14 +46,16 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// One that has these addresses on a port with this Ethernet address.
-    pub fn new(mac: [u8; 6], addresses: Vec<Prefix>) -> Self {
+    /// One that has these addresses on a port with this Ethernet address; `seed` as in
+    /// [`HostConfig`].
+    pub fn new(mac: [u8; 6], addresses: Vec<Prefix>, seed: u64) -> Self {
         Self {
             host: Host::new(HostConfig {
                 mac,
                 addresses,
                 gateways: Vec::new(),
                 next_hop_mac: None,
+                seed,
             }),
             frame: FrameBuf::new(),
         }

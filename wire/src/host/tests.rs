@@ -29,6 +29,7 @@ impl Rig {
             addresses: vec![Prefix::new(v4(9), 24), Prefix::new(v6(9), 64)],
             gateways: vec![v4(1), v6(1)],
             next_hop_mac: None,
+            seed: 1,
         });
         Self {
             host,
@@ -337,6 +338,7 @@ fn routes() {
         addresses: vec![Prefix::new(v6(9), 0)],
         gateways: vec![v6(1)],
         next_hop_mac: None,
+        seed: 1,
     };
     let host = Host::new(bare);
     assert_eq!(
@@ -494,6 +496,7 @@ fn a_fixed_next_hop_needs_no_asking() {
         addresses: vec![Prefix::new(v4(9), 24)],
         gateways: vec![],
         next_hop_mac: Some(PEER),
+        seed: 1,
     };
     let mut host = Host::new(config);
     assert_eq!(host.next_hop(&Addr::v6([0x20; 16])), Some(PEER));
@@ -550,7 +553,7 @@ impl Answers for Kept {
 
 #[test]
 fn a_responder_answers_for_its_own_addresses_and_says_nothing_else() {
-    let mut host = Responder::new(MAC, vec![Prefix::new(v4(9), 24), Prefix::new(v6(9), 64)]);
+    let mut host = Responder::new(MAC, vec![Prefix::new(v4(9), 24), Prefix::new(v6(9), 64)], 1);
     let mut queue = Kept {
         frames: Vec::new(),
         room: 4,
