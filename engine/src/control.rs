@@ -272,6 +272,9 @@ impl Run<'_> {
         {
             log::warn!("{refused}");
         }
+        for waits in report::unconfirmed(&sources) {
+            log::warn!("{waits}");
+        }
         log::info!("{}", report::line(&sources));
         let report = report::json(&sources);
         if !is_final {

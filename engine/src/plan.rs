@@ -82,6 +82,7 @@ impl Plan {
             mtu: replay.mtu,
             pool: Vec::new(),
             ownership: Ownership { cores, me: 0, by },
+            canaries: Params::CANARIES,
             seed,
             pace: match &config.mirror.source {
                 Source::Ports(_) => Pace::Live,

@@ -255,14 +255,31 @@ fn by_reason(turns: &[u64; Loss::COUNT], bytes: &[u64; Loss::COUNT]) -> Value {
         .into()
 }
 
+fn target_total(workers: &[Snapshot], i: usize) -> TargetCounters {
+    let mut t = TargetCounters::default();
+    for of_worker in workers.iter().filter_map(|w| w.targets.get(i)) {
+        t.add(of_worker);
+    }
+    t
+}
+
+/// A sentence for each target that connections are opened to and that has not answered yet.
+pub fn unconfirmed(s: &Sources<'_>) -> Vec<String> {
+    let each = s.transfers.iter().enumerate().filter_map(|(i, (_, to))| {
+        let t = target_total(s.workers, i);
+        (t.unconfirmed_cores > 0).then(|| {
+            format!(
+                "waiting for the first answer of {to}: {} connections opened, {} more wait for it; if they stay unanswered, the route of {to} for its clients does not lead to us",
+                t.connects, t.awaiting_replicas
+            )
+        })
+    });
+    each.collect()
+}
+
 /// What concerns one transfer and its target.
 fn target(s: &Sources<'_>, i: usize) -> Value {
-    let mut t = TargetCounters::default();
-    for w in s.workers {
-        if let Some(of_worker) = w.targets.get(i) {
-            t.add(of_worker);
-        }
-    }
+    let t = target_total(s.workers, i);
     let (from, to) = &s.transfers[i];
     json!({
         "from": from,
@@ -270,6 +287,8 @@ fn target(s: &Sources<'_>, i: usize) -> Value {
         "turns": t.turns,
         "replayed": t.replayed_turns,
         "lost": by_reason(&t.lost_turns, &t.lost_bytes),
+        "unconfirmed_cores": t.unconfirmed_cores,
+        "awaiting_connections": t.awaiting_replicas,
         "latency": {
             "production": latency(&t.production_latency),
             "target": latency(&t.target_latency),

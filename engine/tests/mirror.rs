@@ -129,6 +129,7 @@ impl Rig {
             addresses: vec![Prefix::new(Addr::v4([10, 20, 0, 9]), 24)],
             gateways: Vec::new(),
             next_hop_mac: Some([4; 6]),
+            seed: 1,
         });
         let owner = ResponseOwner {
             slices: Vec::new(),

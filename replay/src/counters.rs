@@ -1,6 +1,6 @@
-//! Everything a core counts. Counters only grow; what is in flight is the one gauge. What was
-//! counted as lost is taken back in one case: when a mirror that reorders shows a session's SYN a
-//! moment after its first payload.
+//! Everything a core counts. Counters only grow; gauges are what is in flight, and what waits for a
+//! target's first answer. What was counted as lost is taken back in one case: when a mirror that
+//! reorders shows a session's SYN a moment after its first payload.
 
 use crate::histogram::Histogram;
 
@@ -48,6 +48,8 @@ wire::reasons! {
         ConnectRefused = "connect_refused",
         /// The target did not answer the connection request.
         ConnectTimeout = "connect_timeout",
+        /// The target has never answered, and no further connection was opened to it.
+        TargetUnconfirmed = "target_unconfirmed",
         /// The target reset the connection.
         TargetReset = "target_reset",
         /// The target did not acknowledge in spite of all retransmissions.
@@ -232,6 +234,10 @@ counters! {
         connects,
         /// Connections the target did not accept.
         connect_failures,
+        /// 1 while the core opens connections to the target and no answer has come back yet.
+        unconfirmed_cores,
+        /// Replicas that wait for that answer now.
+        awaiting_replicas,
         /// Connections the target reset.
         target_resets,
         /// Connections the target reset after all was said and acknowledged, as one does that keeps no

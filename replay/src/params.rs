@@ -101,6 +101,8 @@ pub struct Params {
     pub session_bytes: u64,
     /// The largest IP packet the replay port sends, in bytes.
     pub mtu: u16,
+    /// Connections that this core has under way at most to a target that has not answered yet.
+    pub canaries: usize,
     /// This core's client addresses; empty: clients keep their own.
     pub pool: Vec<Slice>,
     /// Which client endpoints belong to this core.
@@ -114,6 +116,10 @@ pub struct Params {
 }
 
 impl Params {
+    /// See `canaries`: enough that one lost SYN does not hold a target up, and few enough to be
+    /// harmless where they lead to a host that they are not meant for.
+    pub const CANARIES: usize = 8;
+
     /// For one core alone that replays every session once, with its client's own address, as the
     /// configuration has it where it says nothing. The core starts at time 0, and its hashes
     /// are the same each time.
@@ -131,6 +137,7 @@ impl Params {
             max_frames: max_segments,
             session_bytes: 4 << 20,
             mtu: 1500,
+            canaries: Self::CANARIES,
             pool: Vec::new(),
             ownership: Ownership::ALONE,
             seed: 0,

@@ -22,6 +22,9 @@ struct Sums {
     segs: usize,
     waiting: usize,
     turns: usize,
+    /// Replicas that wait for their target's first answer, and for each target those that ask it.
+    awaiting: usize,
+    asking: Vec<usize>,
     in_flight_turns: u64,
     in_flight_bytes: u64,
 }
@@ -86,6 +89,21 @@ impl<P: Payload> Core<P> {
         ensure(armed <= sums.active, || {
             format!("{armed} timers are armed for {} replicas", sums.active)
         })?;
+        let waiting = counters.awaiting_replicas as usize;
+        ensure(sums.awaiting == waiting, || {
+            format!(
+                "{} replicas wait for a first answer, {waiting} counted",
+                sums.awaiting
+            )
+        })?;
+        for (transfer, answered, asking) in r.canary.asking() {
+            let found = sums.asking.get(usize::from(transfer)).copied();
+            let found = found.unwrap_or(0);
+            ensure(
+                answered || (asking == found && found <= self.params.canaries),
+                || format!("{found} connections under way to target {transfer}, {asking} counted"),
+            )?;
+        }
         let used = self.slots().0;
         ensure(r.slots.is_empty() || used == sums.active, || {
             format!("{used} slots are in use by {} replicas", sums.active)
@@ -263,6 +281,12 @@ impl<P: Payload> Core<P> {
             });
         }
         sums.active += 1;
+        sums.awaiting += usize::from(half.canary.is_waiting(rid));
+        if r.tcb.state == State::SynSent {
+            let at = usize::from(half.canary.target_of(r.transfer));
+            sums.asking.resize(sums.asking.len().max(at + 1), 0);
+            sums.asking[at] += 1;
+        }
         let flow = r.flow(half.target(r.transfer));
         ensure(half.by_flow(&flow) == Some(rid), || {
             "its connection leads elsewhere".into()
@@ -272,6 +296,10 @@ impl<P: Payload> Core<P> {
 
     fn audit_tcb(&self, rid: u32, r: &Replica) -> Result<(), String> {
         let (half, t) = (&self.replicas, &r.tcb);
+        ensure(
+            !half.canary.is_waiting(rid) || t.state == State::Closed,
+            || format!("waits for a first answer in {:?}", t.state),
+        )?;
         ensure(t.snd_una.le(t.snd_nxt) && t.snd_nxt.le(t.snd_max), || {
             format!(
                 "snd_una {:?}, snd_nxt {:?}, snd_max {:?} are out of order",

@@ -21,7 +21,7 @@ const FIRST_WAIT: Nanos = 1_000_000;
 const LONGEST_WAIT: Nanos = 1 << 30;
 /// A connection that could not be asked for within this time counts as one that was not answered:
 /// about as long as a SYN goes unanswered.
-const UNREACHABLE: Nanos = 61_000_000_000;
+pub(super) const UNREACHABLE: Nanos = 61_000_000_000;
 
 /// See the module's documentation.
 pub(crate) struct Blocked {

@@ -16,8 +16,8 @@ const TRIES: u8 = 4;
 
 impl<P: Payload> Replicas<P> {
     /// Opens a connection for the replica, so that the next thing it sends has the sequence number
-    /// it had in production.
-    pub(super) fn connect(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
+    /// it had in production. It may be opened: see [`Replicas::connect`].
+    pub(super) fn open(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
         let first = if r.nxt == NIL {
             r.settled
@@ -155,6 +155,7 @@ impl<P: Payload> Replicas<P> {
     /// The connection is gone; timers that belonged to it with it.
     pub(super) fn disconnected(&mut self, rid: u32) {
         self.free_board(rid);
+        self.leave_canary(rid);
         let r = &mut self.replicas[rid];
         // Whatever the next turn waits for would have come over this connection (which was open if
         // the MSS is known).

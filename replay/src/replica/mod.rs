@@ -4,8 +4,9 @@
 //! (`feed`), answers of the target through [`Replicas::response`] (`receive`), time through
 //! [`Replicas::poll`] (`timers`). Segments leave through [`Egress`] (`send`); what is lost on the
 //! way is sent again by `retransmit`. `gate` decides when a turn may go, `turns` settles each as
-//! replayed or lost, `connection` opens and ends connections, `address` finds the client addresses
-//! that the targets see. This half knows no mirror.
+//! replayed or lost, `connection` opens and ends connections, `canary` says how many may be opened
+//! to a target that has not answered yet, `address` finds the client addresses that the targets
+//! see. This half knows no mirror.
 //!
 //! What always holds: a byte that is sent was captured, and goes out under the sequence number it
 //! had in production; every turn of every replica is settled once, with its bytes; somebody looks
@@ -13,6 +14,7 @@
 
 mod address;
 mod blocked;
+pub(crate) mod canary;
 mod connection;
 pub(crate) mod data;
 mod feed;
@@ -36,6 +38,7 @@ use crate::table::FlowTable;
 use crate::tcp::sack::Scoreboard;
 use crate::wheel::Wheel;
 use blocked::Blocked;
+use canary::Canary;
 use data::{Feed, Replica, Seg, Turn};
 use std::sync::Arc;
 use wire::io::Payload;
@@ -65,6 +68,7 @@ pub(crate) struct Replicas<P> {
     pub timers: Wheel,
     pub slots: Vec<Slots>,
     blocked: Blocked,
+    pub canary: Canary,
     /// Replicas that are not done.
     pub active: usize,
     /// Segments passed over in search of those to be sent again.
@@ -99,6 +103,7 @@ impl<P: Payload> Replicas<P> {
             timers: Wheel::new(replicas, now),
             slots,
             blocked: Blocked::new(replicas),
+            canary: Canary::new(params, replicas),
             active: 0,
             #[cfg(test)]
             steps: 0,
@@ -107,7 +112,7 @@ impl<P: Payload> Replicas<P> {
 
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {
-        let mut fired = self.poll_blocked(now, tx);
+        let mut fired = self.poll_blocked(now, tx) + self.poll_canary(now, tx);
         while fired < budget
             && let Some(rid) = self.timers.pop(now)
         {

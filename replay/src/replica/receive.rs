@@ -32,6 +32,9 @@ impl<P: Payload> Replicas<P> {
         if outcome.reset_peer {
             self.refuse(head, tx);
         }
+        if outcome.established || outcome.refused {
+            self.confirm(rid);
+        }
         if outcome.refused || outcome.reset {
             self.connection_lost(now, rid, outcome.refused, tx);
             return;

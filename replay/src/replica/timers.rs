@@ -50,6 +50,11 @@ impl<P: Payload> Replicas<P> {
     fn on_retransmission_timeout(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &mut self.replicas[rid];
         r.rto_at = Due::NONE;
+        if self.canary.is_waiting(rid) {
+            self.never_confirmed(rid);
+            return;
+        }
+        let r = &mut self.replicas[rid];
         if r.tcb.state == State::FinWait2 {
             // The target never closed its side: as a host's FIN-WAIT-2 timer does.
             self.abort(now, rid, tx);

@@ -43,7 +43,7 @@ fn excusable(world: &World) -> Vec<Loss> {
     }
     // Whatever the wire swallows, the core must have tried often enough.
     if target.dead || world.wire_losses > SYN_RETRIES {
-        reasons.push(Loss::ConnectTimeout);
+        reasons.extend([Loss::ConnectTimeout, Loss::TargetUnconfirmed]);
     }
     if target.dead || (plan.wire_loss() > 5 && world.wire_losses > DATA_RETRIES) {
         reasons.push(Loss::RetransmitTimeout);

@@ -169,6 +169,8 @@ fn params(plan: &Plan, seed: u64) -> Params {
             Pool::One => vec![slice(2_000)],
         },
         seed,
+        // One connection of all is tried first, or a few are.
+        canaries: 1 + (seed % 8) as usize,
         pace: plan.pace,
         ..Params::new(vec![transfer], 16, plan.max_segments)
     }

@@ -124,6 +124,7 @@ impl Settings {
             "keepalive_timeout" => p.keepalive_timeout = duration(value)?,
             "full_sessions_only" => p.full_sessions_only = yes(value)?,
             "session_bytes" => p.session_bytes = whole()?,
+            "canaries" => p.canaries = whole()? as usize,
             "max_sessions" => p.max_sessions = whole()? as usize,
             "max_segments" => {
                 p.max_segments = whole()? as usize;
@@ -150,7 +151,7 @@ impl Settings {
             _ => {
                 return Err(format!(
                     "unknown parameter '{key}': one of mtu, copies, percent, ramp, rtt, gate_timeout, session_timeout, \
-                     keepalive_timeout, full_sessions_only, wait_for_responses, session_bytes, max_sessions, max_segments, pool, pace, tisn"
+                     keepalive_timeout, full_sessions_only, wait_for_responses, session_bytes, max_sessions, max_segments, canaries, pool, pace, tisn"
                 ));
             }
         }

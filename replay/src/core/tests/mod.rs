@@ -5,6 +5,7 @@
 //! byte at a sequence number is a function of that number, and a number that was never captured may
 //! never be sent.
 
+mod canary;
 mod capture;
 mod early;
 mod gate;
