@@ -169,7 +169,11 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
     }
 
     fn accepts_sessions(&self) -> bool {
-        self.claims.as_ref().is_none_or(Claims::is_up) && !self.pressure
+        self.claims.as_ref().is_none_or(Claims::is_up)
+    }
+
+    fn is_short(&self) -> bool {
+        self.pressure
     }
 
     #[inline]

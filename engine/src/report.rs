@@ -289,6 +289,7 @@ fn target(s: &Sources<'_>, i: usize) -> Value {
         "lost": by_reason(&t.lost_turns, &t.lost_bytes),
         "unconfirmed_cores": t.unconfirmed_cores,
         "awaiting_connections": t.awaiting_replicas,
+        "segments_held": t.held_segments,
         "latency": {
             "production": latency(&t.production_latency),
             "target": latency(&t.target_latency),

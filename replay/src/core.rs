@@ -55,8 +55,13 @@ pub trait Egress<P> {
     /// That connection is over.
     fn release(&mut self, client: &Endpoint, transfer: u16);
 
-    /// False while new sessions are to be shed: no intercept is up, or buffers are short.
+    /// False while new sessions are to be shed, as no intercept is up.
     fn accepts_sessions(&self) -> bool;
+
+    /// Buffers are short: new sessions are to be shed, or those make room that hold too many.
+    fn is_short(&self) -> bool {
+        false
+    }
 
     /// Asks the processor for the cache line at the beginning of `of`, without waiting for it. A
     /// hint: by default nothing is done.

@@ -1,6 +1,6 @@
-//! Everything a core counts. Counters only grow; gauges are what is in flight, and what waits for a
-//! target's first answer. What was counted as lost is taken back in one case: when a mirror that
-//! reorders shows a session's SYN a moment after its first payload.
+//! Everything a core counts. Counters only grow; gauges are what is in flight or held, and what
+//! waits for a target's first answer. What was counted as lost is taken back in one case: when a
+//! mirror that reorders shows a session's SYN a moment after its first payload.
 
 use crate::histogram::Histogram;
 
@@ -42,6 +42,8 @@ wire::reasons! {
         SessionBytes = "session_bytes",
         /// No room for another captured segment, or no mbuf to keep.
         Buffers = "buffers",
+        /// Its target held more than its share of the buffers, and another target needed them.
+        TargetBudget = "target_budget",
         /// No client address was free, no room for another connection, or no way to claim its responses.
         NoAddress = "no_address",
         /// The target refused the connection.
@@ -238,6 +240,8 @@ counters! {
         unconfirmed_cores,
         /// Replicas that wait for that answer now.
         awaiting_replicas,
+        /// Captured segments that sessions of the target hold now.
+        held_segments,
         /// Connections the target reset.
         target_resets,
         /// Connections the target reset after all was said and acknowledged, as one does that keeps no

@@ -96,7 +96,7 @@ impl<P: Payload> Capture<P> {
     /// answer was.
     pub(super) fn was_early(&self, sid: u32, head: &Head, out: &impl Sink<P>) -> bool {
         let s = &self.sessions[sid];
-        if s.phase != Phase::Joining || self.draining || !out.accepts_sessions() {
+        if s.phase != Phase::Joining || self.draining || !out.accepts_sessions(s.transfer) {
             return false;
         }
         let first = s.rcv_nxt.near(head.seq + 1);

@@ -71,7 +71,8 @@ impl<P: Payload> Capture<P> {
             return Err(Unused::NotFull);
         }
         let full = self.sessions.len() == self.sessions.capacity();
-        if self.draining || !out.accepts_sessions() || (full && !self.make_room(time, out)) {
+        let refused = self.draining || !out.accepts_sessions(begin.transfer);
+        if refused || (full && !self.make_room(time, out)) {
             out.ledger().common.sessions_shed += u64::from(!begin.midstream);
             return Err(Unused::Shed);
         }

@@ -20,8 +20,9 @@ pub(crate) struct Opening {
 
 /// Where a session's events go.
 pub(crate) trait Sink<P> {
-    /// False while new sessions are to be turned away: for want of buffers, or of a way back.
-    fn accepts_sessions(&self) -> bool;
+    /// False while new sessions of that transfer are to be turned away: for want of buffers, or of
+    /// a way back.
+    fn accepts_sessions(&self, transfer: u16) -> bool;
 
     /// The books.
     fn ledger(&mut self) -> &mut Ledger;

@@ -89,6 +89,10 @@ impl<P: Payload> Core<P> {
         ensure(armed <= sums.active, || {
             format!("{armed} timers are armed for {} replicas", sums.active)
         })?;
+        let held = counters.held_segments as usize;
+        ensure(held == r.held_segments(), || {
+            format!("{held} segments of targets, {} in all", r.held_segments())
+        })?;
         let waiting = counters.awaiting_replicas as usize;
         ensure(sums.awaiting == waiting, || {
             format!(
@@ -283,7 +287,7 @@ impl<P: Payload> Core<P> {
         sums.active += 1;
         sums.awaiting += usize::from(half.canary.is_waiting(rid));
         if r.tcb.state == State::SynSent {
-            let at = usize::from(half.canary.target_of(r.transfer));
+            let at = usize::from(half.targets.of(r.transfer));
             sums.asking.resize(sums.asking.len().max(at + 1), 0);
             sums.asking[at] += 1;
         }

@@ -11,6 +11,7 @@
 
 use super::Replicas;
 use super::blocked::UNREACHABLE;
+use super::targets::Targets;
 use crate::core::Egress;
 use crate::counters::Loss;
 use crate::due::Due;
@@ -40,9 +41,9 @@ struct Known {
 
 /// See the module's documentation.
 pub(crate) struct Canary {
-    /// For each transfer the first that has the same target: what is known of that is kept there.
-    of: Vec<u16>,
-    targets: Vec<Known>,
+    targets: Targets,
+    /// For the transfer that stands for a target, what is known of that.
+    known: Vec<Known>,
     /// Connections that may be under way to one that has not answered.
     limit: usize,
     /// For each replica its neighbours in the list it is in. Not touched by one that never waits.
@@ -53,9 +54,7 @@ pub(crate) struct Canary {
 
 impl Canary {
     /// Nothing is known yet. Room for `replicas` replicas.
-    pub fn new(params: &Params, replicas: usize) -> Self {
-        let to = params.transfers.iter().map(|t| t.to);
-        let first = |target| to.clone().position(|other| other == target);
+    pub fn new(params: &Params, targets: &Targets, replicas: usize) -> Self {
         let unknown = Known {
             answered: false,
             asking: 0,
@@ -63,11 +62,8 @@ impl Canary {
             tail: END,
         };
         Self {
-            of: to
-                .clone()
-                .map(|target| first(target).unwrap_or_default() as u16)
-                .collect(),
-            targets: vec![unknown; params.transfers.len()],
+            targets: targets.clone(),
+            known: vec![unknown; params.transfers.len()],
             limit: params.canaries.max(1),
             links: vec![(NOT_LISTED, NOT_LISTED); replicas],
             waiting: 0,
@@ -75,8 +71,8 @@ impl Canary {
     }
 
     fn known(&mut self, transfer: u16) -> &mut Known {
-        let at = self.of[usize::from(transfer)];
-        &mut self.targets[usize::from(at)]
+        let at = self.targets.of(transfer);
+        &mut self.known[usize::from(at)]
     }
 
     fn may_ask(&mut self, transfer: u16) -> bool {
@@ -117,19 +113,13 @@ impl Canary {
         self.waiting -= 1;
     }
 
-    /// For each transfer that stands for its target: whether that has answered, and how many
-    /// connections are under way if not. For tests.
+    /// For each target: whether it has answered, and how many connections are under way if not. For
+    /// the audit.
     pub fn asking(&self) -> impl Iterator<Item = (u16, bool, usize)> + '_ {
-        let own = |(i, of): (usize, &u16)| (i == usize::from(*of)).then_some(*of);
-        self.of.iter().enumerate().filter_map(own).map(|of| {
-            let k = &self.targets[usize::from(of)];
-            (of, k.answered, k.asking)
+        self.targets.all().map(|target| {
+            let k = &self.known[usize::from(target)];
+            (target, k.answered, k.asking)
         })
-    }
-
-    /// The transfer that stands for the target of this one.
-    pub fn target_of(&self, transfer: u16) -> u16 {
-        self.of[usize::from(transfer)]
     }
 }
 
@@ -168,11 +158,8 @@ impl<P: Payload> Replicas<P> {
             return;
         }
         k.asking = 0;
-        let target = self.canary.target_of(transfer);
-        for (i, of) in self.canary.of.iter().enumerate() {
-            if *of == target {
-                self.ledger.target(i as u16).unconfirmed_cores = 0;
-            }
+        for t in self.targets.transfers(self.targets.of(transfer)) {
+            self.ledger.target(t).unconfirmed_cores = 0;
         }
     }
 
@@ -195,9 +182,9 @@ impl<P: Payload> Replicas<P> {
             return 0;
         }
         let mut gone = 0;
-        for at in 0..self.canary.targets.len() {
+        for at in 0..self.canary.known.len() {
             while gone < AT_ONCE {
-                let k = &self.canary.targets[at];
+                let k = &self.canary.known[at];
                 if k.head == END || (!k.answered && k.asking >= self.canary.limit) {
                     break;
                 }

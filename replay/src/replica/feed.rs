@@ -26,10 +26,10 @@ pub(crate) struct Door<'a, P, E> {
 }
 
 impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
-    fn accepts_sessions(&self) -> bool {
+    fn accepts_sessions(&self, transfer: u16) -> bool {
         // The newest session goes first when buffers run short, so that those that are under way
         // can go on.
-        !self.half.is_crowded() && self.tx.accepts_sessions()
+        self.half.has_room_for(transfer) && self.tx.accepts_sessions()
     }
 
     fn ledger(&mut self) -> &mut Ledger {
@@ -105,6 +105,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
         begins: Option<u64>,
         at: Nanos,
     ) -> Result<(), Loss> {
+        self.half.ask_for_room(self.now, sid, self.tx);
         self.half.append(self.now, sid, piece, begins, at)
     }
 
@@ -174,6 +175,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
     }
 
     fn reserve(&mut self, sid: u32, charge: Charge) -> bool {
+        self.half.ask_for_room(self.now, sid, self.tx);
         let half = &mut *self.half;
         let full = half.is_full(charge);
         let feed = &mut half.feeds[sid as usize];
@@ -183,14 +185,17 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
         feed.held += charge.bytes;
         half.reserved += 1;
         half.frames += usize::from(charge.frame);
+        half.ledger.target(feed.transfer).held_segments += 1;
         true
     }
 
     fn release(&mut self, sid: u32, charge: Charge) {
         let half = &mut *self.half;
-        half.feeds[sid as usize].held -= charge.bytes;
+        let feed = &mut half.feeds[sid as usize];
+        feed.held -= charge.bytes;
         half.reserved -= 1;
         half.frames -= usize::from(charge.frame);
+        half.ledger.target(feed.transfer).held_segments -= 1;
     }
 
     fn is_done(&self, sid: u32) -> bool {
@@ -275,6 +280,9 @@ impl<P: Payload> Replicas<P> {
         if !feed.has_room(charge.bytes, self.params.session_bytes) {
             return Err(Loss::SessionBytes);
         }
+        if self.owes(feed.transfer) {
+            return Err(Loss::TargetBudget);
+        }
         if feed.replica_count > 0 && self.is_full(charge) {
             return Err(Loss::Buffers);
         }
@@ -311,6 +319,7 @@ impl<P: Payload> Replicas<P> {
             feed.segs.tail = id;
             feed.held += charge.bytes;
             self.frames += usize::from(charge.frame);
+            self.ledger.target(transfer).held_segments += 1;
             self.for_each(sid, |half, rid| {
                 let r = &mut half.replicas[rid];
                 if r.dropping.is_none() && !r.done {

@@ -5,8 +5,8 @@
 //! [`Replicas::poll`] (`timers`). Segments leave through [`Egress`] (`send`); what is lost on the
 //! way is sent again by `retransmit`. `gate` decides when a turn may go, `turns` settles each as
 //! replayed or lost, `connection` opens and ends connections, `canary` says how many may be opened
-//! to a target that has not answered yet, `address` finds the client addresses that the targets
-//! see. This half knows no mirror.
+//! to a target that has not answered yet, `budget` what a target may hold when room is short,
+//! `address` finds the client addresses that the targets see. This half knows no mirror.
 //!
 //! What always holds: a byte that is sent was captured, and goes out under the sequence number it
 //! had in production; every turn of every replica is settled once, with its bytes; somebody looks
@@ -14,6 +14,7 @@
 
 mod address;
 mod blocked;
+mod budget;
 pub(crate) mod canary;
 mod connection;
 pub(crate) mod data;
@@ -22,6 +23,7 @@ pub(crate) mod gate;
 mod receive;
 mod retransmit;
 mod send;
+mod targets;
 mod timers;
 mod turns;
 
@@ -38,9 +40,11 @@ use crate::table::FlowTable;
 use crate::tcp::sack::Scoreboard;
 use crate::wheel::Wheel;
 use blocked::Blocked;
+use budget::Budget;
 use canary::Canary;
 use data::{Feed, Replica, Seg, Turn};
 use std::sync::Arc;
+use targets::Targets;
 use wire::io::Payload;
 use wire::{Endpoint, Flow, Nanos};
 
@@ -69,6 +73,8 @@ pub(crate) struct Replicas<P> {
     pub slots: Vec<Slots>,
     blocked: Blocked,
     pub canary: Canary,
+    budget: Budget,
+    pub targets: Targets,
     /// Replicas that are not done.
     pub active: usize,
     /// Segments passed over in search of those to be sent again.
@@ -88,6 +94,7 @@ impl<P: Payload> Replicas<P> {
             .iter()
             .map(|s| Slots::new(*s, params.seed))
             .collect();
+        let targets = Targets::new(params);
         Self {
             params: Arc::clone(params),
             ledger: Ledger::new(params.transfers.len(), params.copies),
@@ -103,7 +110,9 @@ impl<P: Payload> Replicas<P> {
             timers: Wheel::new(replicas, now),
             slots,
             blocked: Blocked::new(replicas),
-            canary: Canary::new(params, replicas),
+            canary: Canary::new(params, &targets, replicas),
+            budget: Budget::new(params.max_segments, targets.all().count()),
+            targets,
             active: 0,
             #[cfg(test)]
             steps: 0,
@@ -112,7 +121,8 @@ impl<P: Payload> Replicas<P> {
 
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {
-        let mut fired = self.poll_blocked(now, tx) + self.poll_canary(now, tx);
+        let mut fired = self.poll_blocked(now, tx);
+        fired += self.poll_canary(now, tx) + self.poll_budget(now, tx);
         while fired < budget
             && let Some(rid) = self.timers.pop(now)
         {

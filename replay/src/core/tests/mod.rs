@@ -5,6 +5,7 @@
 //! byte at a sequence number is a function of that number, and a number that was never captured may
 //! never be sent.
 
+mod budget;
 mod canary;
 mod capture;
 mod early;
@@ -255,7 +256,7 @@ impl Bed {
         buffer: usize,
         says: impl Fn(Seq) -> u8,
     ) -> Result<(), Unused> {
-        let from_client = head.flow.dst == PRODUCTION;
+        let from_client = head.flow.dst.port == PRODUCTION.port;
         let len = head.payload_len as usize;
         let first = head.seq + u32::from(head.flags.has(Flags::SYN));
         let payload: Vec<u8> = (0..len as u32).map(|i| says(first + i)).collect();

@@ -1,0 +1,149 @@
+//! What a target may hold of a core's buffers when they are short.
+//!
+//! What was captured is held until the target has acknowledged it. A target that hangs so comes to
+//! hold more and more. As long as no other target needs the room, that is no harm. When one does
+//! that holds no more than its share, the target that holds most has to make room: its sessions
+//! lose what they hold, by a reason of their own, and go on with their next turn.
+//!
+//! What always holds: a target that holds less than its share (the core's segments, divided by the
+//! number of targets) makes no room for others; looking for what has to go takes a bounded time.
+
+use super::Replicas;
+use crate::core::Egress;
+use crate::counters::Loss;
+use crate::slab::NIL;
+use wire::Nanos;
+use wire::io::Payload;
+
+/// Sessions that are looked at in a round, or for one frame, at most.
+const LOOKS: usize = 64;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(crate) struct Budget {
+    /// Segments that each target may hold when they are short.
+    share: usize,
+    /// The target that has to make room for others.
+    owing: Option<u16>,
+    /// The session that is looked at next.
+    cursor: usize,
+    /// Buffers are short, as the transmit side sees it.
+    pressed: bool,
+}
+
+impl Budget {
+    /// `segments` are the core's, for this many targets.
+    pub fn new(segments: usize, targets: usize) -> Self {
+        Self {
+            share: segments / targets.max(1),
+            ..Self::default()
+        }
+    }
+}
+
+impl<P: Payload> Replicas<P> {
+    /// Buffers are short: new sessions are turned away, unless others have to make room for them.
+    pub(super) fn is_short(&self) -> bool {
+        self.budget.pressed || self.is_crowded()
+    }
+
+    /// Segments that a target's sessions hold.
+    fn held_by(&self, target: u16) -> usize {
+        let transfers = self.targets.transfers(target);
+        let held = transfers.map(|t| self.ledger.targets()[usize::from(t)].held_segments);
+        held.sum::<u64>() as usize
+    }
+
+    /// The target that has to make room for a session of this transfer: the one that holds most,
+    /// if that is more than its share, and this one holds less.
+    fn debtor(&self, transfer: u16) -> Option<u16> {
+        let mine = self.targets.of(transfer);
+        let share = self.budget.share;
+        if self.held_by(mine) >= share {
+            return None;
+        }
+        let most = self.targets.all().max_by_key(|t| self.held_by(*t))?;
+        (self.held_by(most) > share).then_some(most)
+    }
+
+    /// A new session of this transfer has room, or gets it.
+    pub(super) fn has_room_for(&self, transfer: u16) -> bool {
+        !self.is_short() || self.debtor(transfer).is_some()
+    }
+
+    /// The session is about to hold another segment: if these are short, the target that holds most
+    /// begins to make room.
+    #[inline]
+    pub(super) fn ask_for_room(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+        if self.is_short() {
+            self.make_room(now, sid, tx);
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+        let transfer = self.feeds[sid as usize].transfer;
+        if let Some(debtor) = self.debtor(transfer) {
+            self.budget.owing = Some(debtor);
+            if self.held_segments() >= self.segs.capacity() {
+                self.shed_over_budget(now, tx);
+            }
+        }
+    }
+
+    /// Sessions of this transfer may not hold more: their target has to make room.
+    #[inline]
+    pub(super) fn owes(&self, transfer: u16) -> bool {
+        self.budget.owing == Some(self.targets.of(transfer))
+    }
+
+    /// Looks at buffers, and goes on with making room. Returns how many sessions lost something.
+    pub(super) fn poll_budget(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
+        self.budget.pressed = tx.is_short();
+        if self.budget.owing.is_none() {
+            return 0;
+        }
+        self.shed_over_budget(now, tx)
+    }
+
+    fn shed_over_budget(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
+        let mut shed = 0;
+        let Some(debtor) = self.budget.owing else {
+            return shed;
+        };
+        for _ in 0..LOOKS.min(self.feeds.len()) {
+            // Some more than is short, so that the next frame does not find it short again.
+            let roomy = self.held_segments() * 4 <= self.segs.capacity() * 3;
+            if (roomy && !self.budget.pressed) || self.held_by(debtor) <= self.budget.share {
+                self.budget.owing = None;
+                break;
+            }
+            let sid = self.budget.cursor;
+            self.budget.cursor = if sid + 1 < self.feeds.len() {
+                sid + 1
+            } else {
+                0
+            };
+            let feed = &self.feeds[sid];
+            if !feed.segs.is_empty() && self.targets.of(feed.transfer) == debtor {
+                self.shed_held(now, sid as u32, tx);
+                shed += 1;
+            }
+        }
+        shed
+    }
+
+    /// The session loses what it holds, and goes on with its next turn.
+    fn shed_held(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+        self.for_each(sid, |half, rid| {
+            let r = &half.replicas[rid];
+            if r.done || r.una == NIL {
+                return;
+            }
+            half.lose_through(rid, u32::MAX, Loss::TargetBudget);
+            half.abort(now, rid, tx);
+            half.replicas[rid].gate_free = true;
+            half.pump(now, rid, tx);
+        });
+    }
+}
