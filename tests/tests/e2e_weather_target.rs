@@ -1,5 +1,6 @@
-//! Targets in trouble: slow, standing still, restarted, closed, far away. The engine stays within
-//! its memory, sheds by the rules, says what happened, and recovers by itself.
+//! Targets in trouble: slow, standing still, restarted, closed, far away, without a way back to us.
+//! The engine stays within its memory, sheds by the rules, says what happened, and recovers by
+//! itself.
 #![cfg(feature = "lab")]
 #![allow(
     clippy::unwrap_used,
@@ -8,10 +9,13 @@
 )]
 
 use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
 use std::time::Duration;
+use tests::lab::appliance::EngineOptions;
 use tests::lab::capture::{Capture, Direction, Seen, Segment};
+use tests::lab::process::wait_until;
 use tests::lab::report::Report;
-use tests::lab::servers::Service;
+use tests::lab::servers::{Server, Service, Side};
 use tests::lab::stage::{Front, Stage, StageOptions};
 use tests::lab::turn::Turn;
 use tests::lab::{Family, Lab, LabOptions, Node, skipped};
@@ -354,6 +358,139 @@ fn a_target_far_away() {
             report.check_nothing_lost()
         },
     );
+}
+
+/// Two targets, of which one reads nothing: its clients say more than there are buffers for, and
+/// those of the other lose nothing.
+#[test]
+fn a_target_that_hangs_beside_one_that_does_not() {
+    let engine = EngineOptions {
+        services: vec![Service::Http, Service::Redis],
+        ..EngineOptions::default()
+    };
+    let mut servers = Vec::new();
+    on_stage(
+        "a_target_that_hangs_beside_one_that_does_not",
+        StageOptions {
+            engine,
+            mbufs: 8,
+            ..StageOptions::default()
+        },
+        |front, lab| {
+            for side in [Side::Production, Side::Target] {
+                servers.push(Server::start(lab, side, Service::Redis, false)?);
+            }
+            front.open(lab)
+        },
+        |stage| {
+            // Both targets have answered once.
+            let redis = |connections| Workload {
+                to: Service::Redis.on_production(Family::V4),
+                ..load(
+                    Talk::Redis {
+                        pipeline: 1,
+                        value: 64,
+                    },
+                    connections,
+                    20,
+                    5,
+                    200,
+                )
+            };
+            stage.load(&load(Talk::Get, 1, 1, 1, 10))?;
+            stage.load(&redis(1))?;
+            stage.settle(21, Duration::from_secs(30))?;
+            stage.front.freeze()?;
+            let uploads = load(Talk::Post(vec![300_000]), 60, 1, 4, 20);
+            let uploads = stage.begin("uploads", &uploads)?;
+            stage.load(&redis(60))?;
+            stage.end(uploads, Duration::from_secs(60))?;
+            stage.load(&redis(20))?;
+            let during = stage.report()?;
+            let of_target = |report: &Report, target: usize, field: &str| {
+                report.number(&format!("targets.{target}.{field}"))
+            };
+            ensure!(
+                of_target(&during, 0, "lost.target_budget.turns")? > 0,
+                "the target that hangs had to make no room:\n{during}"
+            );
+            stage.front.thaw()?;
+            let report = stage.settle(0, Duration::from_secs(90))?;
+            ensure!(
+                of_target(&report, 1, "turns")? == 81 * 20
+                    && of_target(&report, 1, "replayed")? == 81 * 20,
+                "the target that did not hang lost something:\n{report}"
+            );
+            lost_only_for(
+                &report,
+                &["target_budget", "buffers", "shed", "midstream", "hole"],
+            )
+        },
+    );
+}
+
+/// A target whose answers go elsewhere is sent few requests for connections, and when the way back
+/// to us is there all that waited is replayed.
+#[test]
+fn a_target_without_a_way_back_to_us() {
+    const POOL: &str = "62.135.200.0/24";
+    on_stage(
+        "a_target_without_a_way_back_to_us",
+        StageOptions::default(),
+        |front, lab| {
+            lab.run(Node::Target, "ip", &["route", "del", POOL])?;
+            lab.run(Node::Target, "ip", &["route", "add", "blackhole", POOL])?;
+            front.open(lab)
+        },
+        |stage| {
+            let capture = Capture::start(&stage.lab, Node::Target, "eth0", Direction::In)?;
+            stage.load(&load(Talk::Get, 60, 1, 10, 100))?;
+            let waiting = wait_until("all of them seen", Duration::from_secs(30), || {
+                let report = stage.report()?;
+                Ok((report.number("production.turns")? == 60).then_some(report))
+            })?;
+            ensure!(
+                waiting.number("target.connects")? == CANARIES
+                    && waiting.number("targets.0.unconfirmed_cores")? == 1
+                    && waiting.number("targets.0.awaiting_connections")? == 60 - CANARIES,
+                "as many were opened as there were sessions:\n{waiting}"
+            );
+            let log = std::fs::read_to_string(stage.lab.file("engine.log"))?;
+            let port = Front::port(false);
+            let expected = format!("waiting for the first answer of 10.20.0.2:{port}");
+            ensure!(log.contains(&expected), "{expected:?} is not in:\n{log}");
+            let asked: BTreeSet<_> = capture
+                .stop()?
+                .iter()
+                .filter_map(|f| Some((f.ips?, f.tcp?)))
+                .filter(|(_, tcp)| tcp.flags & 0x12 == 0x02 && tcp.ports[1] == port)
+                .map(|(ips, tcp)| (ips, tcp.ports))
+                .collect();
+            ensure!(
+                asked.len() as u64 == CANARIES,
+                "the target saw SYNs of {} connections",
+                asked.len()
+            );
+            lab_route(&stage.lab, POOL)?;
+            let report = stage.settle(60, Duration::from_secs(60))?;
+            ensure!(report.number("target.connects")? == 60, "{report}");
+            report.check_nothing_lost()
+        },
+    );
+}
+
+/// Connections that a worker opens to a target that has not answered.
+const CANARIES: u64 = 8;
+
+/// The target's way back to the appliance, as a lab has it.
+fn lab_route(lab: &Lab, pool: &str) -> Result<()> {
+    lab.run(Node::Target, "ip", &["route", "del", "blackhole", pool])?;
+    lab.run(
+        Node::Target,
+        "ip",
+        &["route", "add", pool, "via", "10.20.0.9"],
+    )?;
+    Ok(())
 }
 
 /// Emulated clients 50 ms away: the target gets the acknowledgments of its answers that late, and

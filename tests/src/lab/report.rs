@@ -38,13 +38,16 @@ impl Report {
         }
     }
 
-    /// The value with this path, such as `mirror.dropped` or `latency.target.p99_us`.
+    /// The value with this path, such as `mirror.dropped`, `latency.target.p99_us` or `targets.0.to`.
     ///
     /// # Errors
     /// There is none.
     pub fn value(&self, path: &str) -> Result<&Value> {
         path.split('.')
-            .try_fold(&self.0, |value, key| value.get(key))
+            .try_fold(&self.0, |value, key| match key.parse::<usize>() {
+                Ok(index) if value.is_array() => value.get(index),
+                _ => value.get(key),
+            })
             .ok_or_else(|| anyhow!("the report has no {path}:\n{self}"))
     }
 
