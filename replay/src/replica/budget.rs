@@ -22,7 +22,7 @@ const LOOKS: usize = 64;
 #[derive(Default)]
 pub(crate) struct Budget {
     /// Segments that each target may hold when they are short.
-    share: usize,
+    share: u64,
     /// The target that has to make room for others.
     owing: Option<u16>,
     /// The session that is looked at next.
@@ -35,7 +35,7 @@ impl Budget {
     /// `segments` are the core's, for this many targets.
     pub fn new(segments: usize, targets: usize) -> Self {
         Self {
-            share: segments / targets.max(1),
+            share: (segments / targets.max(1)) as u64,
             ..Self::default()
         }
     }
@@ -48,22 +48,24 @@ impl<P: Payload> Replicas<P> {
     }
 
     /// Segments that a target's sessions hold.
-    fn held_by(&self, target: u16) -> usize {
-        let transfers = self.targets.transfers(target);
-        let held = transfers.map(|t| self.ledger.targets()[usize::from(t)].held_segments);
-        held.sum::<u64>() as usize
+    fn held_by(&self, target: u16) -> u64 {
+        let transfers = self.targets.transfers(target).iter();
+        let held = transfers.map(|t| self.ledger.targets()[usize::from(*t)].held_segments);
+        held.sum()
     }
 
     /// The target that has to make room for a session of this transfer: the one that holds most,
     /// if that is more than its share, and this one holds less.
     fn debtor(&self, transfer: u16) -> Option<u16> {
-        let mine = self.targets.of(transfer);
         let share = self.budget.share;
-        if self.held_by(mine) >= share {
+        if self.held_by(self.targets.of(transfer)) >= share {
             return None;
         }
-        let most = self.targets.all().max_by_key(|t| self.held_by(*t))?;
-        (self.held_by(most) > share).then_some(most)
+        let over = |t: &u16| self.held_by(*t) > share;
+        self.targets
+            .all()
+            .filter(over)
+            .max_by_key(|t| self.held_by(*t))
     }
 
     /// A new session of this transfer has room, or gets it.
@@ -94,7 +96,8 @@ impl<P: Payload> Replicas<P> {
     /// Sessions of this transfer may not hold more: their target has to make room.
     #[inline]
     pub(super) fn owes(&self, transfer: u16) -> bool {
-        self.budget.owing == Some(self.targets.of(transfer))
+        let owing = self.budget.owing;
+        owing.is_some_and(|target| target == self.targets.of(transfer))
     }
 
     /// Looks at buffers, and goes on with making room. Returns how many sessions lost something.

@@ -42,7 +42,7 @@ struct Known {
 /// See the module's documentation.
 pub(crate) struct Canary {
     targets: Targets,
-    /// For the transfer that stands for a target, what is known of that.
+    /// What is known of each target.
     known: Vec<Known>,
     /// Connections that may be under way to one that has not answered.
     limit: usize,
@@ -159,7 +159,7 @@ impl<P: Payload> Replicas<P> {
         }
         k.asking = 0;
         for t in self.targets.transfers(self.targets.of(transfer)) {
-            self.ledger.target(t).unconfirmed_cores = 0;
+            self.ledger.target(*t).unconfirmed_cores = 0;
         }
     }
 

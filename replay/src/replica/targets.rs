@@ -2,33 +2,44 @@
 
 use crate::params::Params;
 
-/// For each transfer the first that has the same target: what is known of a target is kept there.
+/// A target is named by the first transfer that has it.
 #[derive(Clone, Debug)]
-pub(crate) struct Targets(Vec<u16>);
+pub(crate) struct Targets {
+    /// For each transfer the name of its target.
+    of: Vec<u16>,
+    /// For each name the target's transfers; none where a transfer names no target.
+    transfers: Vec<Vec<u16>>,
+}
 
 impl Targets {
     pub fn new(params: &Params) -> Self {
-        let to = params.transfers.iter().map(|t| t.to);
-        let first = |target| to.clone().position(|other| other == target);
-        let of = to.clone().map(|t| first(t).unwrap_or_default() as u16);
-        Self(of.collect())
+        let mut targets = Self {
+            of: Vec::new(),
+            transfers: vec![Vec::new(); params.transfers.len()],
+        };
+        for (i, t) in params.transfers.iter().enumerate() {
+            let first = params.transfers.iter().position(|o| o.to == t.to);
+            let name = first.unwrap_or(i);
+            targets.of.push(name as u16);
+            targets.transfers[name].push(i as u16);
+        }
+        targets
     }
 
-    /// The transfer that stands for the target of this one.
+    /// The target of a transfer.
     #[inline]
     pub fn of(&self, transfer: u16) -> u16 {
-        self.0[usize::from(transfer)]
+        self.of[usize::from(transfer)]
     }
 
     /// The transfers of a target.
-    pub fn transfers(&self, target: u16) -> impl Iterator<Item = u16> + '_ {
-        let same = move |(i, of): (usize, &u16)| (*of == target).then_some(i as u16);
-        self.0.iter().enumerate().filter_map(same)
+    pub fn transfers(&self, target: u16) -> &[u16] {
+        &self.transfers[usize::from(target)]
     }
 
     /// All targets.
     pub fn all(&self) -> impl Iterator<Item = u16> + '_ {
         let own = |(i, of): (usize, &u16)| (i == usize::from(*of)).then_some(*of);
-        self.0.iter().enumerate().filter_map(own)
+        self.of.iter().enumerate().filter_map(own)
     }
 }

@@ -134,12 +134,12 @@ impl<P: Payload> Replicas<P> {
                 feed.held -= charge.bytes;
                 self.frames -= usize::from(charge.frame);
             }
-            self.ledger.target(feed.transfer).held_segments -= 1;
             feed.segs.head = seg.next;
             if seg.next == NIL {
                 feed.segs.tail = NIL;
             }
             self.segs.free(id);
+            self.ledger.target(feed.transfer).held_segments -= 1;
         }
     }
 

@@ -1,6 +1,7 @@
 //! A target that hangs makes room for others when buffers are short, and not before.
 
 use super::*;
+use std::collections::HashMap;
 
 const SEGMENTS: usize = 64;
 const OTHER_SERVER: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 3]), 80);
@@ -159,4 +160,114 @@ fn transfers_to_one_target_owe_nothing_to_each_other() {
     b.pass(SECOND);
     assert_eq!(b.lost(Loss::TargetBudget).0, 0);
     assert_eq!(b.counters().sessions_shed, 1);
+}
+
+/// A generator of numbers that are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+/// What the targets answer to what was sent: of 100 segments so many are taken by each.
+fn serve(b: &mut Bed, conns: &mut HashMap<Flow, Conn>, dice: &mut Dice, takes: [u64; 2]) {
+    for _ in 0..20 {
+        let sent = b.take();
+        if sent.is_empty() {
+            return;
+        }
+        for h in sent {
+            let well = takes[usize::from(h.flow.dst == OTHER)];
+            let asks = h.flags == Flags::SYN;
+            if dice.below(100) >= if asks { 5 * well } else { well } {
+                continue;
+            }
+            if asks {
+                let conn = b.accept_syn(&h);
+                conns.insert(h.flow, conn);
+            } else if h.flags.has(Flags::RST) {
+                conns.remove(&h.flow);
+            } else if let Some(conn) = conns.get_mut(&h.flow)
+                && h.seq.le(conn.rcv)
+                && h.end().gt(conn.rcv)
+            {
+                conn.rcv = h.end();
+                let head = conn.head(Flags::default(), 0);
+                b.respond(&head);
+            }
+        }
+    }
+}
+
+/// Whatever two targets of three transfers do, in whatever order: every list, sum and budget holds
+/// after every frame, which the bed looks at.
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn books_and_budgets_hold_whatever_targets_do() {
+    let (mut shed, mut unconfirmed) = (0, 0);
+    for seed in 1..=6 {
+        let mut dice = Dice(seed);
+        let third = Endpoint::new(Addr::v4([10, 10, 0, 4]), 80);
+        let mut b = Bed::with(|p| {
+            p.transfers.push(Transfer::new(OTHER_SERVER, OTHER));
+            p.transfers.push(Transfer::new(third, TARGET));
+            p.max_sessions = 24;
+            p.max_segments = 24;
+            p.session_timeout = 600 * SECOND;
+            p.copies = 1 + (seed % 2) as u16;
+            p.canaries = 1 + (seed % 3) as usize;
+        });
+        let (mut talks, mut conns) = (Vec::<Conv>::new(), HashMap::new());
+        // What each target takes, which changes now and then.
+        let mut takes = [0, 0];
+        for step in 0..1_200 {
+            if step % 100 == 0 {
+                takes = [0, 1].map(|_| [0, 10, 10, 100][dice.below(4) as usize]);
+            }
+            let chosen = dice.below(talks.len().max(1) as u64) as usize;
+            match (dice.below(12), talks.get_mut(chosen)) {
+                (0..=1, _) | (_, None) => {
+                    let mut c = Conv::new(4000 + step);
+                    c.flow.dst = [PRODUCTION, OTHER_SERVER, third][dice.below(3) as usize];
+                    if b.syn(&mut c).is_ok() {
+                        b.syn_ack(&mut c);
+                        let _ = b.mirror(&c.head(Flags::default(), 0));
+                        talks.push(c);
+                    }
+                }
+                (2, Some(_)) => {
+                    let c = talks.swap_remove(chosen);
+                    let _ = b.mirror(&c.head(Flags::FIN, 0));
+                }
+                (3, Some(c)) => b.say_unseen(c, 10),
+                (4, Some(c)) => {
+                    // Production answers: what the client says next is another turn.
+                    c.s += 20;
+                    c.ack = c.s;
+                }
+                (5, Some(_)) if dice.below(8) == 0 => b.pass(dice.below(90 * SECOND)),
+                (_, Some(c)) => {
+                    let n = 1 + dice.below(60) as u32;
+                    let _ = b.mirror(&c.head(Flags::PSH, n));
+                    c.c += n;
+                }
+            }
+            serve(&mut b, &mut conns, &mut dice, takes);
+            b.pass(MS);
+            b.audit();
+        }
+        shed += b.lost(Loss::TargetBudget).0;
+        unconfirmed += b.lost(Loss::TargetUnconfirmed).0;
+        b.core.drain(b.now, &mut b.out);
+        b.core.abandon(b.now, &mut b.out);
+        b.pass(MS);
+        b.audit();
+        assert_eq!(b.core.segment_count(), 0, "seed {seed}");
+    }
+    assert!(shed > 0 && unconfirmed > 0, "{shed} and {unconfirmed}");
 }
