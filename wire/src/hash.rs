@@ -99,6 +99,8 @@ mod tests {
             assert_eq!(hashes.len(), 5);
         }
         assert_ne!(hash(1, &f), hash(2, &f));
+        let steps = |seed| format!("{:?}", KeyedHash::new(seed).steps);
+        assert_ne!(steps(1), steps(2), "no step is known");
         let addr = |seed| KeyedHash::new(seed).addr(&f.src.addr);
         assert_ne!(addr(1), addr(2));
     }
