@@ -3,6 +3,7 @@
 //! mirror that reorders shows a session's SYN a moment after its first payload.
 
 use crate::histogram::Histogram;
+use crate::piece::Charge;
 
 wire::reasons! {
     /// Why a mirrored frame that could be decoded was of no use.
@@ -141,6 +142,22 @@ macro_rules! counters {
     };
 }
 
+impl TargetCounters {
+    /// A session of the target holds another segment.
+    #[inline]
+    pub(crate) fn hold(&mut self, charge: Charge) {
+        self.held_segments += 1;
+        self.held_frames += u64::from(charge.frame);
+    }
+
+    /// One is let go.
+    #[inline]
+    pub(crate) fn let_go(&mut self, charge: Charge) {
+        self.held_segments -= 1;
+        self.held_frames -= u64::from(charge.frame);
+    }
+}
+
 fn add_each<const N: usize>(mine: &mut [u64; N], theirs: &[u64; N]) {
     for (a, b) in mine.iter_mut().zip(theirs) {
         *a += b;
@@ -242,6 +259,8 @@ counters! {
         awaiting_replicas,
         /// Captured segments that sessions of the target hold now.
         held_segments,
+        /// Those of them that hold the buffer of a received frame.
+        held_frames,
         /// Connections the target reset.
         target_resets,
         /// Connections the target reset after all was said and acknowledged, as one does that keeps no

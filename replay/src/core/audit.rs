@@ -89,6 +89,10 @@ impl<P: Payload> Core<P> {
         ensure(armed <= sums.active, || {
             format!("{armed} timers are armed for {} replicas", sums.active)
         })?;
+        let frames = counters.held_frames as usize;
+        ensure(frames == r.frames, || {
+            format!("{frames} buffers of frames of targets, {} in all", r.frames)
+        })?;
         let held = counters.held_segments as usize;
         ensure(held == r.held_segments(), || {
             format!("{held} segments of targets, {} in all", r.held_segments())

@@ -5,8 +5,9 @@
 //! that holds no more than its share, the target that holds most has to make room: its sessions
 //! lose what they hold, by a reason of their own, and go on with their next turn.
 //!
-//! What always holds: a target that holds less than its share (the core's segments, divided by the
-//! number of targets) makes no room for others; looking for what has to go takes a bounded time.
+//! What always holds: a target that holds less than its share (the core's segments, and the frames'
+//! buffers among them, divided by the number of targets) makes no room for others; looking for what
+//! has to go takes a bounded time.
 
 use super::Replicas;
 use crate::core::Egress;
@@ -18,10 +19,13 @@ use wire::io::Payload;
 /// Sessions that are looked at in a round, or for one frame, at most.
 const LOOKS: usize = 64;
 
+/// All that a core may hold, in the unit in which shares of it are reckoned.
+const ALL: u64 = 1 << 20;
+
 /// See the module's documentation.
 #[derive(Default)]
 pub(crate) struct Budget {
-    /// Segments that each target may hold when they are short.
+    /// What each target may hold when buffers are short, of [`ALL`].
     share: u64,
     /// The target that has to make room for others.
     owing: Option<u16>,
@@ -32,10 +36,10 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// `segments` are the core's, for this many targets.
-    pub fn new(segments: usize, targets: usize) -> Self {
+    /// For this many targets.
+    pub fn new(targets: usize) -> Self {
         Self {
-            share: (segments / targets.max(1)) as u64,
+            share: ALL / targets.max(1) as u64,
             ..Self::default()
         }
     }
@@ -47,11 +51,17 @@ impl<P: Payload> Replicas<P> {
         self.budget.pressed || self.is_crowded()
     }
 
-    /// Segments that a target's sessions hold.
+    /// What a target's sessions hold, of [`ALL`]: of segments or of the frames' buffers among them,
+    /// whichever is more.
     fn held_by(&self, target: u16) -> u64 {
-        let transfers = self.targets.transfers(target).iter();
-        let held = transfers.map(|t| self.ledger.targets()[usize::from(*t)].held_segments);
-        held.sum()
+        let (mut segments, mut frames) = (0, 0);
+        for transfer in self.targets.transfers(target) {
+            let held = &self.ledger.targets()[usize::from(*transfer)];
+            segments += held.held_segments;
+            frames += held.held_frames;
+        }
+        let of = |held: u64, all: usize| held * ALL / all.max(1) as u64;
+        of(segments, self.segs.capacity()).max(of(frames, self.params.max_frames))
     }
 
     /// The target that has to make room for a session of this transfer: the one that holds most,
@@ -87,7 +97,7 @@ impl<P: Payload> Replicas<P> {
         let transfer = self.feeds[sid as usize].transfer;
         if let Some(debtor) = self.debtor(transfer) {
             self.budget.owing = Some(debtor);
-            if self.held_segments() >= self.segs.capacity() {
+            if self.is_exhausted() {
                 self.shed_over_budget(now, tx);
             }
         }
@@ -116,7 +126,7 @@ impl<P: Payload> Replicas<P> {
         };
         for _ in 0..LOOKS.min(self.feeds.len()) {
             // Some more than is short, so that the next frame does not find it short again.
-            let roomy = self.held_segments() * 4 <= self.segs.capacity() * 3;
+            let roomy = self.is_roomy();
             if (roomy && !self.budget.pressed) || self.held_by(debtor) <= self.budget.share {
                 self.budget.owing = None;
                 break;

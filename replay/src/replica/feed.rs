@@ -185,7 +185,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
         feed.held += charge.bytes;
         half.reserved += 1;
         half.frames += usize::from(charge.frame);
-        half.ledger.target(feed.transfer).held_segments += 1;
+        half.ledger.target(feed.transfer).hold(charge);
         true
     }
 
@@ -195,7 +195,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
         feed.held -= charge.bytes;
         half.reserved -= 1;
         half.frames -= usize::from(charge.frame);
-        half.ledger.target(feed.transfer).held_segments -= 1;
+        half.ledger.target(feed.transfer).let_go(charge);
     }
 
     fn is_done(&self, sid: u32) -> bool {
@@ -319,7 +319,7 @@ impl<P: Payload> Replicas<P> {
             feed.segs.tail = id;
             feed.held += charge.bytes;
             self.frames += usize::from(charge.frame);
-            self.ledger.target(transfer).held_segments += 1;
+            self.ledger.target(transfer).hold(charge);
             self.for_each(sid, |half, rid| {
                 let r = &mut half.replicas[rid];
                 if r.dropping.is_none() && !r.done {

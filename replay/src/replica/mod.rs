@@ -111,7 +111,7 @@ impl<P: Payload> Replicas<P> {
             slots,
             blocked: Blocked::new(replicas),
             canary: Canary::new(params, &targets, replicas),
-            budget: Budget::new(params.max_segments, targets.all().count()),
+            budget: Budget::new(targets.all().count()),
             targets,
             active: 0,
             #[cfg(test)]
@@ -150,6 +150,17 @@ impl<P: Payload> Replicas<P> {
     pub fn is_full(&self, charge: Charge) -> bool {
         self.held_segments() >= self.segs.capacity()
             || (charge.frame && self.frames >= self.params.max_frames)
+    }
+
+    /// There is no room for another segment in the buffer of a frame.
+    pub fn is_exhausted(&self) -> bool {
+        self.held_segments() >= self.segs.capacity() || self.frames >= self.params.max_frames
+    }
+
+    /// A quarter of the room is free.
+    pub fn is_roomy(&self) -> bool {
+        self.held_segments() * 4 <= self.segs.capacity() * 3
+            && self.frames * 4 <= self.params.max_frames * 3
     }
 
     /// Room is getting short.

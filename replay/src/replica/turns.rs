@@ -133,13 +133,13 @@ impl<P: Payload> Replicas<P> {
                 let charge = Charge::of(&payload);
                 feed.held -= charge.bytes;
                 self.frames -= usize::from(charge.frame);
+                self.ledger.target(feed.transfer).let_go(charge);
             }
             feed.segs.head = seg.next;
             if seg.next == NIL {
                 feed.segs.tail = NIL;
             }
             self.segs.free(id);
-            self.ledger.target(feed.transfer).held_segments -= 1;
         }
     }
 

@@ -24,7 +24,7 @@ plain! {
     replayed_sessions retransmitted_bytes retransmitted_segments in_flight_turns in_flight_bytes gate_timeouts connects
     connect_failures target_resets target_closed_early responses response_segments response_bytes responses_unknown
     path_mtu_lowered keep_alives segments_sent tx_full resets_at_end paced_turns sessions_evicted handshakes_refused
-    handshakes_unfinished handshakes_evicted unconfirmed_cores awaiting_replicas held_segments
+    handshakes_unfinished handshakes_evicted unconfirmed_cores awaiting_replicas held_segments held_frames
 }
 
 /// Plain counters that stay 0 when all is well.
