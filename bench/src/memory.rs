@@ -1,8 +1,8 @@
 //! The worker's whole loop body over ports in memory: what a packet costs, what a session takes,
 //! and whether anything allocates.
 //!
-//! Time is made up: each step moves it on by what the traffic's rate says, so that timers and
-//! acknowledgments fall the same way on every machine. What is measured is CPU time of this thread.
+//! Time is made up: each step moves it on by what the traffic's rate says. Timers and
+//! acknowledgments so fall the same way on every machine. What is measured is CPU time of this thread.
 //! Three runs take turns in every window: the engine; the *harness* alone, which makes the mirror's
 //! frames and the target's answers; and the *floor*, harness plus decoding every frame that is
 //! received and building headers for every one that is sent, without any session. So both engine
@@ -40,7 +40,7 @@ const LINGER: Nanos = 2_100_000_000;
 const SHORT_FRAMES: u64 = 9;
 /// Time of one step with long-lived sessions: 32 frames at 2 million a second.
 pub const LONG_STEP: Nanos = 16_000;
-/// Steps after the last frame in which everything must have come to rest.
+/// Steps after the last frame in which all must have come to rest.
 const REST: u64 = 2_000;
 /// When the made-up time begins.
 const START: Nanos = 1_000_000_000;
@@ -164,8 +164,8 @@ where
         ownership: Ownership::ALONE,
         targets: vec![(TARGET, PRODUCTION)],
     };
-    let start = params.start;
     let out = Outlet::new(tx, host, LINK.src, vec![TARGET], None, 0);
+    let start = params.start;
     Worker::new(0, Core::new(params, start), out, owner)
 }
 
@@ -180,8 +180,8 @@ where
     if let Err(e) = c.balance() {
         bail!("the core's books do not balance: {e}");
     }
-    let dropped = replay::Unused::ALL.iter().zip(c.dropped);
-    if let Some((reason, n)) = dropped.into_iter().find(|(_, n)| *n > 0) {
+    let mut dropped = replay::Unused::ALL.iter().zip(c.dropped);
+    if let Some((reason, n)) = dropped.find(|(_, n)| *n > 0) {
         bail!("there were {n} frames of no use, for {reason}, but must be none");
     }
     let none = [
@@ -223,7 +223,7 @@ pub struct Rig {
     target: Rc<RefCell<Target<Pool>>>,
     now: Nanos,
     step: Nanos,
-    /// Blocks allocated in all steps so far.
+    /// Blocks allocated so far.
     allocations: u64,
 }
 
@@ -266,8 +266,8 @@ impl Rig {
     /// One with so many long-lived sessions, which are established.
     pub fn established(sessions: u64) -> Result<Self> {
         let mut rig = Self::new(Kind::Long, sessions);
-        rig.settle(Some(sessions))
-            .context("while sessions were opened")?;
+        let opened = rig.settle(Some(sessions));
+        opened.context("while sessions were opened")?;
         *rig.schedule.borrow_mut() = Schedule::turns(sessions);
         Ok(rig)
     }
@@ -275,9 +275,7 @@ impl Rig {
     /// Steps so often.
     pub fn steps(&mut self, steps: u64) -> Result<()> {
         let heap = Allocations::begin();
-        for _ in 0..steps {
-            self.step();
-        }
+        (0..steps).for_each(|_| self.step());
         let allocated = heap.count();
         ensure!(allocated == 0, "{allocated} blocks were allocated");
         Ok(())
