@@ -27,7 +27,7 @@ const MAX_LINES: usize = 600;
 const MAX_COMMENT: usize = 100;
 
 /// Each crate, and the crates of this workspace that it may use in what it ships.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("dpdk-sys", &[]),
     ("dpdk", &["dpdk-sys", "wire"]),
     ("wire", &[]),
@@ -36,10 +36,18 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("wake", &[]),
     ("replay", &["wire"]),
     ("config", &[]),
+    ("capture-file", &[]),
     (
         "engine",
         &[
-            "config", "dpdk", "link", "link-tcp", "replay", "wake", "wire",
+            "capture-file",
+            "config",
+            "dpdk",
+            "link",
+            "link-tcp",
+            "replay",
+            "wake",
+            "wire",
         ],
     ),
     (
