@@ -53,13 +53,9 @@ pub fn run(data: &[u8]) {
         check(&p, bytes, frame_len);
     }
     let links = [
-        LinkType::Ethernet,
-        LinkType::RawIp,
-        LinkType::Null,
-        LinkType::LinuxSll,
-        LinkType::LinuxSll2,
+        1, 101, 0, 113, 276, 9, 50, 104, 51, 100, 10, 105, 127, 192, 239, 117, 258,
     ];
-    for link in links {
+    for link in links.into_iter().filter_map(LinkType::from_pcap) {
         let verified = MirrorOptions {
             ip_in_udp: UdpPorts::new(&[IP_IN_UDP]).unwrap_or_default(),
             ..MirrorOptions::on(link)

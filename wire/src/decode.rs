@@ -11,6 +11,7 @@
 
 mod check;
 mod ip;
+mod link;
 mod local;
 mod options;
 mod plain;
@@ -29,8 +30,9 @@ use verify::Unfinished;
 
 pub use crate::skip::Skip;
 pub use check::Check;
+pub use link::LinkType;
 pub use local::{local, local_frame};
-pub use options::{LinkType, MirrorOptions, UdpPorts};
+pub use options::{MirrorOptions, UdpPorts};
 pub use stopped::{fragment, fragment_on, fragment_with, refused_tunnel};
 
 /// Encapsulations inside one another that are followed.

@@ -43,6 +43,9 @@ crate::reasons! {
         /// The checksum of the IPv4 header or of the TCP segment is neither right nor in a form that
         /// is left to hardware: the frame was damaged on its way.
         BadChecksum = "bad_checksum",
+        /// A frame of a capture file whose link type is not understood, or what is inside of a link
+        /// header that holds another.
+        LinkType = "link_type",
     }
 }
 

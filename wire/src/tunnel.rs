@@ -439,9 +439,16 @@ fn pppoe(bytes: &[u8]) -> Result<Opened, Skip> {
     }
 }
 
-/// An 802.11 data frame with its LLC/SNAP header (IEEE 802.11 section 9.2.4.1). Its fields are
-/// little-endian.
+/// An 802.11 data frame with its LLC/SNAP header.
 fn wlan(bytes: &[u8]) -> Result<Opened, Skip> {
+    let len = wlan_header(bytes)?;
+    let t = crate::ethernet::snap_type(bytes.get(len..).ok_or(Skip::TooShort)?)?;
+    Ok(Opened::new(len + 8, Inner::EtherType(t)))
+}
+
+/// Length of the header of an 802.11 data frame (IEEE 802.11 section 9.2.4.1), behind which
+/// LLC/SNAP follows. Its fields are little-endian.
+pub(crate) fn wlan_header(bytes: &[u8]) -> Result<usize, Skip> {
     let [control, flags, ..] = *bytes else {
         return Err(Skip::TooShort);
     };
@@ -459,8 +466,7 @@ fn wlan(bytes: &[u8]) -> Result<Opened, Skip> {
     if control & 0x80 != 0 {
         len += if flags & 0x80 != 0 { 6 } else { 2 };
     }
-    let t = crate::ethernet::snap_type(bytes.get(len..).ok_or(Skip::TooShort)?)?;
-    Ok(Opened::new(len + 8, Inner::EtherType(t)))
+    Ok(len)
 }
 
 #[cfg(test)]

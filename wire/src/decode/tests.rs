@@ -379,3 +379,4 @@ fn a_scope_is_that_of_the_networks_around_a_segment() {
 }
 
 mod checksums;
+mod links;
