@@ -37,6 +37,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_free",
     "rte_mempool_lookup",
     "rte_mempool_avail_count",
+    "rte_mbuf_dynfield_register",
+    "rte_mbuf_dynflag_register",
     "rte_mbuf_dynfield_lookup",
     "rte_mbuf_dynflag_lookup",
     "rte_vdev_init",
@@ -67,6 +69,8 @@ const FUNCTIONS: &[&str] = &[
 ];
 const TYPES: &[&str] = &[
     "rte_mbuf",
+    "rte_mbuf_dynfield",
+    "rte_mbuf_dynflag",
     "rte_mempool",
     "rte_eth_dev_info",
     "rte_eth_conf",

@@ -52,6 +52,28 @@ impl Mbuf {
         })
     }
 
+    /// Puts all segments of `rest` behind those of this frame. False, and `rest` is dropped, if
+    /// that were more than an mbuf can count.
+    pub(crate) fn append_chain(&mut self, rest: Self) -> bool {
+        let (head, segments) = (self.ptr(), self.segments() + rest.segments());
+        let Ok(segments) = u16::try_from(segments) else {
+            return false;
+        };
+        let Some(last) = self.chain().last() else {
+            return false;
+        };
+        let len = (self.frame_len() + rest.frame_len()) as u32;
+        // SAFETY: `last` is a segment of our chain, whose metadata we own, and the last. `rest` is a
+        // well-formed chain that nobody else owns, and becomes part of ours. The sums are those of
+        // both.
+        unsafe {
+            raw::set_next(last, rest.into_raw().as_ptr());
+            raw::set_nb_segs(head, segments);
+            raw::set_pkt_len(head, len);
+        }
+        true
+    }
+
     /// Drops all bytes behind the first `len`, and the segments that held nothing else.
     pub(crate) fn truncate(&mut self, len: usize) {
         if len >= self.frame_len() {

@@ -214,44 +214,52 @@ impl Mbuf {
         }
     }
 
-    /// See [`wire::io::Frame::captured_at`]. The field is the one that net_pcap fills, in
-    /// microseconds since the epoch; other drivers leave it alone, since their timestamps are
-    /// never asked for.
+    /// See [`wire::io::Frame::captured_at`]: what a [`FrameMaker`](crate::FrameMaker) was told, or
+    /// else what net_pcap read. Other drivers tell nothing, since their timestamps are never asked
+    /// for.
     #[inline]
     pub fn captured_at(&self) -> Option<Nanos> {
-        let flag = TIMESTAMP_FLAG.load(Ordering::Relaxed);
-        let offset = TIMESTAMP_OFFSET.load(Ordering::Relaxed);
+        self.time(&CAPTURED)
+            .or_else(|| Some(self.time(&RECEIVED)?.saturating_mul(1_000)))
+    }
+
+    /// Sets what [`Mbuf::captured_at`] says. Does nothing while nothing knows times.
+    pub(crate) fn set_captured_at(&mut self, at: Nanos) {
+        if !self.set_time(&CAPTURED, at) {
+            self.set_time(&RECEIVED, at / 1_000);
+        }
+    }
+
+    #[inline]
+    fn time(&self, field: &TimeField) -> Option<u64> {
+        let flag = field.flag.load(Ordering::Relaxed);
+        let offset = field.offset.load(Ordering::Relaxed);
         let m = self.ptr();
-        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which
-        // is aligned and inside the mbuf.
+        // SAFETY: we own the metadata; the offset is that of a registered 64-bit field of DPDK's,
+        // which is aligned and inside the mbuf.
         unsafe {
             if flag == 0 || raw::ol_flags(m) & flag == 0 {
                 return None;
             }
-            Some(
-                m.byte_add(offset as usize)
-                    .cast::<u64>()
-                    .read()
-                    .saturating_mul(1_000),
-            )
+            Some(m.byte_add(offset as usize).cast::<u64>().read())
         }
     }
 
-    /// Sets what [`Mbuf::captured_at`] says, in full microseconds. Does nothing while no driver
-    /// knows times.
-    pub(crate) fn set_captured_at(&mut self, at: Nanos) {
-        let flag = TIMESTAMP_FLAG.load(Ordering::Relaxed);
-        let offset = TIMESTAMP_OFFSET.load(Ordering::Relaxed);
+    /// False if there is no such field.
+    fn set_time(&mut self, field: &TimeField, time: u64) -> bool {
+        let flag = field.flag.load(Ordering::Relaxed);
+        let offset = field.offset.load(Ordering::Relaxed);
         if flag == 0 {
-            return;
+            return false;
         }
         let m = self.ptr();
-        // SAFETY: we own the metadata; the offset is that of DPDK's registered 64-bit field, which
-        // is aligned and inside the mbuf.
+        // SAFETY: we own the metadata; the offset is that of a registered 64-bit field of DPDK's,
+        // which is aligned and inside the mbuf.
         unsafe {
             raw::set_ol_flags(m, raw::ol_flags(m) | flag);
-            m.byte_add(offset as usize).cast::<u64>().write(at / 1_000);
+            m.byte_add(offset as usize).cast::<u64>().write(time);
         }
+        true
     }
 
     /// See [`wire::io::Frame::into_payload`].
@@ -338,11 +346,40 @@ fn known(flags: u64) -> Checksum {
     }
 }
 
-static TIMESTAMP_OFFSET: AtomicI32 = AtomicI32::new(0);
-static TIMESTAMP_FLAG: AtomicU64 = AtomicU64::new(0);
+/// A 64-bit field of mbufs with a time, and the flag that says it is there (rte_mbuf_dyn.h). Both
+/// are found or registered once; the flag is 0 before.
+struct TimeField {
+    offset: AtomicI32,
+    flag: AtomicU64,
+}
 
-/// Looks up the receive timestamp (rte_mbuf_dyn.h), which a driver registers when its first port
-/// starts.
+/// The field that drivers fill, net_pcap with microseconds since the epoch.
+static RECEIVED: TimeField = TimeField::new();
+/// Our own, in nanoseconds since the epoch.
+static CAPTURED: TimeField = TimeField::new();
+
+impl TimeField {
+    const fn new() -> Self {
+        Self {
+            offset: AtomicI32::new(0),
+            flag: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes what DPDK says of the field and the flag. False if there are none.
+    fn set(&self, offset: i32, bit: i32) -> bool {
+        let fits =
+            offset >= 0 && offset as usize + size_of::<u64>() <= dpdk_sys::SHIM_MBUF_SIZE as usize;
+        if !fits || !(0..64).contains(&bit) {
+            return false;
+        }
+        self.offset.store(offset, Ordering::Relaxed);
+        self.flag.store(1 << bit, Ordering::Relaxed);
+        true
+    }
+}
+
+/// Looks up the receive timestamp, which a driver registers when its first port starts.
 pub(crate) fn find_timestamp() {
     // SAFETY: plain look-ups by C string; a null parameter pointer is allowed.
     let (offset, bit) = unsafe {
@@ -357,12 +394,37 @@ pub(crate) fn find_timestamp() {
             ),
         )
     };
-    let fits =
-        offset >= 0 && offset as usize + size_of::<u64>() <= dpdk_sys::SHIM_MBUF_SIZE as usize;
-    if fits && (0..64).contains(&bit) {
-        TIMESTAMP_OFFSET.store(offset, Ordering::Relaxed);
-        TIMESTAMP_FLAG.store(1 << bit, Ordering::Relaxed);
-    }
+    RECEIVED.set(offset, bit);
+}
+
+/// Registers our own field for times. Again does no harm. False if mbufs have no room for it.
+pub(crate) fn register_captured_at() -> bool {
+    let mut field = dpdk_sys::rte_mbuf_dynfield {
+        name: [0; _],
+        size: size_of::<u64>(),
+        align: align_of::<u64>(),
+        flags: 0,
+    };
+    let mut flag = dpdk_sys::rte_mbuf_dynflag {
+        name: [0; _],
+        flags: 0,
+    };
+    let name = |into: &mut [std::ffi::c_char], name: &std::ffi::CStr| {
+        for (to, from) in into.iter_mut().zip(name.to_bytes_with_nul()) {
+            *to = *from as std::ffi::c_char;
+        }
+    };
+    name(&mut field.name, c"replay_dynfield_captured_at");
+    name(&mut flag.name, c"replay_dynflag_captured_at");
+    // SAFETY: the EAL runs, as the caller holds it; both structures live during the call, which
+    // copies them.
+    let (offset, bit) = unsafe {
+        (
+            dpdk_sys::rte_mbuf_dynfield_register(&field),
+            dpdk_sys::rte_mbuf_dynflag_register(&flag),
+        )
+    };
+    CAPTURED.set(offset, bit)
 }
 
 #[cfg(test)]

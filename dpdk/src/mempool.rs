@@ -7,6 +7,7 @@
 use crate::eal::Eal;
 use crate::error::{Error, errno, reason};
 use crate::mbuf::Mbuf;
+use arrayvec::ArrayVec;
 use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -113,6 +114,24 @@ impl Mempool {
         let raw = unsafe { dpdk_sys::shim_pktmbuf_alloc(self.as_ptr()) };
         // SAFETY: a fresh mbuf has one reference, which the new owner takes.
         NonNull::new(raw).map(|raw| unsafe { Mbuf::from_raw(raw) })
+    }
+
+    /// As many fresh, empty mbufs as `into` has room for, or none.
+    #[inline]
+    pub(crate) fn alloc_bulk<const N: usize>(&self, into: &mut ArrayVec<Mbuf, N>) -> bool {
+        let mut raw = [std::ptr::null_mut(); N];
+        let n = into.remaining_capacity();
+        // SAFETY: the pool lives as long as `self`, and there is room for `n` pointers.
+        let result =
+            unsafe { dpdk_sys::shim_pktmbuf_alloc_bulk(self.as_ptr(), raw.as_mut_ptr(), n as u32) };
+        if result != 0 {
+            return false;
+        }
+        for raw in raw.into_iter().take(n).filter_map(NonNull::new) {
+            // SAFETY: each fresh mbuf has one reference, which the new owner takes.
+            into.push(unsafe { Mbuf::from_raw(raw) });
+        }
+        true
     }
 
     /// Mbufs that are free. Walks the caches of all lcores: not for the packet path's every turn.
