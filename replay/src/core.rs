@@ -273,6 +273,37 @@ impl<P: Payload> Core<P> {
         self.replicas.held_segments()
     }
 
+    /// Captured bytes that are neither replayed nor lost, of one replica each.
+    pub fn bytes_in_flight(&self) -> u64 {
+        let all: u64 = self.targets().iter().map(|t| t.in_flight_bytes).sum();
+        all / u64::from(self.params.copies)
+    }
+
+    /// A number that changes whenever a target does something, or a session is done.
+    pub fn progress(&self) -> u64 {
+        let of_target = |t: &TargetCounters| {
+            let lost = t.lost_turns.iter().sum::<u64>();
+            t.replayed_bytes + t.replayed_turns + t.responses + t.response_bytes + lost
+        };
+        let ended = self.replicas.ledger.common.sessions_ended;
+        let sent = self.replicas.ledger.common.segments_sent;
+        ended + sent + self.targets().iter().map(of_target).sum::<u64>()
+    }
+
+    /// Whether another session can begin, the handshakes under way counted as sessions, without
+    /// that one goes which is not over. Those that are over and done make room.
+    pub fn has_room(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> bool {
+        let (capture, mut door) = self.halves(now, tx);
+        capture.has_room(now, &mut door)
+    }
+
+    /// Whether the pool has an address for each copy of another session to this transfer's target,
+    /// as far as can be told, the handshakes under way counted as sessions. True without a pool.
+    pub fn has_addresses(&self, now: Nanos, transfer: u16) -> bool {
+        let sessions = self.half_open_count() + 1;
+        self.replicas.has_addresses(now, transfer, sessions)
+    }
+
     /// Pool addresses in use and in all.
     pub fn slots(&self) -> (usize, usize) {
         let slots = self.replicas.slots.iter();

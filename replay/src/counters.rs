@@ -10,7 +10,7 @@ wire::reasons! {
     pub enum Unused {
         /// Neither end is a configured production address.
         NoTransfer = "no_transfer",
-        /// The session is not among the `percent` that are replayed.
+        /// The session is not among the `percent` that are replayed, or in another `shard`.
         NotSelected = "not_selected",
         /// Its session would be replayed, but none is known, and it cannot begin one: an ACK, FIN or
         /// RST without payload, or a frame of the server.

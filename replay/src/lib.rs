@@ -37,4 +37,4 @@ pub mod wheel;
 pub use crate::core::{Core, Egress, Refused, Side};
 pub use counters::{Counters, Loss, TargetCounters, Unused};
 pub use owner::{HashBy, Ownership};
-pub use params::{Origin, Pace, Params, Transfer};
+pub use params::{Origin, Pace, Params, Shard, Transfer};

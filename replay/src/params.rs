@@ -74,6 +74,26 @@ impl Pace {
     }
 }
 
+/// One of several parts of all sessions, which are dealt out by a hash that never changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shard {
+    /// Which part, from 0.
+    pub index: u32,
+    /// How many there are, at least 1.
+    pub of: u32,
+}
+
+impl Shard {
+    /// All sessions.
+    pub const ALL: Self = Self { index: 0, of: 1 };
+
+    /// Whether the session of `flow`, client to server, is in it.
+    #[inline]
+    pub fn has(&self, flow: &Flow) -> bool {
+        self.of <= 1 || wire::rss::session_hash(flow) % self.of == self.index
+    }
+}
+
 /// Everything one core needs to know. Times in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -85,6 +105,8 @@ pub struct Params {
     pub percent: f64,
     /// Time from the start in which the share grows from 0 to `percent`.
     pub ramp: Nanos,
+    /// The sessions that are this engine's.
+    pub shard: Shard,
     /// Leave out sessions that were running before the start.
     pub full_sessions_only: bool,
     /// A session with data outstanding is given up when nothing happens for this long.
@@ -129,6 +151,7 @@ impl Params {
             copies: 1,
             percent: 100.0,
             ramp: 0,
+            shard: Shard::ALL,
             full_sessions_only: false,
             session_timeout: 600 * SECOND,
             keepalive_timeout: 7_200 * SECOND,

@@ -81,6 +81,14 @@ impl Slots {
         self.slice.contains(e)
     }
 
+    /// Whether [`Slots::take`] gives so many slots one after the other.
+    pub fn has(&self, now: Nanos, many: usize) -> bool {
+        let second = (now / SECOND) as u32;
+        let (behind, next) = self.state.split_at(self.cursor);
+        let probed = next.iter().chain(behind).take(PROBES);
+        probed.filter(|s| **s <= second).take(many).count() == many
+    }
+
     /// A slot that is neither in use nor resting.
     #[inline]
     pub fn take(&mut self, now: Nanos) -> Option<Endpoint> {
@@ -138,6 +146,20 @@ mod tests {
             },
             seed,
         )
+    }
+
+    #[test]
+    fn what_can_be_taken_is_known_before() {
+        let mut s = slots(1, 2_000, 2_009, 17);
+        assert!(s.has(0, 10) && !s.has(0, 11));
+        for left in (0..10).rev() {
+            let slot = s.take(0).unwrap();
+            assert!(s.has(0, left) && !s.has(0, left + 1));
+            if left == 5 {
+                s.give_back(0, &slot);
+            }
+        }
+        assert!(!s.has(QUARANTINE - SECOND, 1) && s.has(QUARANTINE, 1));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl<P: Payload> Capture<P> {
         }
         let full = self.sessions.len() == self.sessions.capacity();
         let refused = self.draining || !out.accepts_sessions(begin.transfer);
-        if refused || (full && !self.make_room(time, out)) {
+        if refused || (full && !self.make_room(time, true, out)) {
             out.ledger().common.sessions_shed += u64::from(!begin.midstream);
             return Err(Unused::Shed);
         }
@@ -141,9 +141,22 @@ impl<P: Payload> Capture<P> {
         Ok(sid)
     }
 
+    /// See [`crate::Core::has_room`].
+    pub fn has_room(&mut self, now: Nanos, out: &mut impl Sink<P>) -> bool {
+        let time = self.clock.time(now);
+        let is_full = |c: &Self| c.sessions.len() + c.half_open.len() >= c.sessions.capacity();
+        while is_full(self) {
+            if !self.make_room(time, false, out) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The table is full: of some sessions the one that is idle longest goes, those that are over
-    /// before the others. False if all of them are busy.
-    fn make_room(&mut self, time: Nanos, out: &mut impl Sink<P>) -> bool {
+    /// before the others, and one that is not over only if it `may_be_alive`. False if all of them
+    /// are busy.
+    fn make_room(&mut self, time: Nanos, may_be_alive: bool, out: &mut impl Sink<P>) -> bool {
         let ids = self.sessions.ids().end;
         let mut best: Option<(bool, Nanos, u32)> = None;
         for _ in 0..LOOKED_AT.min(ids) {
@@ -156,7 +169,7 @@ impl<P: Payload> Capture<P> {
             let seen = s.last_seen.nanos(time).unwrap_or(0);
             let over = s.phase == Phase::Ended;
             let idle = s.waiting.is_empty() && out.is_idle(sid) && (!over || out.is_done(sid));
-            let long = over || seen + LEAST_IDLE <= time;
+            let long = over || (may_be_alive && seen + LEAST_IDLE <= time);
             // Those that are over first, then those that were not heard of for longest.
             let rank = (!over, seen, sid);
             if s.phase != Phase::Free && idle && long && best.is_none_or(|b| rank < b) {
@@ -174,15 +187,16 @@ impl<P: Payload> Capture<P> {
         true
     }
 
-    /// True if the session is among those to be replayed; the answer for one client address and
-    /// port never changes, but for the ramp.
+    /// True if the session is among those to be replayed; the answer for one connection never
+    /// changes, but for the ramp.
     pub(super) fn selected(&self, flow: &Flow) -> bool {
         let p = &self.params;
         let mut share = p.percent / 100.0;
         if p.ramp > 0 {
             share *= (self.now.saturating_sub(p.start) as f64 / p.ramp as f64).min(1.0);
         }
-        share >= 1.0 || f64::from(wire::rss::client_hash(&flow.src)) < share * f64::from(u32::MAX)
+        let client = f64::from(wire::rss::client_hash(&flow.src));
+        p.shard.has(flow) && (share >= 1.0 || client < share * f64::from(u32::MAX))
     }
 
     /// A new connection from the same address and port: what the old one said is still replayed,

@@ -13,6 +13,8 @@ use wire::{Endpoint, Flow, Nanos};
 
 /// Ports tried for a client that cannot keep its own.
 const PORT_TRIES: u32 = 256;
+/// Addresses that are looked for ahead at most.
+const MANY: usize = 64;
 
 impl<P: Payload> Replicas<P> {
     /// One replica for each copy, as far as addresses and room allow; what is missing counts as
@@ -75,6 +77,14 @@ impl<P: Payload> Replicas<P> {
                 r.flow(transfers[usize::from(r.transfer)].to)
             });
         }
+    }
+
+    /// Whether the pool has addresses for so many more sessions to a target, as far as can be told.
+    pub fn has_addresses(&self, now: Nanos, transfer: u16, sessions: usize) -> bool {
+        let v4 = self.target(transfer).addr.is_v4();
+        let many = (usize::from(self.params.copies) * sessions).min(MANY);
+        let mut slots = self.slots.iter().filter(|s| s.is_v4() == v4);
+        self.slots.is_empty() || slots.any(|s| s.has(now, many.min(s.capacity())))
     }
 
     /// The address that the target is to see: from the pool, or the client's own; for further

@@ -1,6 +1,7 @@
 //! Which sessions are replayed, how often, and from which addresses.
 
 use super::*;
+use crate::params::Shard;
 use crate::slots::{QUARANTINE, Slice};
 
 fn pool(addresses: u32, low: u16, high: u16) -> Slice {
@@ -52,6 +53,28 @@ fn percent_takes_a_stable_share_of_the_clients() {
     let mut more = Bed::with(|p| p.percent = 60.0);
     let more = selected(&mut more, 1000..1400);
     assert!(more.len() > once.len() && once.iter().all(|p| more.contains(p)));
+}
+
+/// Whatever core it is on and whatever percentage is asked for.
+#[test]
+#[cfg_attr(miri, ignore = "it takes Miri minutes")]
+fn all_shards_together_take_each_session_once() {
+    let mut all = Vec::new();
+    for index in 0..5 {
+        let mut b = Bed::with(|p| p.shard = Shard { index, of: 5 });
+        let mine = selected(&mut b, 1000..1400);
+        assert!((50..=110).contains(&mine.len()), "{} of 400", mine.len());
+        // Shards do not coincide with what a percentage takes.
+        let mut half = Bed::with(|p| {
+            p.shard = Shard { index, of: 5 };
+            p.percent = 50.0;
+        });
+        let half = selected(&mut half, 1000..1400).len();
+        assert!(mine.len() > half && half * 4 > mine.len(), "{half}");
+        all.extend(mine);
+    }
+    all.sort_unstable();
+    assert!(all.iter().copied().eq(1000..1400));
 }
 
 #[test]
