@@ -426,6 +426,7 @@ fn replay_sessions(
         clock: timer,
         pressure: move || buffers.avail() < low_water,
         sleep: false,
+        patience: 0,
     };
     let worker = lcore::run(worker, None, &orders, settings);
     let before = orders.full.pop().context("the worker took no snapshot")?;

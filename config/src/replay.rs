@@ -6,13 +6,14 @@
 //! IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
 
 mod check;
+mod files;
 mod read;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -20,6 +21,8 @@ use ipnet::IpNet;
 use crate::key::KeyReader;
 use crate::shared::{self, Eal, Report};
 use crate::{Error, read_key_file};
+
+pub use files::Files;
 
 /// All of `replay.toml`.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,16 +98,8 @@ pub enum Source {
     /// Live: DPDK devices (PCI addresses or vdev strings with their arguments), at least one, no
     /// two on the same interface.
     Ports(Vec<String>),
-    /// Offline, from a pcap file.
-    File {
-        /// The capture. A relative path in the file starts at the configuration file's folder, and
-        /// is already joined to it here.
-        path: PathBuf,
-        /// How fast it is played.
-        speed: Speed,
-        /// How many times it is played, at least 1.
-        loops: u32,
-    },
+    /// Offline, from capture files.
+    Files(Files),
 }
 
 /// `mirror.speed`: the pace of an offline replay.
@@ -188,6 +183,8 @@ pub struct Traffic {
     pub percent: f64,
     /// Time over which the share grows from 0 to `percent`; zero: at once.
     pub ramp: Duration,
+    /// Which part of the sessions is this engine's.
+    pub shard: Shard,
     /// Sessions first seen in the middle are refused instead of joined at the next turn.
     pub full_sessions_only: bool,
     /// `wait_for_responses`, `rtt` and `gate_timeout` of transfers that do not say them. What
@@ -198,6 +195,22 @@ pub struct Traffic {
     /// A session of which the mirror shows nothing for this long is forgotten: as long as
     /// production's server may keep an idle one.
     pub keepalive_timeout: Duration,
+}
+
+/// `traffic.shard`: one of several equal parts of all sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part, from 1 to `of`.
+    pub number: u32,
+    /// How many there are, 1 to [`Shard::MOST`].
+    pub of: u32,
+}
+
+impl Shard {
+    /// All sessions.
+    pub const ALL: Self = Self { number: 1, of: 1 };
+    /// Most parts.
+    pub const MOST: u32 = 65_536;
 }
 
 /// `[intercept]`: who absorbs the target's responses.

@@ -119,9 +119,18 @@ impl Report {
 /// The path of a file, as given: a whole one, or one that stays below the folder that relative
 /// paths start at.
 pub(crate) fn file_name(text: &str, example: &str) -> Result<PathBuf, String> {
-    let last = text.rsplit('/').next().unwrap_or("");
+    if matches!(text.rsplit('/').next(), None | Some("" | "." | "..")) {
+        return Err(format!(
+            "names no file; give a file name such as \"{example}\""
+        ));
+    }
+    file_or_folder(text, example)
+}
+
+/// The same of a file or a folder.
+pub(crate) fn file_or_folder(text: &str, example: &str) -> Result<PathBuf, String> {
     // Control characters would break the line of an error, and more on a terminal.
-    if matches!(last, "" | "." | "..") || text.chars().any(char::is_control) {
+    if text.is_empty() || text.chars().any(char::is_control) {
         return Err(format!(
             "names no file; give a file name such as \"{example}\""
         ));

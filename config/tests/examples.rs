@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::replay::{Intercept, Source, Speed};
+use config::replay::{Files, Intercept, Source, Speed};
 use config::{Idle, Memory};
 
 fn example(name: &str) -> PathBuf {
@@ -46,11 +46,12 @@ fn replay_toml_shows_the_defaults() {
 #[test]
 fn offline_toml_is_accepted() {
     let replay = config::replay::load(&example("offline.toml")).unwrap();
-    let source = Source::File {
-        path: example("online.pcap"),
+    let source = Source::Files(Files {
+        names: vec![example("online.pcap")],
         speed: Speed::Factor(1.0),
         loops: 1,
-    };
+        max_idle: Some(Files::MAX_IDLE),
+    });
     assert_eq!(replay.mirror.source, source);
     assert_eq!(replay.intercept, Intercept::Embedded);
     assert_eq!(

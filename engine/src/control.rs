@@ -3,6 +3,7 @@
 
 use crate::lcore::{self, Orders, RunPhase, Settings};
 use crate::missed::Missed;
+use crate::offline::Tape;
 use crate::report::{self, ReportFile, Sources};
 use crate::rewind::Rewind;
 use crate::setup::{Job, Machine, order_all};
@@ -11,11 +12,12 @@ use crate::tunnels::RefusedLog;
 use crate::unseen::Unseen;
 use anyhow::{Context, Result};
 use config::replay::Replay;
-use dpdk::{LcoreHandle, MirrorPort, PortStats, RxQueue};
+use dpdk::{LcoreHandle, MirrorPort, PortStats};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use wire::Nanos;
 
 /// How often signals and workers are looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -39,7 +41,7 @@ struct Run<'a> {
     config: &'a Replay,
     file: ReportFile,
     machine: Machine,
-    orders: Vec<Arc<Orders<RxQueue>>>,
+    orders: Vec<Arc<Orders>>,
     handles: Vec<Handle>,
     snapshots: Snapshots,
     /// A capture file is at its end, and is to be begun again.
@@ -55,7 +57,7 @@ struct Run<'a> {
 /// Runs until `stop` is set, `duration` is over, or a capture file is replayed.
 pub fn run(
     config: &Replay,
-    machine: Machine,
+    mut machine: Machine,
     jobs: Vec<Job>,
     report: &Path,
     duration: Option<Duration>,
@@ -63,6 +65,7 @@ pub fn run(
 ) -> Result<()> {
     let mut handles = Vec::new();
     let mut orders = Vec::new();
+    let patience = longest_wait(config).as_nanos() as Nanos;
     for (
         i,
         Job {
@@ -81,10 +84,14 @@ pub fn run(
                 clock: move || now.get(),
                 pressure,
                 sleep,
+                patience,
             };
             drop(lcore::run(worker, player, &mine, settings));
         });
         handles.push(launched.with_context(|| format!("worker {i} could not be started"))?);
+    }
+    if let Some(tape) = &mut machine.tape {
+        tape.start()?;
     }
     let mut run = Run {
         config,
@@ -101,6 +108,7 @@ pub fn run(
         started: Instant::now(),
     };
     let result = run.live(duration, stop).and_then(|()| run.end());
+    let read = run.machine.tape.as_mut().map_or(Ok(()), Tape::stop);
     order_all(&run.orders, RunPhase::Stop);
     for handle in run.handles.drain(..) {
         handle.join().context("a worker ended before its time")?;
@@ -108,14 +116,24 @@ pub fn run(
     if let Some(links) = run.machine.links.take() {
         links.stop();
     }
-    result
+    result.and(read)
+}
+
+/// How long nothing may change before it is plain that nothing will: a gate's limit and more.
+fn longest_wait(config: &Replay) -> Duration {
+    let gates = config.transfers.iter().map(|t| t.pace.gate_timeout);
+    gates.max().unwrap_or_default() + DRAIN
 }
 
 impl Run<'_> {
     /// Until it is time to end.
     fn live(&mut self, duration: Option<Duration>, stop: &AtomicBool) -> Result<()> {
         self.report(false)?;
-        log::info!("ready: {} -> {}", self.mirror_names(), self.target_names());
+        log::info!(
+            "ready: {} -> {}",
+            listed(&self.mirror_names()),
+            self.target_names()
+        );
         let mut next = self.started + self.config.report.interval;
         loop {
             if stop.load(Ordering::Relaxed) {
@@ -127,7 +145,7 @@ impl Run<'_> {
                 return Ok(());
             }
             if !self.play_on()? {
-                log::info!("stopping: the capture file is replayed");
+                log::info!("stopping: all of the capture is played");
                 return Ok(());
             }
             if let Some(i) = self.handles.iter().position(LcoreHandle::is_finished) {
@@ -150,17 +168,19 @@ impl Run<'_> {
         }
     }
 
-    /// Offline: begins the file again as often as asked. False when it is through.
+    /// Offline: has the files played again as often as asked. False when that is through.
     fn play_on(&mut self) -> Result<bool> {
-        let (Some(tape), Some(first)) = (self.machine.tape.as_mut(), self.orders.first()) else {
+        let Some(tape) = &self.machine.tape else {
             return Ok(true);
         };
-        if let Some(spent) = first.spent.pop() {
-            drop(spent);
-            if tape.left == 0 {
+        if tape.has_failed() {
+            anyhow::bail!("the thread that reads capture files ended before its time");
+        }
+        let has_played = |o: &Arc<Orders>| o.played.load(Ordering::Acquire) >= tape.pass();
+        if self.rewind.is_none() && self.orders.iter().all(has_played) {
+            if tape.is_last() {
                 return Ok(false);
             }
-            self.machine.mirrors.clear();
             self.rewind = Some(Rewind::new(self.orders.len()));
         }
         let Some(rewind) = &mut self.rewind else {
@@ -175,9 +195,7 @@ impl Run<'_> {
             std::thread::sleep(LOOK);
         }
         self.rewind = None;
-        let (port, queue) = tape.open(&self.machine.eal, &self.machine.pool)?;
-        self.machine.mirrors.push(port);
-        let _ = first.fresh.push(queue);
+        tape.again();
         Ok(true)
     }
 
@@ -187,8 +205,7 @@ impl Run<'_> {
         std::thread::sleep(QUIESCE);
         self.missed.close(&self.mirror_stats());
         order_all(&self.orders, RunPhase::Drain);
-        let gates = self.config.transfers.iter().map(|t| t.pace.gate_timeout);
-        self.wait_drained(gates.max().unwrap_or_default() + DRAIN)?;
+        self.wait_drained(longest_wait(self.config))?;
         // What is left is lost because the engine stops, and the last report says so.
         order_all(&self.orders, RunPhase::Abandon);
         self.wait_drained(ABANDON)?;
@@ -240,11 +257,11 @@ impl Run<'_> {
         self.unseen
             .look(report::sight(self.snapshots.last(), &missed));
         let m = &self.machine;
-        let names = m.mirrors.iter().map(|p| p.info().name.clone());
         let sources = Sources {
             workers: self.snapshots.last(),
             cpus: &self.config.eal.lcores,
-            mirrors: names.zip(stats).collect(),
+            mirrors: self.mirror_names().into_iter().zip(stats).collect(),
+            capture: m.tape.as_ref().map(Tape::stats),
             missed,
             unseen: self.unseen,
             transfers: &self.transfers,
@@ -287,17 +304,20 @@ impl Run<'_> {
         self.file.write(&report)
     }
 
+    /// Of each mirror port, or of each capture file.
     fn mirror_stats(&self) -> Vec<PortStats> {
-        self.machine.mirrors.iter().map(MirrorPort::stats).collect()
+        match &self.machine.tape {
+            Some(tape) => tape.counts().into_iter().map(|(_, stats)| stats).collect(),
+            None => self.machine.mirrors.iter().map(MirrorPort::stats).collect(),
+        }
     }
 
-    fn mirror_names(&self) -> String {
-        self.machine
-            .mirrors
-            .iter()
-            .map(|p: &MirrorPort| p.info().name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+    fn mirror_names(&self) -> Vec<String> {
+        let ports = self.machine.mirrors.iter();
+        match &self.machine.tape {
+            Some(tape) => tape.counts().into_iter().map(|(name, _)| name).collect(),
+            None => ports.map(|p| p.info().name.clone()).collect(),
+        }
     }
 
     fn target_names(&self) -> String {
@@ -307,6 +327,15 @@ impl Run<'_> {
             .map(|t| t.to.to_string())
             .collect::<Vec<_>>()
             .join(", ")
+    }
+}
+
+/// The first few of many names.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    match names.len() {
+        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
     }
 }
 

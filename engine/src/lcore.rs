@@ -1,11 +1,11 @@
 //! What runs on a worker's lcore: the loop round [`Worker::step`], its idling, and the orders it
 //! takes from the control core.
 
-use crate::offline::Player;
+use crate::offline::{Backpressure, Player};
 use crate::worker::{Snapshot, Worker};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 use wire::Nanos;
 use wire::defragment::Defragment;
@@ -37,8 +37,6 @@ const NAP: Duration = Duration::from_micros(20);
 const LAST_WORDS: Nanos = 500_000_000;
 /// How often buffers are looked at.
 const PRESSURE_INTERVAL: Nanos = 1_000_000;
-/// Captured segments a core may hold while an unpaced file is read on.
-const UNPACED_SEGMENTS: usize = 1_024;
 
 /// Something that the control core asks of a worker again and again, and the worker's word that it
 /// is done.
@@ -72,37 +70,31 @@ impl Request {
 }
 
 /// The control core's end and the worker's end of one worker.
-pub struct Orders<R> {
+pub struct Orders {
     /// A [`RunPhase`].
     phase: AtomicU8,
     /// Take what other workers have handed over until now.
     pub take_over: Request,
     /// End all sessions, and expect new ones: an offline replay begins its file again.
     pub end_sessions: Request,
-    /// The file is played to its end.
-    pub played: AtomicBool,
+    /// How many times the files were played to their end.
+    pub played: AtomicU32,
     /// Snapshots to be filled in.
     pub empty: ArrayQueue<Box<Snapshot>>,
     /// Snapshots that are.
     pub full: ArrayQueue<Box<Snapshot>>,
-    /// Mirror queues that are read to the end of their file.
-    pub spent: ArrayQueue<R>,
-    /// Queues that begin the file again.
-    pub fresh: ArrayQueue<R>,
 }
 
-impl<R> Orders<R> {
+impl Orders {
     /// The orders of a worker that is to run.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             phase: AtomicU8::new(RunPhase::Run as u8),
             take_over: Request::default(),
             end_sessions: Request::default(),
-            played: AtomicBool::new(false),
+            played: AtomicU32::new(0),
             empty: ArrayQueue::new(1),
             full: ArrayQueue::new(1),
-            spent: ArrayQueue::new(1),
-            fresh: ArrayQueue::new(1),
         })
     }
 
@@ -130,14 +122,16 @@ pub struct Settings<C, G> {
     pub pressure: G,
     /// Give the core back when there is nothing to do.
     pub sleep: bool,
+    /// How long nothing may move while capture files wait for room, in ns.
+    pub patience: Nanos,
 }
 
 /// Runs a worker until it is ordered to stop. Returns it, so that its queues and buffers are let go
 /// where the caller wants.
 pub fn run<R, T, D, C, G>(
     mut worker: Worker<R, T, D>,
-    mut player: Option<Player<R>>,
-    orders: &Orders<R>,
+    mut player: Option<Player<R::Frame>>,
+    orders: &Orders,
     settings: Settings<C, G>,
 ) -> Worker<R, T, D>
 where
@@ -152,6 +146,7 @@ where
     // `ending` is the number of the request to end all sessions that the core is busy with.
     let (mut abandoned, mut ending) = (false, None);
     let (mut next_look, mut empty_rounds) = (0, 0);
+    let mut backpressure = Backpressure::new(settings.patience);
     loop {
         let now = (settings.clock)();
         let phase = orders.phase();
@@ -181,7 +176,11 @@ where
             }
         }
         let mut work = match player.as_mut() {
-            Some(player) if phase == RunPhase::Run => play(&mut worker, player, orders, now),
+            Some(player) if phase == RunPhase::Run => {
+                let played = play(&mut worker, player, &mut backpressure, now);
+                orders.played.store(player.passes(), Ordering::Release);
+                played
+            }
             _ => 0,
         };
         let live = player.is_none() && reading;
@@ -241,11 +240,11 @@ where
     worker.out.flush(true);
 }
 
-/// Feeds the frames of a capture file that are due.
+/// Feeds the frames of capture files that are due, as far as there is room for what comes of them.
 fn play<R, T, D>(
     worker: &mut Worker<R, T, D>,
-    player: &mut Player<R>,
-    orders: &Orders<R>,
+    player: &mut Player<R::Frame>,
+    backpressure: &mut Backpressure,
     now: Nanos,
 ) -> usize
 where
@@ -254,26 +253,20 @@ where
     T: Tx,
     D: Defragment<R::Frame>,
 {
-    if let Some(queue) = orders.fresh.pop() {
-        player.again(queue);
-    }
-    let mut played = 0;
-    let crowded = worker
-        .to
-        .iter()
-        .any(|ring| ring.len() * 2 > ring.capacity())
-        || worker.out.pressure
-        || (player.is_unpaced() && worker.core.segment_count() > UNPACED_SEGMENTS);
-    while !crowded
-        && played < BURST
-        && let Some(frame) = player.next(now)
+    let (mut played, unpaced) = (0, player.is_unpaced());
+    while played < BURST
+        && let Some((due, decoded)) = player.due(now)
     {
-        worker.mirror_frame(now, frame);
+        let decoded = *decoded.get_or_insert_with(|| worker.look(due.link, &due.frame));
+        if backpressure.holds(worker, now, unpaced, decoded.packet.as_ref().ok()) {
+            break;
+        }
+        let Some(due) = player.take() else { break };
+        if !unpaced {
+            worker.counters.late.record(now.saturating_sub(due.at));
+        }
+        worker.recorded_frame(now, due.link, &decoded, due.frame);
         played += 1;
-    }
-    if let Some(queue) = player.take_spent() {
-        let _ = orders.spent.push(queue);
-        orders.played.store(true, Ordering::Relaxed);
     }
     played
 }

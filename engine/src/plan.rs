@@ -5,18 +5,21 @@ use crate::claims::Claims;
 use crate::egress::Outlet;
 use crate::lcore::Orders;
 use crate::links::{COMMANDS, WorkerEnd};
+use crate::offline::Owner;
 use crate::setup::{Buffers, Job};
-use crate::worker::{ResponseOwner, Ring, Worker};
+use crate::worker::{ResponseOwner, Ring, Worker, session_owner};
 use anyhow::{Result, bail};
 use config::replay::{Replay, Source, Speed};
 use crossbeam::queue::ArrayQueue;
-use dpdk::{MirrorPort, PortInfo, Reassembly, RxQueue, TxQueue};
+use dpdk::{DATA_ROOM, HEADROOM, MirrorPort, PortInfo, Reassembly, RxQueue, TxQueue};
 use ipnet::IpNet;
 use link::Claim;
 use replay::slots::Slice;
-use replay::{Core, HashBy, Origin, Ownership, Pace, Params, Transfer};
+use replay::{Core, HashBy, Origin, Ownership, Pace, Params, Shard, Transfer};
 use std::sync::Arc;
 use std::time::Duration;
+use wire::decode::{MirrorOptions, Skip, fragment_with, mirrored_with};
+use wire::defragment::datagram_hash;
 use wire::host::{Host, HostConfig, Route};
 use wire::{Addr, Endpoint, Nanos, Prefix};
 
@@ -26,6 +29,9 @@ const RING: usize = 4_096;
 const FIRST_PORT: u16 = 1_024;
 /// Connections that one worker claims at a time: as many as an intercept grants to one engine.
 const MAX_CLAIMS: usize = 1 << 20;
+
+/// Bytes of a frame that lie in its first buffer: what a worker decodes.
+const FIRST_BYTES: usize = (DATA_ROOM - HEADROOM) as usize;
 
 /// What all workers share of their parameters.
 pub struct Plan {
@@ -69,6 +75,10 @@ impl Plan {
             copies: traffic.copies,
             percent: traffic.percent,
             ramp: ns(traffic.ramp),
+            shard: Shard {
+                index: traffic.shard.number - 1,
+                of: traffic.shard.of,
+            },
             full_sessions_only: traffic.full_sessions_only,
             session_timeout: ns(traffic.session_timeout),
             keepalive_timeout: ns(traffic.keepalive_timeout),
@@ -86,8 +96,8 @@ impl Plan {
             seed,
             pace: match &config.mirror.source {
                 Source::Ports(_) => Pace::Live,
-                Source::File { speed, .. } => match speed {
-                    Speed::Factor(factor) => Pace::Recorded(*factor),
+                Source::Files(files) => match files.speed {
+                    Speed::Factor(factor) => Pace::Recorded(factor),
                     Speed::Max => Pace::Unpaced,
                 },
             },
@@ -98,6 +108,32 @@ impl Plan {
             params,
             slices,
         }
+    }
+
+    /// Who owns a frame of a capture file, by its first bytes. What belongs to no session goes to
+    /// the first worker; parts of a datagram meet on one.
+    pub fn reader_owner(&self, mirror: MirrorOptions) -> Owner {
+        let params = self.params.clone();
+        Box::new(move |link, bytes| {
+            let cores = usize::from(params.ownership.cores);
+            let Some(link) = link.filter(|_| cores > 1) else {
+                return 0;
+            };
+            let options = MirrorOptions {
+                link,
+                // The worker verifies.
+                verify_checksums: false,
+                ..mirror
+            };
+            let first = bytes.get(..FIRST_BYTES).unwrap_or(bytes);
+            let owner = match mirrored_with(&options, first, bytes.len()) {
+                Ok(packet) => session_owner(&params, &packet.head.flow).map(usize::from),
+                Err(Skip::Fragment) => fragment_with(&options, first, bytes.len())
+                    .map(|part| datagram_hash(&part) as usize % cores),
+                Err(_) => None,
+            };
+            owner.unwrap_or(0)
+        })
     }
 
     /// Every target can be reached from the replay port.

@@ -4,6 +4,7 @@
 //! books balance in every report.
 
 use crate::links::Stats as LinkStats;
+use crate::offline::CaptureStats;
 use crate::tunnels::{RefusedLog, RefusedTunnels};
 use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
@@ -23,8 +24,10 @@ pub struct Sources<'a> {
     pub workers: &'a [Snapshot],
     /// The CPUs they run on.
     pub cpus: &'a [usize],
-    /// The mirror ports, by name.
+    /// The mirror ports, or the capture files, by name.
     pub mirrors: Vec<(String, PortStats)>,
+    /// The capture files, offline; they are the ports then.
+    pub capture: Option<CaptureStats>,
     /// Frames that each of them missed, as far as anybody can say.
     pub missed: Vec<Option<u64>>,
     /// What can be told of the turns in these.
@@ -106,6 +109,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "unanswered": sum(w, |w| w.worker.unanswered),
             "missed": s.missed.iter().copied().sum::<Option<u64>>(),
             "ports": s.mirrors.iter().zip(&s.missed).map(port).collect::<Vec<_>>(),
+            "capture": s.capture.map(|c| capture(s, &c)),
         },
         "production": {
             "sessions": c.sessions,
@@ -185,6 +189,27 @@ fn port(((name, p), missed): (&(String, PortStats), &Option<u64>)) -> Value {
         "missed": missed,
         "errors": p.rx_errors,
         "no_mbuf": p.rx_no_mbuf,
+    })
+}
+
+/// What concerns capture files as a whole.
+fn capture(s: &Sources<'_>, c: &CaptureStats) -> Value {
+    let mut late = Histogram::default();
+    for w in s.workers {
+        late.add(&w.worker.late);
+    }
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    json!({
+        "files": c.files,
+        "passes": c.passes,
+        "size": c.size,
+        "read": c.read,
+        "position_s": seconds(c.position),
+        "idle_skipped_s": seconds(c.skipped),
+        "out_of_order": c.disorder.out_of_order,
+        "restamped": c.disorder.restamped,
+        "clock_set": c.disorder.clock_set,
+        "late": latency(&late),
     })
 }
 
@@ -437,6 +462,7 @@ mod tests {
             workers,
             cpus: &[0],
             mirrors: Vec::new(),
+            capture: None,
             missed: Vec::new(),
             unseen: Unseen::default(),
             replay: (String::new(), PortStats::default()),

@@ -26,7 +26,7 @@ impl Rewind {
 
     /// Asks workers for what is next. True when all of them have ended their sessions. Returns at
     /// once, and is to be called until then.
-    pub fn step<R>(&mut self, orders: &[Arc<Orders<R>>]) -> bool {
+    pub fn step(&mut self, orders: &[Arc<Orders>]) -> bool {
         loop {
             let mut requests = orders.iter().map(|o| match self.rounds {
                 0 => &o.end_sessions,
@@ -52,7 +52,7 @@ impl Rewind {
 mod tests {
     use super::*;
 
-    type Mine = Arc<Orders<()>>;
+    type Mine = Arc<Orders>;
 
     fn answer(orders: &Mine) -> Option<&'static str> {
         let requests = [

@@ -4,19 +4,19 @@
 use crate::answering::Answering;
 use crate::lcore::{Orders, RunPhase};
 use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
-use crate::offline::{self, Player};
+use crate::offline::{Ahead, Player, Reading, Tape};
 use crate::plan::{Plan, prefix};
 use crate::tunnels;
 use crate::worker::Worker;
-use anyhow::{Context, Result, bail};
-use config::replay::{Intercept, Replay, Source};
+use anyhow::{Context, Result};
+use config::replay::{Files, Intercept, Replay, Source, Speed};
 use config::{Idle, Memory};
+use crossbeam::queue::ArrayQueue;
 use dpdk::{
-    Clock, DATA_ROOM, Eal, EalOptions, HEADER_ROOM, MBUF_OVERHEAD, Mempool, MirrorPort, Port,
-    PortInfo, PortOptions, Reassembly, RxQueue, SMALL_ROOM, TxQueue,
+    Clock, DATA_ROOM, Eal, EalOptions, FrameMaker, HEADER_ROOM, MBUF_OVERHEAD, Mbuf, Mempool,
+    MirrorPort, Port, PortInfo, PortOptions, Reassembly, RxQueue, SMALL_ROOM, TxQueue,
 };
 use replay::HashBy;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::decode::{LinkType, MirrorOptions, UdpPorts};
@@ -36,6 +36,8 @@ const SLACK_MIB: usize = 96;
 /// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds
 /// apart; an end system would wait for 60 s (RFC 8200 section 4.5), with memory of its own.
 const FRAGMENT_TIME: Nanos = 2_000_000_000;
+/// Frames of capture files that are read ahead for a worker at most.
+const AHEAD: usize = 4_096;
 /// How long to wait for the control links at start.
 const LINK_TIME: Duration = Duration::from_secs(5);
 
@@ -43,18 +45,10 @@ const LINK_TIME: Duration = Duration::from_secs(5);
 pub struct Job {
     /// The worker.
     pub worker: Worker<RxQueue, TxQueue, Reassembly>,
-    /// The capture file, if this worker plays one.
-    pub player: Option<Player<RxQueue>>,
+    /// Its part of the capture files, offline.
+    pub player: Option<Player<Mbuf>>,
     /// Its orders.
-    pub orders: Arc<Orders<RxQueue>>,
-}
-
-/// A capture file that can be opened again.
-pub struct Tape {
-    path: PathBuf,
-    opened: u32,
-    /// Times it is still to be played.
-    pub left: u32,
+    pub orders: Arc<Orders>,
 }
 
 /// The machine, ready to run. Fields go in this order: ports before the pools they fill, all of it
@@ -66,7 +60,7 @@ pub struct Machine {
     pub replay: Port,
     /// Control links, in remote mode.
     pub links: Option<Links>,
-    /// The capture file, offline.
+    /// The capture files, offline.
     pub tape: Option<Tape>,
     /// Buffers that frames are received into.
     pub pool: Mempool,
@@ -100,6 +94,11 @@ impl Now {
 /// Brings everything up.
 pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     let workers = config.eal.lcores.len();
+    // What is wrong with a file is said before anything is set up.
+    let mut tape = match &config.mirror.source {
+        Source::Files(files) => Some(Tape::find(files)?),
+        Source::Ports(_) => None,
+    };
     let buffers = Buffers::of(config.limits.mbufs_bytes);
     let (data, headers) = (buffers.frames, HEADER_MBUFS * workers as u32);
     let eal = start_eal(config, headers)?;
@@ -126,30 +125,14 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     let (replay, replay_rx, replay_tx) =
         Port::open(&eal, &config.replay.port, &options, &pool, &header_pool)
             .context("replay.port")?;
-    let mut link_type = LinkType::Ethernet;
-    let (mut mirrors, mut queues, mut tape, mut player) = (Vec::new(), Vec::new(), None, None);
-    let mut answering = Vec::new();
-    match &config.mirror.source {
-        Source::Ports(devices) => {
-            for (i, device) in devices.iter().enumerate() {
-                let (port, rx, answers) = open_mirror(&eal, config, device, &options, &pool)
-                    .with_context(|| format!("mirror.ports[{i}]"))?;
-                mirrors.push(port);
-                queues.push(rx);
-                answering.push(answers);
-            }
-        }
-        Source::File { path, speed, loops } => {
-            link_type = offline::link_type(path).map_err(anyhow::Error::msg)?;
-            let mut file = Tape {
-                path: path.clone(),
-                opened: 0,
-                left: *loops,
-            };
-            let (port, queue) = file.open(&eal, &pool)?;
+    let (mut mirrors, mut queues, mut answering) = (Vec::new(), Vec::new(), Vec::new());
+    if let Source::Ports(devices) = &config.mirror.source {
+        for (i, device) in devices.iter().enumerate() {
+            let (port, rx, answers) = open_mirror(&eal, config, device, &options, &pool)
+                .with_context(|| format!("mirror.ports[{i}]"))?;
+            answering.push(answers);
             mirrors.push(port);
-            player = Some(Player::new(queue, *speed));
-            tape = Some(file);
+            queues.push(rx);
         }
     }
     let sleep = sleeps(
@@ -206,14 +189,23 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         ip_in_udp: UdpPorts::new(&config.mirror.ip_in_udp).unwrap_or_default(),
         // Once, for as long as the process lives.
         tunnels: Box::leak(Box::new(tunnels::ends(config))),
-        ..MirrorOptions::on(link_type)
+        ..MirrorOptions::on(LinkType::Ethernet)
     };
     for job in &mut jobs {
         job.worker.mirror_options = mirror_options;
         job.worker.core.copy_short_to(small.clone());
     }
-    if let Some(first) = jobs.first_mut() {
-        first.player = player;
+    if let (Source::Files(files), Some(tape)) = (&config.mirror.source, &mut tape) {
+        let rings = read_ahead(&mut jobs, files, data);
+        let mut maker = FrameMaker::new(&eal, &pool).context("mirror.file")?;
+        tape.thread(Reading {
+            rings,
+            make: Box::new(move |bytes, at| maker.make(bytes, at)),
+            owner: plan.reader_owner(mirror_options),
+            clock: Box::new(move || now.get()),
+            speed: files.speed,
+            max_idle: files.max_idle.map(|most| most.as_nanos() as Nanos),
+        });
     }
     log::info!(
         "{workers} worker{} on CPU {:?}; mirror frames reach their owner by {}",
@@ -221,6 +213,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         config.eal.lcores,
         match (plan.ownership.cores, plan.ownership.by) {
             (1, _) => "being the only one there",
+            _ if tape.is_some() => "the thread that reads the capture files",
             (_, HashBy::Flow) => "the NIC's symmetric RSS",
             (_, HashBy::Client) => "ring hand-over between the cores",
         }
@@ -262,6 +255,19 @@ fn open_mirror(
         .map(|queue| Answering::new(Responder::new(mac, addresses.clone(), seed), queue))
         .collect();
     Ok((port, rx, answering))
+}
+
+/// Gives each worker its part of the capture files. The rings together hold a sixteenth of the
+/// buffers at most, so that reading ahead leaves them to sessions.
+fn read_ahead(jobs: &mut [Job], files: &Files, mbufs: u32) -> Vec<Ahead<Mbuf>> {
+    let len = (mbufs as usize / 16 / jobs.len().max(1)).clamp(32, AHEAD);
+    let unpaced = files.speed == Speed::Max;
+    let give = |job: &mut Job| {
+        let ring: Ahead<Mbuf> = Arc::new(ArrayQueue::new(len));
+        job.player = Some(Player::new(Arc::clone(&ring), unpaced));
+        ring
+    };
+    jobs.iter_mut().map(give).collect()
 }
 
 /// Incomplete datagrams that each worker may hold: so many that the workers' fragments together
@@ -322,7 +328,7 @@ fn start_eal(config: &Replay, headers: u32) -> Result<Eal> {
             .chain([&config.replay.port])
             .map(String::as_str)
             .collect(),
-        Source::File { .. } => vec![&config.replay.port],
+        Source::Files(_) => vec![&config.replay.port],
     };
     let options = EalOptions {
         workers: config.eal.lcores.clone(),
@@ -377,23 +383,8 @@ fn start_links(
     Ok((Some(links), ends.into_iter().map(Some).collect()))
 }
 
-impl Tape {
-    /// Opens the file from its beginning, as a device of its own.
-    pub fn open(&mut self, eal: &Eal, pool: &Mempool) -> Result<(MirrorPort, RxQueue)> {
-        let device = format!("net_pcap{},rx_pcap={}", self.opened, self.path.display());
-        let (port, mut queues) =
-            MirrorPort::open(eal, &device, &PortOptions::default(), pool).context("mirror.file")?;
-        let Some(queue) = queues.pop() else {
-            bail!("mirror.file: net_pcap gave no queue")
-        };
-        self.opened += 1;
-        self.left -= 1;
-        Ok((port, queue))
-    }
-}
-
 /// Tells all workers to go on to `phase`.
-pub fn order_all(orders: &[Arc<Orders<RxQueue>>], phase: RunPhase) {
+pub fn order_all(orders: &[Arc<Orders>], phase: RunPhase) {
     for o in orders {
         o.set(phase);
     }

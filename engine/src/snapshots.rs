@@ -145,9 +145,9 @@ impl Snapshots {
 
     /// Asks every worker, and waits `limit` for the answers at most. `has_ended` says whether a
     /// worker's thread has.
-    pub fn collect<R>(
+    pub fn collect(
         &mut self,
-        orders: &[Arc<Orders<R>>],
+        orders: &[Arc<Orders>],
         limit: Duration,
         has_ended: impl Fn(usize) -> bool,
     ) -> Answers {
@@ -190,7 +190,7 @@ impl Snapshots {
     }
 
     /// Takes a worker's answer, if it is there.
-    fn take<R>(&mut self, worker: usize, orders: &Orders<R>) -> bool {
+    fn take(&mut self, worker: usize, orders: &Orders) -> bool {
         let (Some(last), Some(asked)) = (self.last.get_mut(worker), self.asked.get_mut(worker))
         else {
             return false;
@@ -227,7 +227,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(5);
 
-    fn answer(orders: &Orders<()>, sessions: usize) {
+    fn answer(orders: &Orders, sessions: usize) {
         let mut snapshot = orders.empty.pop().unwrap();
         snapshot.sessions = sessions;
         assert!(orders.full.push(snapshot).is_ok());
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_answer_costs_its_newest_figures_alone() {
-        let orders: [Arc<Orders<()>>; 2] = [Orders::new(), Orders::new()];
+        let orders: [Arc<Orders>; 2] = [Orders::new(), Orders::new()];
         let mut snapshots = Snapshots::new(2, 0);
         let mut late = |expected: &[usize]| {
             assert_eq!(snapshots.collect(&orders, SHORT, |_| false), Answers::Some);
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_ended_is_no_slow_one() {
-        let orders: [Arc<Orders<()>>; 2] = [Orders::new(), Orders::new()];
+        let orders: [Arc<Orders>; 2] = [Orders::new(), Orders::new()];
         let mut snapshots = Snapshots::new(2, 0);
         let long = Duration::from_secs(60);
         // The first answers and ends; the second ends without an answer.

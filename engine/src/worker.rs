@@ -4,6 +4,7 @@
 //! a test over a memory port. On its way a frame meets no lock, no allocation, no system call and
 //! no log line. Every frame that is received is used or counted under a reason.
 
+mod counters;
 mod side;
 
 use crate::answering::Answering;
@@ -11,11 +12,11 @@ use crate::egress::Outlet;
 use crate::tunnels::RefusedTunnels;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use replay::Core;
+use replay::{Core, Params};
 use side::Place;
 use std::sync::Arc;
 use wire::decode::{
-    Fragment, Local, MirrorOptions, Packet, fragment_with, local_frame, refused_tunnel,
+    Fragment, LinkType, Local, MirrorOptions, Packet, fragment_with, local_frame, refused_tunnel,
 };
 use wire::defragment::{Defragment, Insert, NoDefragment, datagram_hash};
 use wire::host::{Asked, FrameBuf, Kind};
@@ -24,6 +25,8 @@ use wire::{Addr, Endpoint, Flow, Head, Nanos, Seq, Skip};
 
 pub use crate::owner::ResponseOwner;
 pub use crate::snapshots::Snapshot;
+pub use counters::WorkerCounters;
+pub use side::Decoded;
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
 pub const NESTED: usize = 4;
@@ -48,47 +51,17 @@ pub enum Parcel<F> {
 /// A single-producer ring from one core to another.
 pub type Ring<F> = Arc<ArrayQueue<Parcel<F>>>;
 
-/// Frames and what became of them before the session core saw them.
-#[derive(Clone, Default)]
-pub struct WorkerCounters {
-    /// Frames received on mirror ports.
-    pub mirror_frames: u64,
-    /// Their bytes.
-    pub mirror_bytes: u64,
-    /// Mirrored frames that could not be decoded, by reason.
-    pub skipped: [u64; Skip::COUNT],
-    /// Mirrored frames handed to the core that owns them.
-    pub handed_over: u64,
-    /// Mirrored frames that other cores handed over and this one has taken. `mirror_frames +
-    /// taken_over = used + dropped + handed_over + held`, at any moment.
-    pub taken_over: u64,
-    /// Mirrored frames dropped because the owner's ring was full.
-    pub handover_full: u64,
-    /// Mirrored frames that asked for an address of the mirror's and were answered, and those whose
-    /// answer could not be sent. They are among `skipped`.
-    pub answered: u64,
-    /// See `answered`.
-    pub unanswered: u64,
-    /// Frames received on the replay port.
-    pub replay_frames: u64,
-    /// Responses of targets among them.
-    pub replay_responses: u64,
-    /// Responses dropped because the owner's ring was full.
-    pub response_full: u64,
-    /// ARP, ND and ICMP among them.
-    pub replay_control: u64,
-    /// TCP that is no response of a target, or comes although an intercept is to absorb it.
-    pub replay_strays: u64,
-    /// Frames on the replay port that are none of these.
-    pub replay_skipped: u64,
-    /// ICMP errors for segments of ours.
-    pub icmp_errors: u64,
-    /// Responses that came over the control links.
-    pub link_responses: u64,
-    /// Times round the loop, and those in which there was nothing to do.
-    pub loops: u64,
-    /// See `loops`.
-    pub idle_loops: u64,
+/// The core that owns the session of a segment of the mirror; `None` if there is but one core, or no
+/// such session.
+#[inline]
+pub fn session_owner(params: &Params, flow: &Flow) -> Option<u16> {
+    if params.ownership.cores <= 1 {
+        return None;
+    }
+    match params.transfer_of(flow)? {
+        (_, true) => Some(params.ownership.owner(&flow.src, &flow.dst)),
+        (_, false) => Some(params.ownership.owner(&flow.dst, &flow.src)),
+    }
 }
 
 /// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay
@@ -220,20 +193,42 @@ where
             let sides = places.iter().filter_map(|place| place.side);
             self.core.expect_mirrored::<R>(sides);
             for ((frame, packet), place) in frames.drain(..).zip(&packets).zip(&places) {
-                self.decoded(now, i, packet, place, frame);
+                self.decoded(now, Some(i), None, packet, place, frame);
             }
             self.frames = frames;
         }
         received
     }
 
-    /// One frame of the mirror: to the session core, to the core that owns it, to the reassembler,
-    /// or to a counter.
+    /// Decodes a frame of a capture file with this link type.
     #[inline]
-    pub fn mirror_frame(&mut self, now: Nanos, frame: R::Frame) {
-        let mut place = Place::default();
-        let packet = self.decode(&self.mirror_options, &frame, &mut place);
-        self.decoded(now, 0, &packet, &place, frame);
+    pub fn look(&self, link: Option<LinkType>, frame: &R::Frame) -> Decoded {
+        let mut decoded = Decoded::of(Err(Skip::LinkType), self.index);
+        if let Some(link) = link {
+            decoded.packet = self.decode(&self.options_on(link), frame, &mut decoded.place);
+        }
+        decoded
+    }
+
+    /// One frame of a capture file, as [`Worker::look`] has decoded it: to the session core, to the
+    /// core that owns it, to the reassembler, or to a counter.
+    #[inline]
+    pub fn recorded_frame(
+        &mut self,
+        now: Nanos,
+        link: Option<LinkType>,
+        decoded: &Decoded,
+        frame: R::Frame,
+    ) {
+        self.decoded(now, None, link, &decoded.packet, &decoded.place, frame);
+    }
+
+    #[inline]
+    fn options_on(&self, link: LinkType) -> MirrorOptions {
+        MirrorOptions {
+            link,
+            ..self.mirror_options
+        }
     }
 
     /// A frame of the mirror queue `from`, decoded.
@@ -241,7 +236,8 @@ where
     fn decoded(
         &mut self,
         now: Nanos,
-        from: usize,
+        from: Option<usize>,
+        link: Option<LinkType>,
         packet: &Result<Packet, Skip>,
         place: &Place,
         frame: R::Frame,
@@ -251,13 +247,14 @@ where
         match packet {
             Ok(packet) => self.segment(now, packet, place, frame),
             Err(Skip::Fragment) => {
-                let part = fragment_with(&self.mirror_options, frame.bytes(), frame.frame_len());
+                let options = self.options_on(link.unwrap_or(self.mirror_options.link));
+                let part = fragment_with(&options, frame.bytes(), frame.frame_len());
                 self.fragment(now, part, frame);
             }
             Err(skip) => {
-                let options = self.mirror_options;
+                let options = self.options_on(link.unwrap_or(self.mirror_options.link));
                 self.skip(*skip, &options, &frame);
-                let asked = self.answering.get_mut(from);
+                let asked = from.and_then(|from| self.answering.get_mut(from));
                 match asked.and_then(|a| a.look(now, *skip, frame.bytes())) {
                     Some(Asked::Answered) => self.counters.answered += 1,
                     Some(Asked::Unsent) => self.counters.unanswered += 1,

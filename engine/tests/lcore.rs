@@ -90,7 +90,7 @@ fn second_worker() -> (Worker<MemoryRx, MemoryTx>, Ring<MemoryFrame>) {
 #[test]
 fn what_was_handed_over_comes_before_the_end_of_all_sessions() {
     let (worker, ring) = second_worker();
-    let orders = Orders::<MemoryRx>::new();
+    let orders = Orders::new();
     let (step, turns) = (Cell::new(0), Cell::new(0u64));
     // More than one turn of the loop takes over.
     let frames = 3 * BURST as u16;
@@ -130,6 +130,7 @@ fn what_was_handed_over_comes_before_the_end_of_all_sessions() {
         clock: control,
         pressure: || false,
         sleep: false,
+        patience: 1_000 * MILLISECOND,
     };
     let worker = lcore::run(worker, None, &orders, settings);
     let c = worker.core.counters();

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Source, Speed, Traffic, Transfer,
-    TunnelEnd, check,
+    Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Shard, Source, Traffic, Transfer,
+    TunnelEnd, check, files,
 };
 use crate::doc::{Doc, Found, Schema, Section};
 use crate::key::KeyReader;
-use crate::shared::{self, DAY, EAL_KEYS, Eal, REPORT_KEYS, Report, beside, file_name};
+use crate::shared::{self, DAY, EAL_KEYS, Eal, REPORT_KEYS, Report};
 use crate::value::{self, Device, duration, size};
 use crate::{Error, replay::Origin};
 
@@ -20,6 +20,7 @@ pub(super) const SCHEMA: Schema = &[
             "file",
             "speed",
             "loops",
+            "max_idle",
             "ip_in_udp",
             "verify_checksums",
             "address",
@@ -38,6 +39,7 @@ pub(super) const SCHEMA: Schema = &[
             "copies",
             "percent",
             "ramp",
+            "shard",
             "full_sessions_only",
             "wait_for_responses",
             "rtt",
@@ -73,7 +75,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     let section = doc.section(root, "mirror")?;
     let (source, mirrors) = mirror(path, &section)?;
     let listening = shared::own_addresses(&section)?;
-    if let (Source::File { .. }, Some(item)) = (&source, section.get("address")) {
+    if let (Source::Files(_), Some(item)) = (&source, section.get("address")) {
         return Err(item.fail("is for mirror.ports; nobody asks a file for an address"));
     }
     let mut mirror = Mirror {
@@ -187,7 +189,7 @@ fn mirror<'a>(
             Err(section.missing("ports", "is missing, and so is mirror.file; give one of the two, such as ports = [\"0000:01:00.0\"]"))
         }
         (Some(item), None) => {
-            for key in ["speed", "loops"] {
+            for key in ["speed", "loops", "max_idle"] {
                 if let Some(item) = section.get(key) {
                     return Err(item.fail("is for offline replay; give it with mirror.file, not with mirror.ports"));
                 }
@@ -199,24 +201,7 @@ fn mirror<'a>(
             Ok((Source::Ports(devices.iter().map(|d| d.value.text.clone()).collect()), devices))
         }
         (None, Some(item)) => {
-            let file = item.parsed("the name of a pcap file", |s| file_name(s, "online.pcap"))?;
-            let file = beside(path, file);
-            // The path becomes an argument of the pcap driver, where a comma would start the next one.
-            if file.to_string_lossy().contains(',') {
-                return Err(item.fail(format_args!(
-                    "{file:?} contains a comma, which the pcap driver cannot take; give a path without"
-                )));
-            }
-            let speed = match section.get("speed") {
-                None => Speed::Factor(1.0),
-                Some(item) if item.str("").is_ok_and(|s| s == "max") => Speed::Max,
-                Some(item) => match item.number() {
-                    Some(factor) if (0.001..=1000.0).contains(&factor) => Speed::Factor(factor),
-                    _ => return Err(item.fail("give a number from 0.001 to 1000, or \"max\"")),
-                },
-            };
-            let loops = section.get("loops").map_or(Ok(1), |item| item.integer(1..=u32::MAX))?;
-            Ok((Source::File { path: file, speed, loops }, Vec::new()))
+            Ok((Source::Files(files::read(path, section, &item)?), Vec::new()))
         }
     }
 }
@@ -320,11 +305,31 @@ fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {
             .map_or(Ok(1), |item| item.integer(1..=1023))?,
         percent,
         ramp: time(section, "ramp", Duration::ZERO, Duration::ZERO)?,
+        shard: section.get("shard").map_or(Ok(Shard::ALL), |item| {
+            item.parsed("a part of a whole, such as \"3/16\"", shard)
+        })?,
         full_sessions_only: flag(section, "full_sessions_only", false)?,
         pace: pace(section, DEFAULT_PACE)?,
         session_timeout: time(section, "session_timeout", 600 * second, millisecond)?,
         keepalive_timeout: time(section, "keepalive_timeout", 7_200 * second, millisecond)?,
     })
+}
+
+/// `"3/16"`.
+fn shard(text: &str) -> Result<Shard, String> {
+    let digits =
+        |s: &str| (!s.is_empty() && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse().ok());
+    let parts = text.split_once('/');
+    let parts = parts.and_then(|(number, of)| Some((digits(number)??, digits(of)??)));
+    match parts {
+        Some((number, of)) if (1..=of).contains(&number) && of <= Shard::MOST => {
+            Ok(Shard { number, of })
+        }
+        _ => Err(format!(
+            "give a part of a whole from \"1/N\" to \"N/N\", such as \"3/16\"; N is at most {}",
+            Shard::MOST
+        )),
+    }
 }
 
 fn intercept(

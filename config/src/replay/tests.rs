@@ -3,7 +3,7 @@ mod paths;
 mod values;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
@@ -81,6 +81,7 @@ fn defaults_are_the_documented_ones() {
         copies: 1,
         percent: 100.0,
         ramp: Duration::ZERO,
+        shard: Shard::ALL,
         full_sessions_only: false,
         pace: Pace {
             wait_for_responses: true,
@@ -113,9 +114,10 @@ fn defaults_are_the_documented_ones() {
 fn every_key_arrives() {
     let replay = ok(r#"
 [mirror]
-file = "caps/online.pcap"
+file = ["caps/online.pcap", "ring.pcap*", "/captures/"]
 speed = "max"
 loops = 3
+max_idle = "off"
 ip_in_udp = [9999, 40_001]
 verify_checksums = false
 tunnels = ["10.9.0.5", "10.9.1.0/24 vni 77", "2001:db8:9::/64  key 0x4d", "0.0.0.0/0"]
@@ -138,6 +140,7 @@ pool = ["62.135.200.0/24", "2001:db8:3::/64"]
 copies = 1023
 percent = 0.5
 ramp = "1m 30s"
+shard = "3/16"
 full_sessions_only = true
 wait_for_responses = false
 rtt = "20ms"
@@ -160,11 +163,14 @@ lcores = [3, 1]
 memory = "no-huge"
 idle = "sleep"
 "#);
-    let source = Source::File {
-        path: "caps/online.pcap".into(),
+    let source = Source::Files(Files {
+        names: ["caps/online.pcap", "ring.pcap*", "/captures/"]
+            .map(PathBuf::from)
+            .to_vec(),
         speed: Speed::Max,
         loops: 3,
-    };
+        max_idle: None,
+    });
     assert_eq!(replay.mirror.source, source);
     assert_eq!(replay.mirror.ip_in_udp, [9999, 40_001]);
     let end = |to: &str, network| TunnelEnd {
@@ -212,6 +218,7 @@ idle = "sleep"
         gate_timeout: Duration::from_secs(4),
     };
     assert_eq!(replay.transfers[1].pace, second);
+    assert_eq!(replay.traffic.shard, Shard { number: 3, of: 16 });
     let Intercept::Remote {
         servers,
         key: None,
@@ -238,6 +245,30 @@ idle = "sleep"
         replay.warnings[0].contains("insecure"),
         "{:?}",
         replay.warnings
+    );
+}
+
+#[test]
+fn a_capture_file_is_played_once_at_its_own_pace() {
+    let replay = ok(&with(PORTS, "file = \"a,b.pcap\""));
+    let files = Files {
+        names: vec!["a,b.pcap".into()],
+        speed: Speed::Factor(1.0),
+        loops: 1,
+        max_idle: Some(Duration::from_secs(10)),
+    };
+    assert_eq!(replay.mirror.source, Source::Files(files));
+    assert_eq!(replay.traffic.shard, Shard::ALL);
+    // Standard input is in no folder.
+    let text = with(PORTS, "file = [\"-\", \"a.pcap\"]\nmax_idle = \"1m\"");
+    let replay = parse_with(&text, "/etc/replay.toml", &no_keys).unwrap();
+    let Source::Files(files) = replay.mirror.source else {
+        panic!()
+    };
+    let names: Vec<PathBuf> = vec!["-".into(), "/etc/a.pcap".into()];
+    assert_eq!(
+        (files.names, files.max_idle),
+        (names, Some(Duration::from_secs(60)))
     );
 }
 

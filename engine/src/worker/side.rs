@@ -12,7 +12,7 @@ use wire::{Flow, Skip};
 const LINE: usize = 64;
 
 /// What is known of a frame beside its headers.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Place {
     /// The core that it belongs to: this one, if it is of no use.
     pub(super) owner: u16,
@@ -20,6 +20,26 @@ pub(super) struct Place {
     pub(super) side: Option<Side>,
     /// Its checksum is to be verified.
     pub(super) check: Option<Check>,
+}
+
+/// A frame of a capture file that was looked at.
+#[derive(Clone, Copy)]
+pub struct Decoded {
+    /// What it is, or why it is of no use.
+    pub packet: Result<Packet, Skip>,
+    /// Whose it is.
+    pub(super) place: Place,
+}
+
+impl Decoded {
+    /// A frame of no use, on this worker.
+    pub(super) fn of(packet: Result<Packet, Skip>, owner: u16) -> Self {
+        let place = Place {
+            owner,
+            ..Place::default()
+        };
+        Self { packet, place }
+    }
 }
 
 impl<R, T, D> Worker<R, T, D>

@@ -12,8 +12,7 @@ mod target;
 
 use crossbeam::queue::ArrayQueue;
 use dpdk::{
-    DATA_ROOM, Eal, EalOptions, Mbuf, Memory, Mempool, MirrorPort, PortOptions, PortStats,
-    Reassembly, RxQueue,
+    DATA_ROOM, Eal, EalOptions, Mbuf, Memory, Mempool, MirrorPort, PortOptions, Reassembly, RxQueue,
 };
 use engine::egress::Outlet;
 use engine::report::{Sources, json};
@@ -248,9 +247,10 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             workers: &snapshots,
             cpus: &vec![0; snapshots.len()],
             mirrors: vec![],
+            capture: None,
             missed: Vec::new(),
             unseen: engine::unseen::Unseen::default(),
-            replay: (String::new(), PortStats::default()),
+            replay: Default::default(),
             links: None,
             copies: 1,
             mbufs: [(0, 0); 2],
@@ -397,7 +397,8 @@ fn without_a_reassembler_fragments_are_counted() {
     for bytes in capture::fragmented(&session(false), 512) {
         let mut m = pool.alloc().unwrap();
         assert!(m.append(&bytes));
-        w.mirror_frame(MILLISECOND, m);
+        let packet = w.look(Some(LinkType::Ethernet), &m);
+        w.recorded_frame(MILLISECOND, Some(LinkType::Ethernet), &packet, m);
     }
     assert_eq!(w.counters.skipped[Skip::Fragment as usize], 18);
     assert_eq!((w.core.counters().used, w.counters.mirror_frames), (3, 21));
@@ -570,12 +571,8 @@ fn streams(frames: &[Vec<u8>]) -> BTreeMap<String, Vec<u8>> {
         }
         let (from, to) = (p.head.flow.src, p.head.flow.dst);
         let list = segments.entry(format!("{from} -> {to}")).or_default();
-        let at = p
-            .head
-            .seq
-            .0
-            .wrapping_add(u32::from(p.head.flags.has(Flags::SYN)));
-        list.push((at, all[start..start + p.captured].to_vec()));
+        let at = p.head.seq + u32::from(p.head.flags.has(Flags::SYN));
+        list.push((at.0, all[start..start + p.captured].to_vec()));
     }
     assert_eq!(table.counters().held(), 0);
     let in_order = |(k, list): (String, Vec<(u32, Vec<u8>)>)| {

@@ -116,7 +116,7 @@ const fn on_link(family: Family) -> &'static str {
     }
 }
 
-fn lcores(workers: usize) -> Result<&'static str> {
+pub(super) fn lcores(workers: usize) -> Result<&'static str> {
     match workers {
         1 => Ok("[1]"),
         2 => Ok("[0, 1]"),

@@ -273,6 +273,14 @@ impl Lab {
         Process::start(name, command, self.file(&format!("{name}.log")))
     }
 
+    /// The same with a file on its standard input, by way of a pipe.
+    ///
+    /// # Errors
+    /// It can't be started, or the file can't be read.
+    pub fn spawn_with(&self, name: &str, command: Command, input: &Path) -> Result<Process> {
+        Process::start_with(name, command, self.file(&format!("{name}.log")), input)
+    }
+
     /// Runs a command in a node to its end and returns what it wrote to stdout.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //! [`SINKS`] ports; each production port of a capture is given one of its own, so that what came
 //! for one is not taken for what came for another.
 
-use super::appliance::{Engine, EngineOptions};
+use super::appliance::{Engine, EngineOptions, lcores};
 use super::process::{Process, binary, wait_until};
 use super::report::Report;
 use super::{Family, Lab, LabOptions, Node};
@@ -33,6 +33,16 @@ const RECORDS: Duration = Duration::from_secs(10);
 pub struct Play {
     /// The file.
     pub file: PathBuf,
+    /// Further files.
+    pub more: Vec<PathBuf>,
+    /// This is what the engine has on standard input, by way of a pipe.
+    pub stdin: Option<PathBuf>,
+    /// Workers: 1 or 2.
+    pub workers: usize,
+    /// Text after `max_idle = `.
+    pub max_idle: String,
+    /// `traffic.shard`.
+    pub shard: String,
     /// Production's ports, at any address.
     pub ports: Vec<u16>,
     /// Text after `speed = `.
@@ -55,6 +65,11 @@ impl Play {
     pub fn new(file: &Path, ports: &[u16]) -> Self {
         Self {
             file: file.to_owned(),
+            more: Vec::new(),
+            stdin: None,
+            workers: 1,
+            max_idle: "\"10s\"".to_owned(),
+            shard: "1/1".to_owned(),
             ports: ports.to_vec(),
             speed: "\"max\"".to_owned(),
             loops: 1,
@@ -89,13 +104,15 @@ impl Play {
                 self.ports.len()
             );
         }
+        let files: Vec<&PathBuf> = [&self.file].into_iter().chain(&self.more).collect();
         let mut text = format!(
-            "[mirror]\nfile = {:?}\nspeed = {}\nloops = {}\nverify_checksums = {}\n\
+            "[mirror]\nfile = {:?}\nspeed = {}\nloops = {}\nmax_idle = {}\nverify_checksums = {}\n\
              tunnels = [\"0.0.0.0/0\", \"::/0\"]\n\n\
              [replay]\nport = \"net_af_packet0,iface=replay0,framecnt=4096\"\naddress = [\"{}/24\"]\n",
-            self.file,
+            files,
             self.speed,
             self.loops,
+            self.max_idle,
             self.verify_checksums,
             Family::V4.appliance(),
         );
@@ -108,13 +125,15 @@ impl Play {
         }
         let _ = write!(
             text,
-            "\n[clients]\npool = [{:?}]\n\n[traffic]\nwait_for_responses = {}\ngate_timeout = {:?}\n\n\
+            "\n[clients]\npool = [{:?}]\n\n[traffic]\nshard = {:?}\nwait_for_responses = {}\ngate_timeout = {:?}\n\n\
              [intercept]\nmode = \"embedded\"\n\n[limits]\nsessions = {}\nmbufs = \"32MiB\"\n\n\
-             [report]\ninterval = \"1s\"\njson = {report:?}\n\n[eal]\nlcores = [1]\nmemory = \"no-huge\"\n",
+             [report]\ninterval = \"1s\"\njson = {report:?}\n\n[eal]\nlcores = {}\nmemory = \"no-huge\"\n",
             Family::V4.pool(),
+            self.shard,
             self.wait_for_responses,
             self.gate_timeout,
             self.sessions,
+            lcores(self.workers)?,
         );
         Ok(text)
     }
@@ -199,9 +218,11 @@ impl Offline {
             verbatim: Some(play.toml(&report)?),
             ..EngineOptions::default()
         };
-        let mut engine = self
-            .lab
-            .spawn("engine", Engine::command(&self.lab, &options)?)?;
+        let command = Engine::command(&self.lab, &options)?;
+        let mut engine = match &play.stdin {
+            None => self.lab.spawn("engine", command)?,
+            Some(path) => self.lab.spawn_with("engine", command, path)?,
+        };
         let status = engine.wait(RUN)?;
         Ok((status.code(), engine.log()))
     }
@@ -212,8 +233,20 @@ impl Offline {
     /// The engine does not end with exit code 0 and a report whose books balance, it panicked on
     /// the way, or the sink has ended or does not tell of every connection.
     pub fn replay(&mut self, play: &Play) -> Result<Replayed> {
+        self.replay_to(play, 0)
+    }
+
+    /// The same for a file that is damaged: the engine ends with exit code 1.
+    ///
+    /// # Errors
+    /// As [`Offline::replay`].
+    pub fn replay_damaged(&mut self, play: &Play) -> Result<Replayed> {
+        self.replay_to(play, 1)
+    }
+
+    fn replay_to(&mut self, play: &Play, expected: i32) -> Result<Replayed> {
         let (code, log) = self.run(play)?;
-        if code != Some(0) || log.contains("panicked") || log.contains("do not balance") {
+        if code != Some(expected) || log.contains("panicked") || log.contains("do not balance") {
             bail!("engine: exit code {code:?}; its log:\n{log}");
         }
         let report = Report::read(&self.lab.file("report.json"))?;

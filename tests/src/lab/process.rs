@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -97,13 +98,29 @@ pub struct Process {
 }
 
 impl Process {
-    pub(super) fn start(name: &str, mut command: Command, log: PathBuf) -> Result<Self> {
+    pub(super) fn start(name: &str, command: Command, log: PathBuf) -> Result<Self> {
+        Self::begin(name, command, log, Stdio::null())
+    }
+
+    pub(super) fn start_with(
+        name: &str,
+        command: Command,
+        log: PathBuf,
+        input: &Path,
+    ) -> Result<Self> {
+        let bytes =
+            std::fs::read(input).with_context(|| format!("{}: cannot be read", input.display()))?;
+        let mut process = Self::begin(name, command, log, Stdio::piped())?;
+        let mut pipe = process.child.stdin.take().context("there is no pipe")?;
+        // What reads it may end before it has read all.
+        std::thread::spawn(move || pipe.write_all(&bytes));
+        Ok(process)
+    }
+
+    fn begin(name: &str, mut command: Command, log: PathBuf, stdin: Stdio) -> Result<Self> {
         let file =
             File::create(&log).with_context(|| format!("{}: cannot be made", log.display()))?;
-        command
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .stdin(Stdio::null());
+        command.stdout(file.try_clone()?).stderr(file).stdin(stdin);
         let child = command
             .spawn()
             .with_context(|| format!("{name}: cannot be started"))?;

@@ -23,13 +23,14 @@ const BESIDE: &Table = &[
     ("caps/../../a.pcap", None),
     ("caps/../a.pcap", None),
     ("..", None),
-    (".", None),
     ("", None),
-    ("caps/", None),
     ("a\u{0}b", None),
     ("a\nb", None),
     ("a\u{1b}[2Jb", None),
 ];
+
+/// Folders, which captures may be in.
+const FOLDERS: &Table = &[("caps/", Some("conf/caps")), (".", Some("conf"))];
 
 /// The text as a TOML string.
 fn quoted(text: &str) -> String {
@@ -47,13 +48,14 @@ fn same(got: &Path, expected: &str) -> bool {
 
 #[test]
 fn a_capture_stays_below_the_folder_of_the_configuration() {
-    for (given, leads) in BESIDE {
+    for (given, leads) in BESIDE.iter().chain(FOLDERS) {
         let text = with(PORTS, &format!("file = {}", quoted(given)));
         match (parse_with(&text, "conf/replay.toml", &no_keys), leads) {
             (Ok(replay), Some(leads)) => {
-                let Source::File { path, .. } = &replay.mirror.source else {
+                let Source::Files(files) = &replay.mirror.source else {
                     panic!("{given:?} is no file")
                 };
+                let path = &files.names[0];
                 assert!(same(path, leads), "{given:?} leads to {path:?}");
             }
             (Err(e), None) => {
@@ -84,6 +86,21 @@ fn a_key_stays_below_the_folder_of_the_configuration() {
             (None, None) => {}
             (asked, _) => panic!("{given:?}: {asked:?} was read"),
         }
+    }
+}
+
+#[test]
+fn a_folder_is_no_key_and_no_report() {
+    for (given, _) in FOLDERS {
+        let text = and(&format!("[report]\njson = {}", quoted(given)));
+        let error = parse_with(&text, "conf/replay.toml", &no_keys).unwrap_err();
+        assert_eq!(error.key(), Some("report.json"));
+        let link = format!(
+            "[intercept]\nmode = \"remote\"\nservers = [\"10.30.0.3:1\"]\nkey_file = {}",
+            quoted(given)
+        );
+        let error = parse_with(&and(&link), "conf/replay.toml", &no_keys).unwrap_err();
+        assert_eq!(error.key(), Some("intercept.key_file"), "{error}");
     }
 }
 

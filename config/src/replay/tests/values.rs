@@ -352,9 +352,59 @@ fn bad_values_are_refused_with_key_value_and_what_is_accepted() {
             &["= 2", "mirror.file"],
         ),
         (
-            with(PORTS, "file = \"a,b.pcap\""),
+            with(PORTS, &format!("{PORTS}\nmax_idle = \"1s\"")),
+            "mirror.max_idle",
+            &["1s", "mirror.file"],
+        ),
+        (
+            with(PORTS, "file = \"\""),
             "mirror.file",
-            &["a,b.pcap", "comma"],
+            &["names no file", "\"-\" for standard input"],
+        ),
+        (
+            with(PORTS, "file = []"),
+            "mirror.file",
+            &["names no file", "\"captures/\""],
+        ),
+        (
+            with(PORTS, "file = [\"a\", \"b\", \"a\"]"),
+            "mirror.file[2]",
+            &["mirror.file[0]", "once"],
+        ),
+        (
+            with(PORTS, "file = 7"),
+            "mirror.file",
+            &["list", "a capture file"],
+        ),
+        (
+            with(PORTS, "file = \"-\"\nloops = 2"),
+            "mirror.loops",
+            &["= 2", "standard input"],
+        ),
+        (
+            with(PORTS, "file = \"a\"\nmax_idle = \"never\""),
+            "mirror.max_idle",
+            &["never", "duration", "\"off\""],
+        ),
+        (
+            and("[traffic]\nshard = \"0/16\""),
+            "traffic.shard",
+            &["0/16", "\"3/16\""],
+        ),
+        (
+            and("[traffic]\nshard = \"17/16\""),
+            "traffic.shard",
+            &["17/16", "\"3/16\""],
+        ),
+        (
+            and("[traffic]\nshard = \"+1/2\""),
+            "traffic.shard",
+            &["+1/2", "\"3/16\""],
+        ),
+        (
+            and("[traffic]\nshard = \"1/70000\""),
+            "traffic.shard",
+            &["1/70000", "65536"],
         ),
         (
             with(PORTS, "file = \"a.pcap\"\nspeed = 0"),

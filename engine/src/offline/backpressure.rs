@@ -1,0 +1,176 @@
+//! When a capture file waits: nothing of it is dropped because something is full that empties again
+//! as the targets answer.
+//!
+//! A file may ask for more than there can be, as when more sessions are open in it at a time than
+//! `limits.sessions`. Then waiting leads nowhere: what is full stays full, since what would empty
+//! it stands further on in the file. So it waits no longer than it takes to be sure, which is as
+//! long as nothing moves, and each time it was in vain it is sure sooner.
+
+use crate::worker::Worker;
+use replay::slots::QUARANTINE;
+use wire::decode::Packet;
+use wire::defragment::Defragment;
+use wire::io::{Frame, Rx, Tx};
+use wire::{Flags, Nanos};
+
+/// Captured segments a core may hold while an unpaced file is read on.
+const UNPACED_SEGMENTS: usize = 1_024;
+/// It is never sure sooner than this.
+const LEAST: Nanos = 10_000_000;
+
+/// See the module's documentation.
+pub struct Backpressure {
+    /// How long nothing may move before the file goes on, now and at most.
+    patience: Nanos,
+    most: Nanos,
+    /// Since when nothing has moved, and by what that shows.
+    since: Option<(Nanos, u64)>,
+}
+
+/// What a file waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Full {
+    /// A ring to another worker: it empties by itself.
+    Ring,
+    /// Addresses, which rest when they were used.
+    Addresses,
+    /// Sessions, buffers or bytes, which go as the targets answer.
+    Other,
+}
+
+impl Backpressure {
+    /// `most` is how long nothing may move before waiting is in vain.
+    pub const fn new(most: Nanos) -> Self {
+        Self {
+            patience: most,
+            most,
+            since: None,
+        }
+    }
+
+    /// True if a frame is to wait, which was decoded as `packet` if it is a segment.
+    #[inline]
+    pub fn holds<R, T, D>(
+        &mut self,
+        worker: &mut Worker<R, T, D>,
+        now: Nanos,
+        unpaced: bool,
+        packet: Option<&Packet>,
+    ) -> bool
+    where
+        R: Rx,
+        R::Frame: Frame<Payload = T::Payload>,
+        T: Tx,
+        D: Defragment<R::Frame>,
+    {
+        match full(worker, now, unpaced, packet) {
+            Some(full) => self.waits(full, now, worker.core.progress()),
+            None => {
+                if self.since.take().is_some() {
+                    self.patience = (self.patience * 2).min(self.most);
+                }
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn waits(&mut self, full: Full, now: Nanos, progress: u64) -> bool {
+        let since = match self.since {
+            Some((since, last)) if last == progress => since,
+            _ => {
+                self.since = Some((now, progress));
+                now
+            }
+        };
+        let patience = match full {
+            Full::Ring => return true,
+            Full::Addresses => self.patience + QUARANTINE,
+            Full::Other => self.patience,
+        };
+        if now.saturating_sub(since) < patience {
+            return true;
+        }
+        self.patience = (self.patience / 4).max(LEAST);
+        // The next frame waits anew.
+        self.since = Some((now, progress));
+        false
+    }
+}
+
+/// What is full that the next frame needs.
+#[inline]
+fn full<R, T, D>(
+    worker: &mut Worker<R, T, D>,
+    now: Nanos,
+    unpaced: bool,
+    packet: Option<&Packet>,
+) -> Option<Full>
+where
+    R: Rx,
+    R::Frame: Frame<Payload = T::Payload>,
+    T: Tx,
+    D: Defragment<R::Frame>,
+{
+    let crowded = |ring: &crate::worker::Ring<R::Frame>| ring.len() * 2 > ring.capacity();
+    if worker.to.len() > 1 && worker.to.iter().any(crowded) {
+        return Some(Full::Ring);
+    }
+    if worker.out.pressure {
+        return Some(Full::Other);
+    }
+    if !unpaced {
+        return None;
+    }
+    let core = &mut worker.core;
+    if core.segment_count() > UNPACED_SEGMENTS
+        || core.bytes_in_flight() > core.params().session_bytes / 2
+    {
+        return Some(Full::Other);
+    }
+    let head = packet.map(|p| &p.head)?;
+    if !head.flags.has(Flags::SYN) || head.flags.has(Flags::ACK) {
+        return None;
+    }
+    let (transfer, of_client) = core.params().transfer_of(&head.flow)?;
+    if !of_client {
+        return None;
+    }
+    if !core.has_room(now, &mut worker.out) {
+        return Some(Full::Other);
+    }
+    (!core.has_addresses(now, transfer)).then_some(Full::Addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Nanos = 1_000_000_000;
+
+    #[test]
+    fn it_waits_while_something_moves_and_then_ever_shorter() {
+        let mut b = Backpressure::new(10 * S);
+        // Something moves all the time.
+        for i in 0..100 {
+            assert!(b.waits(Full::Other, i * 9 * S, i));
+        }
+        let start = 1_000 * S;
+        assert!(b.waits(Full::Other, start, 100));
+        assert!(b.waits(Full::Other, start + 10 * S - 1, 100));
+        assert!(!b.waits(Full::Other, start + 10 * S, 100));
+        // One frame went; the next waits again, but not for so long.
+        assert!(b.waits(Full::Other, start + 10 * S, 100));
+        assert!(b.waits(Full::Other, start + 12 * S, 100));
+        assert!(!b.waits(Full::Other, start + 13 * S, 100));
+        assert!(b.waits(Full::Ring, start + 1_000 * S, 100));
+    }
+
+    #[test]
+    fn addresses_are_waited_for_until_they_have_rested() {
+        let mut b = Backpressure::new(10 * S);
+        assert!(b.waits(Full::Addresses, 0, 7));
+        assert!(b.waits(Full::Addresses, 70 * S, 7));
+        assert!(!b.waits(Full::Addresses, 71 * S, 7));
+    }
+}

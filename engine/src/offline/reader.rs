@@ -1,0 +1,126 @@
+//! Reading ahead: frame by frame from the files into the rings of the workers.
+//!
+//! It runs on a thread of its own. Where a ring is full or no buffer is free it waits, so that it
+//! is never far ahead of what is played.
+
+use super::player::{Ahead, Due, Played};
+use super::tape::Shared;
+use capture_file::{Merge, Schedule};
+use config::replay::Speed;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use wire::Nanos;
+use wire::decode::LinkType;
+
+/// How long it waits for room or for a buffer before it looks again.
+const NAP: Duration = Duration::from_micros(50);
+/// Frames between two accounts of how far it is.
+const ACCOUNT: u64 = 1_024;
+
+/// Makes a frame of bytes that were captured at a time; `None` if no buffer is free.
+pub type Make<F> = Box<dyn FnMut(&[u8], Nanos) -> Option<F> + Send>;
+
+/// Says which worker owns a frame of a capture file, by its link type and its bytes.
+pub type Owner = Box<dyn Fn(Option<LinkType>, &[u8]) -> usize + Send>;
+
+/// What reading needs. `F` is a frame, as a worker gets it.
+pub struct Reading<F> {
+    /// A ring to each worker.
+    pub rings: Vec<Ahead<F>>,
+    /// Makes frames.
+    pub make: Make<F>,
+    /// Whose a frame is: an index into `rings`.
+    pub owner: Owner,
+    /// Our clock.
+    pub clock: Box<dyn Fn() -> Nanos + Send>,
+    /// How fast it is to be played.
+    pub speed: Speed,
+    /// The longest time without a frame, in capture time.
+    pub max_idle: Option<Nanos>,
+}
+
+/// Reads all files once, and leaves each worker the frames that it owns, and the end. Stops early
+/// if it is told to.
+pub fn read_ahead<F>(reading: &mut Reading<F>, mut merge: Merge, shared: &Shared) {
+    if shared.stop.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut schedule = Schedule::new(reading.max_idle);
+    let mut begun = None;
+    let mut frames = 0;
+    while merge.advance() {
+        let Some((captured, file, frame)) = merge.frame() else {
+            break;
+        };
+        let (offset, captured) = schedule.play(captured);
+        let link = LinkType::from_pcap(frame.link);
+        if link.is_none() {
+            shared.warn_of(frame.link, file);
+        }
+        let at = match reading.speed {
+            Speed::Max => 0,
+            Speed::Factor(factor) => {
+                let begun = *begun.get_or_insert_with(|| (reading.clock)());
+                begun + (offset as f64 / factor) as Nanos
+            }
+        };
+        let owner = (reading.owner)(link, frame.bytes);
+        let Some(made) = until(shared, || (reading.make)(frame.bytes, captured)) else {
+            return;
+        };
+        shared.count(file, frame.bytes.len());
+        let Some(ring) = reading.rings.get(owner) else {
+            continue;
+        };
+        let due = Due {
+            frame: made,
+            link,
+            at,
+        };
+        if !push(shared, ring, Played::Frame(due)) {
+            return;
+        }
+        frames += 1;
+        if frames % ACCOUNT == 0 {
+            shared.account(&merge, &schedule);
+        }
+    }
+    shared.account(&merge, &schedule);
+    shared.failed(merge.errors());
+    if shared.stop.load(Ordering::Relaxed) {
+        return;
+    }
+    for ring in &reading.rings {
+        if !push(shared, ring, Played::End) {
+            return;
+        }
+    }
+}
+
+/// Tries until it is there. `None` if reading is to stop.
+#[inline]
+fn until<T>(shared: &Shared, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    loop {
+        if let Some(there) = attempt() {
+            return Some(there);
+        }
+        if shared.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        std::thread::sleep(NAP);
+    }
+}
+
+/// Leaves something in a ring once it has room. False if reading is to stop.
+#[inline]
+fn push<F>(shared: &Shared, ring: &Ahead<F>, played: Played<F>) -> bool {
+    let mut left = Some(played);
+    let pushed = until(shared, || {
+        let Err(full) = ring.push(left.take()?) else {
+            return Some(());
+        };
+        left = Some(full);
+        None
+    });
+    pushed.is_some()
+}
