@@ -243,3 +243,75 @@ fn a_damaged_frame_and_the_good_one_after_it() {
     let damaged = r.report.number("mirror.dropped.bad_checksum").unwrap();
     assert_eq!(damaged, 1, "{}", r.report);
 }
+
+/// Each interface of a file has its link type.
+#[test]
+fn two_interfaces_of_different_kinds() {
+    let test = "two_interfaces_of_different_kinds";
+    let Some(r) = replayed(test, "7a.pcapng", &Answer::of(ANSWER), |_| {}) else {
+        return;
+    };
+    assert_eq!(r.connections.len(), 2, "{}", r.report);
+    check_nothing_lost(&r);
+    assert_eq!(r.report.sum("mirror.dropped").unwrap(), 0, "{}", r.report);
+}
+
+/// What stands before the damage is replayed, and the last line says where the file is damaged.
+#[test]
+fn a_damaged_record_in_the_middle_of_a_file() {
+    let test = "a_damaged_record_in_the_middle_of_a_file";
+    if skipped(test) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let mut rig = Offline::answering(&Answer::of(ANSWER)).unwrap();
+    let how = Play::paced(&case("7b.pcap"), &[80]);
+    let r = rig.replay_damaged(&how).unwrap();
+    check_all_arrived(&r, &[GET], 1);
+    let last = r.log.lines().last().unwrap_or_default();
+    let sentence =
+        "7b.pcap is damaged at byte 803: frame 11 has a length of 2147483647 bytes there";
+    assert!(last.starts_with("engine: mirror.file: "), "{last}");
+    assert!(last.contains(sentence), "{last}");
+}
+
+/// A frame that is stamped a day later than the others is of their time.
+#[test]
+fn a_frame_of_another_day() {
+    let test = "a_frame_of_another_day";
+    let Some(r) = replayed(test, "9a.pcap", &Answer::of(ANSWER), |_| {}) else {
+        return;
+    };
+    check_all_arrived(&r, &[GET], 1);
+    let restamped = r.report.number("mirror.capture.restamped").unwrap();
+    assert_eq!(restamped, 1, "{}", r.report);
+    assert!(elapsed_s(&r) < 10.0, "{}", r.report);
+}
+
+/// The format that Alexey Kuznetsov's tcpdump wrote, and a compressed file.
+#[test]
+fn a_modified_and_a_compressed_file() {
+    let test = "a_modified_and_a_compressed_file";
+    for name in ["16a.pcap", "16b.pcap.gz"] {
+        let Some(r) = replayed(test, name, &Answer::of(ANSWER), |_| {}) else {
+            return;
+        };
+        check_all_arrived(&r, &[GET], 1);
+    }
+}
+
+/// What a report says of a file and of the mirror as a whole agrees, however often it is played.
+#[test]
+fn a_file_that_is_played_three_times() {
+    let test = "a_file_that_is_played_three_times";
+    let Some(r) = replayed(test, "20.pcap", &Answer::of(ANSWER), |p| p.loops = 3) else {
+        return;
+    };
+    check_all_arrived(&r, &[GET; 3], 3);
+    let n = |path: &str| r.report.number(path).unwrap();
+    let port = &r.report.value("mirror.ports").unwrap()[0];
+    assert_eq!(port["frames"], n("mirror.frames"), "{}", r.report);
+    assert_eq!(port["bytes"], n("mirror.bytes"), "{}", r.report);
+    assert_eq!(n("mirror.frames") % 3, 0, "{}", r.report);
+    assert_eq!(n("mirror.capture.passes"), 3, "{}", r.report);
+}

@@ -248,21 +248,24 @@ fn what_is_no_capture_is_refused_in_a_sentence() {
             path
         };
         let frames = conversation(45_001, &[10]).frames();
-        let wifi = rig.lab.file("wifi.pcap");
-        write(&wifi, Format::Pcap, 105, &frames).unwrap();
+        let radio = rig.lab.file("radio.pcap");
+        write(&radio, Format::Pcap, 195, &frames).unwrap();
         let good = rig.lab.file("good.pcap");
         write(&good, Format::Pcap, link::RAW, &frames).unwrap();
         let good = std::fs::read(good).unwrap();
+        let folder = rig.lab.file("folder");
+        std::fs::create_dir(&folder).unwrap();
         for (path, word) in [
-            (rig.lab.file("missing.pcap"), "missing.pcap"),
-            (rig.lab.dir().to_owned(), "cannot be read"),
-            (file(rig, "empty.pcap", b""), "no capture file"),
+            (rig.lab.file("missing.pcap"), "missing.pcap does not exist"),
+            (folder, "no capture file in this folder"),
+            (rig.lab.file("no*.pcap"), "no capture file that fits"),
+            (file(rig, "empty.pcap", b""), "empty.pcap is empty"),
             (
                 file(rig, "text.pcap", b"a text of some length, but no capture"),
-                "no capture file",
+                "text.pcap is no capture file",
             ),
-            (file(rig, "head.pcap", &good[..10]), "no capture file"),
-            (wifi, "link type 105"),
+            (file(rig, "head.pcap", &good[..10]), "cut in its header"),
+            (radio, "link type 195 (IEEE 802.15.4)"),
         ] {
             let (code, log) = rig.run(&Play::new(&path, &[PORT])).unwrap();
             let last = log.lines().last().unwrap_or_default();
@@ -280,7 +283,7 @@ fn what_is_no_capture_is_refused_in_a_sentence() {
     });
 }
 
-/// A capture that was cut off, or that holds nothing, is played as far as it goes.
+/// A capture that was cut off is played as far as it goes, and its end is told.
 #[test]
 fn a_file_that_ends_early_is_played_to_where_it_ends() {
     with_rig("a_file_that_ends_early_is_played_to_where_it_ends", |rig| {
@@ -296,8 +299,14 @@ fn a_file_that_ends_early_is_played_to_where_it_ends() {
         // Into the last frame's payload, or its record's head.
         for cut in [1, 60] {
             std::fs::write(&p.file, &bytes[..bytes.len() - cut]).unwrap();
-            let r = rig.replay(&p).unwrap();
+            let r = rig.replay_damaged(&p).unwrap();
             assert_eq!(sorted(&r), [talk.said()], "{}", r.report);
+            let last = r.log.lines().last().unwrap_or_default();
+            let end = format!("short.pcap is cut at byte {}", bytes.len() - cut);
+            assert!(
+                last.starts_with("engine: ") && last.contains(&end),
+                "{last}"
+            );
         }
         std::fs::write(&p.file, &bytes[..24]).unwrap();
         let r = rig.replay(&p).unwrap();
