@@ -257,6 +257,8 @@ where
     while played < BURST
         && let Some((due, decoded)) = player.due(now)
     {
+        // What others have handed over stands before it in the file.
+        worker.poll_rings(now);
         let decoded = *decoded.get_or_insert_with(|| worker.look(due.link, &due.frame));
         if backpressure.holds(worker, now, unpaced, decoded.packet.as_ref().ok()) {
             break;
@@ -266,6 +268,7 @@ where
             worker.counters.late.record(now.saturating_sub(due.at));
         }
         worker.recorded_frame(now, due.link, &decoded, due.frame);
+        player.is_done();
         played += 1;
     }
     played

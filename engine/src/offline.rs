@@ -12,6 +12,6 @@ mod reader;
 mod tape;
 
 pub use backpressure::Backpressure;
-pub use player::{Ahead, Due, Played, Player};
-pub use reader::{Make, Owner, Reading, read_ahead};
+pub use player::{Ahead, Due, Played, Player, Ring};
+pub use reader::{Make, Owner, Reading, Whose, read_ahead};
 pub use tape::{CaptureStats, Tape};

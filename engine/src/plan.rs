@@ -5,7 +5,7 @@ use crate::claims::Claims;
 use crate::egress::Outlet;
 use crate::lcore::Orders;
 use crate::links::{COMMANDS, WorkerEnd};
-use crate::offline::Owner;
+use crate::offline::{Owner, Whose};
 use crate::setup::{Buffers, Job};
 use crate::worker::{ResponseOwner, Ring, Worker, session_owner};
 use anyhow::{Result, bail};
@@ -117,7 +117,7 @@ impl Plan {
         Box::new(move |link, bytes| {
             let cores = usize::from(params.ownership.cores);
             let Some(link) = link.filter(|_| cores > 1) else {
-                return 0;
+                return Whose::Owner(0);
             };
             let options = MirrorOptions {
                 link,
@@ -126,13 +126,17 @@ impl Plan {
                 ..mirror
             };
             let first = bytes.get(..FIRST_BYTES).unwrap_or(bytes);
-            let owner = match mirrored_with(&options, first, bytes.len()) {
-                Ok(packet) => session_owner(&params, &packet.head.flow).map(usize::from),
+            match mirrored_with(&options, first, bytes.len()) {
+                Ok(packet) => {
+                    let owner = session_owner(&params, &packet.head.flow);
+                    Whose::Owner(owner.unwrap_or(0).into())
+                }
                 Err(Skip::Fragment) => fragment_with(&options, first, bytes.len())
-                    .map(|part| datagram_hash(&part) as usize % cores),
-                Err(_) => None,
-            };
-            owner.unwrap_or(0)
+                    .map_or(Whose::Owner(0), |part| {
+                        Whose::Part(datagram_hash(&part) as usize % cores)
+                    }),
+                Err(_) => Whose::Owner(0),
+            }
         })
     }
 

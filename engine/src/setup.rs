@@ -4,14 +4,13 @@
 use crate::answering::Answering;
 use crate::lcore::{Orders, RunPhase};
 use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
-use crate::offline::{Ahead, Player, Reading, Tape};
+use crate::offline::{Ahead, Player, Reading, Ring, Tape};
 use crate::plan::{Plan, prefix};
 use crate::tunnels;
 use crate::worker::Worker;
 use anyhow::{Context, Result};
 use config::replay::{Files, Intercept, Replay, Source, Speed};
 use config::{Idle, Memory};
-use crossbeam::queue::ArrayQueue;
 use dpdk::{
     Clock, DATA_ROOM, Eal, EalOptions, FrameMaker, HEADER_ROOM, MBUF_OVERHEAD, Mbuf, Mempool,
     MirrorPort, Port, PortInfo, PortOptions, Reassembly, RxQueue, SMALL_ROOM, TxQueue,
@@ -199,6 +198,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         let rings = read_ahead(&mut jobs, files, data);
         let mut maker = FrameMaker::new(&eal, &pool).context("mirror.file")?;
         tape.thread(Reading {
+            pushed: vec![0; rings.len()],
             rings,
             make: Box::new(move |bytes, at| maker.make(bytes, at)),
             owner: plan.reader_owner(mirror_options),
@@ -263,7 +263,7 @@ fn read_ahead(jobs: &mut [Job], files: &Files, mbufs: u32) -> Vec<Ahead<Mbuf>> {
     let len = (mbufs as usize / 16 / jobs.len().max(1)).clamp(32, AHEAD);
     let unpaced = files.speed == Speed::Max;
     let give = |job: &mut Job| {
-        let ring: Ahead<Mbuf> = Arc::new(ArrayQueue::new(len));
+        let ring: Ahead<Mbuf> = Arc::new(Ring::new(len));
         job.player = Some(Player::new(Arc::clone(&ring), unpaced));
         ring
     };

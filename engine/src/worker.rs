@@ -355,7 +355,9 @@ where
         self.counters.skipped[Skip::Depth as usize] += 1;
     }
 
-    fn poll_rings(&mut self, now: Nanos) -> usize {
+    /// Takes what other workers have left for this one. Returns how much that was.
+    #[inline]
+    pub fn poll_rings(&mut self, now: Nanos) -> usize {
         let mut work = 0;
         for i in 0..self.from.len() {
             for _ in 0..BURST {

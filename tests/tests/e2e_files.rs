@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use tests::answer::Answer;
-use tests::lab::conversation::{Conversation, on_link};
+use tests::lab::conversation::{Conversation, MSS, on_link};
+use tests::lab::guise::Guise;
 use tests::lab::offline::{Offline, Play, Replayed};
-use tests::lab::pcap::{Format, Frame, link, read, write};
+use tests::lab::pcap::{Format, Frame, link, write};
 use tests::lab::skipped;
 use tests::lab::turn::Turn;
 
@@ -48,6 +48,7 @@ fn talks(count: u16, turns: usize) -> (Vec<Vec<u8>>, Vec<Frame>) {
                 .collect(),
             start_us: 1_000_000 + u64::from(i) * 150,
             pause_us: 1_000,
+            mss: MSS,
         })
         .collect();
     let mut said: Vec<Vec<u8>> = talks.iter().map(Conversation::said).collect();
@@ -57,62 +58,6 @@ fn talks(count: u16, turns: usize) -> (Vec<Vec<u8>>, Vec<Frame>) {
     (said, on_link(link::ETHERNET, &frames))
 }
 
-fn put(rig: &Offline, name: &str, bytes: &[u8]) -> PathBuf {
-    let path = rig.lab.file(name);
-    std::fs::write(&path, bytes).unwrap();
-    path
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    e.write_all(bytes).unwrap();
-    e.finish().unwrap()
-}
-
-/// Every way to give the same frames to the engine.
-fn guises(rig: &Offline, stem: &str, file: &Path) -> Vec<(&'static str, Play)> {
-    let at = |name: &str| rig.lab.file(&format!("{stem}-{name}"));
-    let bytes = std::fs::read(file).unwrap();
-    let frames = read(file).unwrap();
-    let kind = frames.first().map_or(link::ETHERNET, |f| f.link);
-    let mut all = Vec::new();
-    let packed = put(rig, &format!("{stem}.gz"), &gzip(&bytes));
-    all.push(("gzip", Play::new(&packed, &[])));
-    let packed = zstd::encode_all(&bytes[..], 1).unwrap();
-    let packed = put(rig, &format!("{stem}.zst"), &packed);
-    all.push(("zstd", Play::new(&packed, &[])));
-    let other = at("other.pcapng");
-    write(&other, Format::PcapNg, kind, &frames).unwrap();
-    all.push(("pcapng", Play::new(&other, &[])));
-    let mut piped = Play::new(Path::new("-"), &[]);
-    piped.stdin = Some(file.to_owned());
-    all.push(("standard input", piped));
-    // In turn, so that all three overlap, and one behind the other.
-    let len = frames.len().div_ceil(3).max(1);
-    for (how, part) in [
-        (
-            "in turn",
-            Box::new(move |i: usize| i % 3) as Box<dyn Fn(usize) -> usize>,
-        ),
-        ("in three pieces", Box::new(move |i: usize| i / len)),
-    ] {
-        let folder = at(how);
-        std::fs::create_dir(&folder).unwrap();
-        for third in 0..3 {
-            let mine: Vec<Frame> = (0..)
-                .zip(&frames)
-                .filter(|(i, _)| part(*i) == third)
-                .map(|(_, f)| f.clone())
-                .collect();
-            // Their names say nothing of their order.
-            let path = folder.join(format!("{}.pcap", 2 - third));
-            write(&path, Format::Pcap, kind, &mine).unwrap();
-        }
-        all.push((how, Play::new(&folder, &[])));
-    }
-    all
-}
-
 #[test]
 fn files_in_every_guise_give_the_same_streams() {
     let test = "files_in_every_guise_give_the_same_streams";
@@ -120,20 +65,19 @@ fn files_in_every_guise_give_the_same_streams() {
         let (said, frames) = talks(20, 3);
         let path = rig.lab.file("plain.pcap");
         write(&path, Format::Pcap, link::ETHERNET, &frames).unwrap();
-        let mut all = guises(rig, "plain", &path);
-        all.push(("plain", Play::new(&path, &[])));
         for workers in [1, 2] {
-            for (how, play) in &all {
-                let mut play = play.clone();
-                play.ports = vec![PORT];
+            for guise in Guise::ALL {
+                let mut play = Play::new(&path, &[PORT]);
                 play.workers = workers;
+                guise.put_on(&rig.lab, &mut play).unwrap();
                 let r = rig.replay(&play).unwrap();
-                assert_eq!(sorted(&r), said, "{how}, {workers} workers: {}", r.report);
+                let case = format!("{guise:?}, {workers} workers: {}", r.report);
+                assert_eq!(sorted(&r), said, "{case}");
                 check_nothing_lost(&r);
                 let n = |path: &str| r.report.number(path).unwrap();
-                assert_eq!(n("mirror.frames"), frames.len() as u64, "{how}");
+                assert_eq!(n("mirror.frames"), frames.len() as u64, "{case}");
                 // Frames go to their owner at once.
-                assert_eq!(n("mirror.handed_over"), 0, "{how}");
+                assert_eq!(n("mirror.handed_over"), 0, "{case}");
             }
         }
     });

@@ -112,8 +112,8 @@ pub fn client_hash(e: &Endpoint) -> u32 {
     (h >> 32) as u32
 }
 
-/// A well-mixed hash of a connection, from its client to its server, that has nothing in common with
-/// [`client_hash`]: what is chosen by one says nothing of what is chosen by the other.
+/// A well-mixed hash of a connection, from its client to its server, that has nothing in common
+/// with [`client_hash`]: what is chosen by one says nothing of what is chosen by the other.
 #[inline]
 pub fn session_hash(flow: &Flow) -> u32 {
     let h = u64::from(client_hash(&flow.dst)) << 32 | u64::from(client_hash(&flow.src));

@@ -3,6 +3,7 @@
 use crate::worker::Decoded;
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use wire::Nanos;
 use wire::decode::LinkType;
 
@@ -25,7 +26,38 @@ pub enum Played<F> {
 }
 
 /// A ring from the reader to a worker.
-pub type Ahead<F> = Arc<ArrayQueue<Played<F>>>;
+pub struct Ring<F> {
+    ring: ArrayQueue<Played<F>>,
+    /// Frames that the worker is done with: they are with their session, or handed over.
+    done: AtomicU64,
+}
+
+impl<F> Ring<F> {
+    /// One with room for so many frames.
+    pub fn new(frames: usize) -> Self {
+        Self {
+            ring: ArrayQueue::new(frames),
+            done: AtomicU64::new(0),
+        }
+    }
+
+    /// Leaves something. Gives it back if there is no room.
+    ///
+    /// # Errors
+    /// There is no room.
+    #[inline]
+    pub fn push(&self, played: Played<F>) -> Result<(), Played<F>> {
+        self.ring.push(played)
+    }
+
+    /// How many frames the worker is done with, of all passes.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Acquire)
+    }
+}
+
+/// Both ends of a [`Ring`].
+pub type Ahead<F> = Arc<Ring<F>>;
 
 /// Plays what was read ahead for one worker.
 pub struct Player<F> {
@@ -52,7 +84,7 @@ impl<F> Player<F> {
     #[inline]
     pub fn due(&mut self, now: Nanos) -> Option<&mut (Due<F>, Option<Decoded>)> {
         if self.next.is_none() {
-            match self.ahead.pop()? {
+            match self.ahead.ring.pop()? {
                 Played::Frame(due) => self.next = Some((due, None)),
                 Played::End => {
                     self.passes += 1;
@@ -67,6 +99,14 @@ impl<F> Player<F> {
     #[inline]
     pub fn take(&mut self) -> Option<Due<F>> {
         self.next.take().map(|(due, _)| due)
+    }
+
+    /// A frame that was taken is dealt with.
+    #[inline]
+    pub fn is_done(&self) {
+        // Nobody else writes it.
+        let done = self.ahead.done.load(Ordering::Relaxed);
+        self.ahead.done.store(done + 1, Ordering::Release);
     }
 
     /// How many times all files were played.
@@ -86,7 +126,7 @@ mod tests {
 
     #[test]
     fn frames_are_played_when_they_are_due_and_passes_are_counted() {
-        let ahead: Ahead<u8> = Arc::new(ArrayQueue::new(8));
+        let ahead: Ahead<u8> = Arc::new(Ring::new(8));
         let mut player = Player::new(Arc::clone(&ahead), false);
         for (frame, at) in [(1, 5), (2, 5), (3, 9)] {
             let link = Some(LinkType::Ethernet);

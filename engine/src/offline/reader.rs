@@ -7,6 +7,7 @@ use super::player::{Ahead, Due, Played};
 use super::tape::Shared;
 use capture_file::{Merge, Schedule};
 use config::replay::Speed;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use wire::Nanos;
@@ -20,16 +21,27 @@ const ACCOUNT: u64 = 1_024;
 /// Makes a frame of bytes that were captured at a time; `None` if no buffer is free.
 pub type Make<F> = Box<dyn FnMut(&[u8], Nanos) -> Option<F> + Send>;
 
-/// Says which worker owns a frame of a capture file, by its link type and its bytes.
-pub type Owner = Box<dyn Fn(Option<LinkType>, &[u8]) -> usize + Send>;
+/// Which worker a frame goes to, by its index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// The owner of its session.
+    Owner(usize),
+    /// Part of a datagram: this worker puts it together, and hands it to the owner of its session.
+    Part(usize),
+}
+
+/// Says whose a frame of a capture file is, by its link type and its bytes.
+pub type Owner = Box<dyn Fn(Option<LinkType>, &[u8]) -> Whose + Send>;
 
 /// What reading needs. `F` is a frame, as a worker gets it.
 pub struct Reading<F> {
     /// A ring to each worker.
     pub rings: Vec<Ahead<F>>,
+    /// Frames that each worker was given, of all passes.
+    pub pushed: Vec<u64>,
     /// Makes frames.
     pub make: Make<F>,
-    /// Whose a frame is: an index into `rings`.
+    /// Whose a frame is.
     pub owner: Owner,
     /// Our clock.
     pub clock: Box<dyn Fn() -> Nanos + Send>,
@@ -64,20 +76,17 @@ pub fn read_ahead<F>(reading: &mut Reading<F>, mut merge: Merge, shared: &Shared
                 begun + (offset as f64 / factor) as Nanos
             }
         };
-        let owner = (reading.owner)(link, frame.bytes);
+        let whose = (reading.owner)(link, frame.bytes);
         let Some(made) = until(shared, || (reading.make)(frame.bytes, captured)) else {
             return;
         };
         shared.count(file, frame.bytes.len());
-        let Some(ring) = reading.rings.get(owner) else {
-            continue;
-        };
         let due = Due {
             frame: made,
             link,
             at,
         };
-        if !push(shared, ring, Played::Frame(due)) {
+        if !reading.give(shared, whose, due) {
             return;
         }
         frames += 1;
@@ -94,6 +103,44 @@ pub fn read_ahead<F>(reading: &mut Reading<F>, mut merge: Merge, shared: &Shared
         if !push(shared, ring, Played::End) {
             return;
         }
+    }
+}
+
+impl<F> Reading<F> {
+    /// Gives a frame to a worker. False if reading is to stop.
+    #[inline]
+    fn give(&mut self, shared: &Shared, whose: Whose, due: Due<F>) -> bool {
+        match whose {
+            Whose::Owner(worker) => self.push(shared, worker, due),
+            // It reaches its session by way of another worker. What is of the session before it
+            // must be there by then, and what is behind it must not.
+            Whose::Part(worker) if self.rings.len() > 1 => {
+                self.wait_for(shared, 0..self.rings.len())
+                    && self.push(shared, worker, due)
+                    && self.wait_for(shared, worker..worker + 1)
+            }
+            Whose::Part(worker) => self.push(shared, worker, due),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, shared: &Shared, worker: usize, due: Due<F>) -> bool {
+        let (Some(ring), Some(pushed)) = (self.rings.get(worker), self.pushed.get_mut(worker))
+        else {
+            return true;
+        };
+        *pushed += 1;
+        push(shared, ring, Played::Frame(due))
+    }
+
+    /// Waits until workers are done with all that they were given. False if reading is to stop.
+    #[cold]
+    fn wait_for(&self, shared: &Shared, workers: Range<usize>) -> bool {
+        let all = self.rings.iter().zip(&self.pushed);
+        let mut asked = all.skip(workers.start).take(workers.len());
+        asked.all(|(ring, pushed)| {
+            until(shared, || (ring.done() == *pushed).then_some(())).is_some()
+        })
     }
 }
 

@@ -21,6 +21,7 @@ pub mod appliance;
 pub mod capture;
 pub mod conversation;
 pub mod demo;
+pub mod guise;
 pub mod hugepages;
 pub mod offline;
 pub mod pcap;

@@ -21,6 +21,8 @@ mod expected;
 
 use expected::{Capture, Whole, captures, folder, sha256};
 use std::collections::BTreeSet;
+use tests::lab::Lab;
+use tests::lab::guise::Guise;
 use tests::lab::offline::{Delivered, Offline, Play, Replayed};
 use tests::lab::pcap::Stream;
 use tests::lab::skipped;
@@ -141,13 +143,13 @@ const CORRUPT: [&str; 2] = [
 ];
 
 /// Replays captures, and fails with everything that was wrong with any.
-fn replay_all(rig: &mut Offline, all: &[Capture], change: impl Fn(&mut Play)) {
+fn replay_all(rig: &mut Offline, all: &[Capture], mut change: impl FnMut(&Lab, &mut Play)) {
     let mut wrong = Vec::new();
     let mut streams = 0;
     for c in all {
         let mut play = Play::new(&c.path, &c.ports);
         play.verify_checksums = !CORRUPT.contains(&c.name.as_str());
-        change(&mut play);
+        change(&rig.lab, &mut play);
         match rig.replay(&play) {
             Ok(r) => {
                 let found = judge(c, &play, &r);
@@ -213,7 +215,33 @@ fn captures_arrive_as_the_manifest_says() {
     let all = captures(&folder);
     let _turn = Turn::take().unwrap();
     let mut rig = Offline::start().unwrap();
-    replay_all(&mut rig, &all, |_| ());
+    replay_all(&mut rig, &all, |_, _| ());
+}
+
+/// In another format, compressed, split over files, by way of a pipe, for two workers: each capture
+/// in one guise, with `REPLAY_ALL_GUISES` in all of them.
+#[test]
+fn captures_in_other_guises_arrive_as_the_manifest_says() {
+    let name = "captures_in_other_guises_arrive_as_the_manifest_says";
+    let Some(folder) = folder(name) else { return };
+    if skipped(name) {
+        return;
+    }
+    let all = captures(&folder);
+    let _turn = Turn::take().unwrap();
+    let mut rig = Offline::start().unwrap();
+    let rounds = match std::env::var_os("REPLAY_ALL_GUISES") {
+        Some(_) => Guise::ALL.len(),
+        None => 1,
+    };
+    for round in 0..rounds {
+        let mut n = round;
+        replay_all(&mut rig, &all, |lab, play| {
+            n += 1;
+            play.workers = 1 + n % 2;
+            Guise::ALL[n % Guise::ALL.len()].put_on(lab, play).unwrap();
+        });
+    }
 }
 
 /// With a target that never answers each turn waits for the gate's limit and goes then: nothing is
@@ -250,5 +278,5 @@ fn the_gate_loses_nothing() {
     assert_eq!(all.len(), wanted.len());
     let _turn = Turn::take().unwrap();
     let mut rig = Offline::start().unwrap();
-    replay_all(&mut rig, &all, |play| play.wait_for_responses = true);
+    replay_all(&mut rig, &all, |_, play| play.wait_for_responses = true);
 }

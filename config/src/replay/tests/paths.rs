@@ -144,12 +144,3 @@ fn the_arguments_of_a_device_stay_below_the_working_directory() {
     let mirror = with(PORTS, "ports = [\"net_pcap0,rx_pcap=a,tx_pcap=b\"]");
     refused(&mirror, "mirror.ports[0]", &["sends nothing", "tx_pcap"]);
 }
-
-/// The folder's name becomes part of a device's arguments as well.
-#[test]
-fn the_name_of_the_folder_gives_a_driver_no_arguments() {
-    let text = with(PORTS, "file = \"a.pcap\"");
-    let error = parse_with(&text, "x,tx_pcap=y/replay.toml", &no_keys).unwrap_err();
-    assert_eq!(error.key(), Some("mirror.file"));
-    assert!(error.to_string().contains("comma"), "{error}");
-}
