@@ -13,6 +13,7 @@ mod flood;
 mod frames;
 mod measure;
 mod memory;
+mod reader;
 mod report;
 mod target;
 mod testpmd;
@@ -80,6 +81,15 @@ enum Command {
         #[arg(long, default_value_t = 9)]
         windows: usize,
     },
+    /// The reader of capture files; prints JSON.
+    Reader {
+        /// Frames in the file, at least.
+        #[arg(long, default_value_t = 1_000_000)]
+        frames: u64,
+        /// Rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// One loop over DPDK's software drivers; prints JSON.
     Device {
         /// What runs.
@@ -127,6 +137,7 @@ fn run(command: Command) -> Result<bool> {
             frames,
             windows,
         } => print_json(&flood::run(sessions, frames, windows)?),
+        Command::Reader { frames, rounds } => print_json(&reader::run(frames, rounds)?),
         Command::Device {
             case,
             source,
@@ -151,6 +162,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<bool> {
 fn all(quick: bool, json: &Path) -> Result<bool> {
     let mut report = Report::new(quick);
     measure_memory(&mut report);
+    measure_reader(&mut report);
     measure_devices(&mut report)?;
     report.conclude();
     print!("\n{}", report.table());
@@ -215,6 +227,24 @@ fn measure_memory(report: &mut Report) {
     ];
     match child::measure(&args, LIMIT) {
         Ok(outcome) => report.flood = Some(outcome),
+        Err(e) => report.failures.push(format!("{e:#}")),
+    }
+}
+
+fn measure_reader(report: &mut Report) {
+    let (frames, rounds) = if report.quick {
+        (300_000, 3)
+    } else {
+        (1_000_000, 5)
+    };
+    eprintln!("measuring the reader of capture files, net_pcap and tcpdump on the same file");
+    let args = [
+        "reader".to_owned(),
+        format!("--frames={frames}"),
+        format!("--rounds={rounds}"),
+    ];
+    match child::measure(&args, LIMIT) {
+        Ok(outcome) => report.reader = Some(outcome),
         Err(e) => report.failures.push(format!("{e:#}")),
     }
 }

@@ -1,7 +1,7 @@
 //! The table and the JSON file: ratios first, absolute figures beside them.
 
 use crate::measure::Spread;
-use crate::{device, flood, memory, testpmd};
+use crate::{device, flood, memory, reader, testpmd};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -77,6 +77,8 @@ pub struct Report {
     pub memory: Vec<memory::Outcome>,
     /// The same beside a flood of SYNs.
     pub flood: Option<flood::Outcome>,
+    /// Of capture files.
+    pub reader: Option<reader::Outcome>,
     /// Over DPDK's software drivers, round by round.
     pub device: Vec<Round>,
     /// Comparisons.
@@ -95,6 +97,7 @@ impl Report {
             machine: Machine::here(),
             memory: Vec::new(),
             flood: None,
+            reader: None,
             device: Vec::new(),
             ratios: Vec::new(),
             failures: Vec::new(),
@@ -127,6 +130,7 @@ impl Report {
         self.failures.extend(allocating);
         let mut ratios = Vec::new();
         self.compare_memory(&mut ratios);
+        self.compare_readers(&mut ratios);
         self.compare_devices(&mut ratios);
         self.ratios = ratios;
     }
@@ -200,6 +204,40 @@ impl Report {
                     ratio: Some(Spread::of(&[ratio])),
                     pairs: 1,
                     figures: format!("{bytes} bytes / {} bytes", o.counted_per_session),
+                });
+            }
+        }
+    }
+
+    fn compare_readers(&self, ratios: &mut Vec<Ratio>) {
+        type Pick = fn(&reader::Round) -> Option<f64>;
+        let buffers: Pick = |r| Some(r.buffers);
+        let alone: Pick = |r| Some(r.alone);
+        let net_pcap: Pick = |r| Some(r.net_pcap);
+        let tcpdump: Pick = |r| r.tcpdump;
+        for (ours, theirs, what) in [
+            (buffers, net_pcap, "into buffers / net_pcap"),
+            (
+                alone,
+                tcpdump,
+                "read and put in order / tcpdump -r -w /dev/null",
+            ),
+        ] {
+            let Some(o) = &self.reader else { return };
+            let pairs = o.rounds.iter().filter_map(|r| Some((ours(r)?, theirs(r)?)));
+            let (a, b): (Vec<f64>, Vec<f64>) = pairs.unzip();
+            let each: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a / b).collect();
+            let range = |values: &[f64]| {
+                let s = Spread::of(values);
+                let (median, min, max) = (s.median / 1e6, s.min / 1e6, s.max / 1e6);
+                format!("{median:.2} M ({min:.2} to {max:.2})")
+            };
+            if !each.is_empty() {
+                ratios.push(Ratio {
+                    what: format!("frames a second of a capture file, {what}"),
+                    ratio: Some(Spread::of(&each)),
+                    pairs: each.len(),
+                    figures: format!("{} / {}", range(&a), range(&b)),
                 });
             }
         }
