@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +9,18 @@ use std::time::Duration;
 /// Runs until SIGINT or SIGTERM, or until a capture file is replayed. Exit codes: 0 done, 2 the
 /// configuration is wrong, 1 anything else; the last line on stderr says why.
 #[derive(Parser, Debug)]
-#[command(version)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Args {
+    /// What to do instead.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The configuration; see examples/replay.toml.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    pub config: Option<PathBuf>,
     /// Check the file and the machine (hugepages, devices, links), say what is wrong, and end.
     #[arg(long)]
     pub check: bool,
@@ -23,4 +30,15 @@ pub struct Args {
     /// Write the report here instead of report.json in the configuration.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+}
+
+/// What can be done instead of replaying.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Adds up reports of several engines, as of the shards of one mirror, and prints the sum.
+    Merge {
+        /// The engines' reports.
+        #[arg(required = true, value_name = "REPORT")]
+        reports: Vec<PathBuf>,
+    },
 }

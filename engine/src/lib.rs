@@ -12,6 +12,7 @@ pub mod control;
 pub mod egress;
 pub mod lcore;
 pub mod links;
+pub mod merge;
 pub mod missed;
 pub mod offline;
 mod owner;

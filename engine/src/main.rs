@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use engine::args::Args;
+use engine::args::{Args, Command};
 use engine::{control, setup};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,8 +37,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
-    let config =
-        config::replay::load(&args.config).map_err(|e| Failure::Configuration(e.to_string()))?;
+    if let Some(Command::Merge { reports }) = &args.command {
+        let sum = engine::merge::files(reports).map_err(Failure::Other)?;
+        println!("{sum:#}");
+        return Ok(());
+    }
+    // There is one, unless there is a command.
+    let path = args.config.clone().unwrap_or_default();
+    let config = config::replay::load(&path).map_err(|e| Failure::Configuration(e.to_string()))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -58,10 +64,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         if let Some(links) = machine.links {
             links.stop();
         }
-        println!(
-            "{}: configuration and machine are in order",
-            args.config.display()
-        );
+        println!("{}: configuration and machine are in order", path.display());
         return Ok(());
     }
     let report = args.report.as_ref().unwrap_or(&config.report.json);

@@ -330,6 +330,7 @@ fn latency(h: &Histogram) -> Value {
         "p99_us": h.quantile_us(0.99),
         "p999_us": h.quantile_us(0.999),
         "max_us": h.max_us(),
+        "buckets": h.counts().map(|(upper, n)| [upper, n]).collect::<Vec<_>>(),
     })
 }
 

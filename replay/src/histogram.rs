@@ -59,19 +59,31 @@ impl Histogram {
     /// The smallest value, in µs, that at least `fraction` (0 to 1) of all are not above; rounded
     /// up to its bucket's end. 0 if there are none.
     pub fn quantile_us(&self, fraction: f64) -> u64 {
-        if self.count == 0 {
-            return 0;
-        }
-        let rank = ((self.count as f64 * fraction).ceil() as u64).clamp(1, self.count);
-        let mut seen = 0;
-        for (i, n) in self.buckets.iter().enumerate() {
-            seen += n;
-            if seen >= rank {
-                return upper(i).min(self.max_us);
-            }
-        }
-        self.max_us
+        quantile_of(self.counts(), fraction).min(self.max_us)
     }
+
+    /// The end of each bucket that is not empty, in µs, and how many are in it.
+    pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> + Clone {
+        let buckets = self.buckets.iter().enumerate();
+        buckets
+            .filter(|(_, n)| **n > 0)
+            .map(|(i, n)| (upper(i), *n))
+    }
+}
+
+/// [`Histogram::quantile_us`] of buckets as [`Histogram::counts`] gives them, in their order: the
+/// end of a bucket, which may lie above the largest value.
+pub fn quantile_of(counts: impl Iterator<Item = (u64, u64)> + Clone, fraction: f64) -> u64 {
+    let count: u64 = counts.clone().map(|(_, n)| n).sum();
+    let rank = ((count as f64 * fraction).ceil() as u64).clamp(1, count.max(1));
+    let mut seen = 0;
+    for (upper, n) in counts {
+        seen += n;
+        if seen >= rank {
+            return upper;
+        }
+    }
+    0
 }
 
 fn bucket(us: u64) -> usize {
