@@ -4,6 +4,7 @@
 use crate::lcore::{self, Orders, RunPhase, Settings};
 use crate::missed::Missed;
 use crate::offline::Tape;
+use crate::progress::Progress as ProgressBar;
 use crate::report::{self, ReportFile, Sources};
 use crate::rewind::Rewind;
 use crate::setup::{Job, Machine, order_all};
@@ -49,6 +50,8 @@ struct Run<'a> {
     missed: Missed,
     unseen: Unseen,
     refused: RefusedLog,
+    /// Offline, on a terminal.
+    progress: Option<ProgressBar>,
     /// Each transfer's production and target, for the report.
     transfers: Vec<(String, String)>,
     started: Instant,
@@ -101,6 +104,10 @@ pub fn run(
         missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
         unseen: Unseen::default(),
         refused: RefusedLog::default(),
+        progress: machine
+            .tape
+            .as_ref()
+            .and_then(|_| ProgressBar::begin(Instant::now())),
         transfers: names(config),
         machine,
         orders,
@@ -108,6 +115,9 @@ pub fn run(
         started: Instant::now(),
     };
     let result = run.live(duration, stop).and_then(|()| run.end());
+    if let Some(progress) = &run.progress {
+        progress.end();
+    }
     let read = run.machine.tape.as_mut().map_or(Ok(()), Tape::stop);
     order_all(&run.orders, RunPhase::Stop);
     for handle in run.handles.drain(..) {
@@ -151,11 +161,20 @@ impl Run<'_> {
             if let Some(i) = self.handles.iter().position(LcoreHandle::is_finished) {
                 return Err(self.worker_ended(i));
             }
+            self.show_progress();
             if Instant::now() >= next {
                 next += self.config.report.interval;
                 self.report(false)?;
             }
             std::thread::sleep(TICK);
+        }
+    }
+
+    fn show_progress(&mut self) {
+        if let (Some(progress), Some(tape)) = (&mut self.progress, &self.machine.tape) {
+            let counts = tape.counts();
+            let frames = counts.iter().map(|(_, stats)| stats.rx_frames).sum();
+            progress.show(Instant::now(), &tape.stats(), frames);
         }
     }
 

@@ -17,6 +17,7 @@ pub mod missed;
 pub mod offline;
 mod owner;
 mod plan;
+pub mod progress;
 pub mod report;
 pub mod rewind;
 pub mod setup;

@@ -6,7 +6,7 @@
 
 use clap::Parser;
 use engine::args::{Args, Command};
-use engine::{control, setup};
+use engine::{control, progress, setup};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,9 +20,19 @@ enum Failure {
 fn main() -> ExitCode {
     let args = Args::parse();
     let default = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(default)
-        .format_target(false)
-        .init();
+    let mut logger = env_logger::Builder::from_env(default);
+    if progress::is_terminal() {
+        // What is logged stands above the bar of an offline replay. Of a pipe the logger does not
+        // know that it ends at a terminal.
+        logger.target(env_logger::Target::Pipe(Box::new(progress::AboveBar)));
+        if ["NO_COLOR", "RUST_LOG_STYLE"]
+            .iter()
+            .all(|v| std::env::var_os(v).is_none())
+        {
+            logger.write_style(env_logger::WriteStyle::Always);
+        }
+    }
+    logger.format_target(false).init();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(e)) => {

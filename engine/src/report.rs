@@ -5,6 +5,7 @@
 
 use crate::links::Stats as LinkStats;
 use crate::offline::CaptureStats;
+use crate::progress;
 use crate::tunnels::{RefusedLog, RefusedTunnels};
 use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
@@ -427,7 +428,7 @@ pub fn line(s: &Sources<'_>) -> String {
     let frames = sum(s.workers, frames);
     let sessions = sum(s.workers, |w| w.sessions as u64);
     format!(
-        "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target",
+        "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target{}",
         c.sessions,
         c.turns,
         c.replayed_turns,
@@ -435,6 +436,7 @@ pub fn line(s: &Sources<'_>) -> String {
         c.in_flight_turns,
         c.production_latency.quantile_us(0.99),
         c.target_latency.quantile_us(0.99),
+        s.capture.as_ref().map(progress::told).unwrap_or_default(),
     )
 }
 
