@@ -261,6 +261,7 @@ where
         worker.poll_rings(now);
         let decoded = *decoded.get_or_insert_with(|| worker.look(due.link, &due.frame));
         if backpressure.holds(worker, now, unpaced, decoded.packet.as_ref().ok()) {
+            worker.core.hold_recording(now);
             break;
         }
         let Some(due) = player.take() else { break };

@@ -178,7 +178,7 @@ mod tests {
             ],
             links: None,
             copies: 2,
-            mbufs: (1, 10),
+            mbufs: [(1, 10), (0, 0)],
             elapsed: Duration::from_secs(seconds),
             is_final: true,
             failed_writes: 0,

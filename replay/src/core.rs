@@ -273,6 +273,11 @@ impl<P: Payload> Core<P> {
         self.replicas.held_segments()
     }
 
+    /// A recording waits for room: its time stands still until its next frame.
+    pub fn hold_recording(&mut self, now: Nanos) {
+        self.capture.hold(now);
+    }
+
     /// Captured bytes that are neither replayed nor lost, of one replica each.
     pub fn bytes_in_flight(&self) -> u64 {
         let all: u64 = self.targets().iter().map(|t| t.in_flight_bytes).sum();

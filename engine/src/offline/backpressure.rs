@@ -7,6 +7,7 @@
 //! long as nothing moves, and each time it was in vain it is sure sooner.
 
 use crate::worker::Worker;
+use replay::Egress;
 use replay::slots::QUARANTINE;
 use wire::decode::Packet;
 use wire::defragment::Defragment;
@@ -17,6 +18,8 @@ use wire::{Flags, Nanos};
 const UNPACED_SEGMENTS: usize = 1_024;
 /// It is never sure sooner than this.
 const LEAST: Nanos = 10_000_000;
+/// Frames that go on in spite of it when waiting was in vain, at first and at most.
+const BURSTS: (u32, u32) = (8, 4_096);
 
 /// See the module's documentation.
 pub struct Backpressure {
@@ -25,6 +28,9 @@ pub struct Backpressure {
     most: Nanos,
     /// Since when nothing has moved, and by what that shows.
     since: Option<(Nanos, u64)>,
+    /// Frames that still go on in spite of it, and how many do next time.
+    allowed: u32,
+    burst: u32,
 }
 
 /// What a file waits for.
@@ -45,6 +51,8 @@ impl Backpressure {
             patience: most,
             most,
             since: None,
+            allowed: 0,
+            burst: BURSTS.0,
         }
     }
 
@@ -68,6 +76,7 @@ impl Backpressure {
             None => {
                 if self.since.take().is_some() {
                     self.patience = (self.patience * 2).min(self.most);
+                    self.burst = (self.burst / 2).max(BURSTS.0);
                 }
                 false
             }
@@ -76,6 +85,10 @@ impl Backpressure {
 
     #[cold]
     fn waits(&mut self, full: Full, now: Nanos, progress: u64) -> bool {
+        if full != Full::Ring && self.allowed > 0 {
+            self.allowed -= 1;
+            return false;
+        }
         let since = match self.since {
             Some((since, last)) if last == progress => since,
             _ => {
@@ -92,7 +105,9 @@ impl Backpressure {
             return true;
         }
         self.patience = (self.patience / 4).max(LEAST);
-        // The next frame waits anew.
+        self.allowed = self.burst - 1;
+        self.burst = (self.burst * 2).min(BURSTS.1);
+        // What comes then waits anew.
         self.since = Some((now, progress));
         false
     }
@@ -116,22 +131,31 @@ where
     if worker.to.len() > 1 && worker.to.iter().any(crowded) {
         return Some(Full::Ring);
     }
-    if worker.out.pressure {
+    let (held, most) = (
+        worker.core.segment_count(),
+        worker.core.params().max_segments,
+    );
+    // Beyond seven eighths the core sheds sessions, and there is no room for bytes soon.
+    if worker.out.pressure || held * 8 > most * 7 {
+        return Some(Full::Other);
+    }
+    let begins = packet
+        .map(|p| &p.head)
+        .filter(|h| h.flags.has(Flags::SYN) && !h.flags.has(Flags::ACK));
+    // No intercept is up.
+    if begins.is_some() && !worker.out.accepts_sessions() {
         return Some(Full::Other);
     }
     if !unpaced {
         return None;
     }
     let core = &mut worker.core;
-    if core.segment_count() > UNPACED_SEGMENTS
+    if held > UNPACED_SEGMENTS.min(most / 2)
         || core.bytes_in_flight() > core.params().session_bytes / 2
     {
         return Some(Full::Other);
     }
-    let head = packet.map(|p| &p.head)?;
-    if !head.flags.has(Flags::SYN) || head.flags.has(Flags::ACK) {
-        return None;
-    }
+    let head = begins?;
     let (transfer, of_client) = core.params().transfer_of(&head.flow)?;
     if !of_client {
         return None;
@@ -159,10 +183,19 @@ mod tests {
         assert!(b.waits(Full::Other, start, 100));
         assert!(b.waits(Full::Other, start + 10 * S - 1, 100));
         assert!(!b.waits(Full::Other, start + 10 * S, 100));
-        // One frame went; the next waits again, but not for so long.
-        assert!(b.waits(Full::Other, start + 10 * S, 100));
-        assert!(b.waits(Full::Other, start + 12 * S, 100));
-        assert!(!b.waits(Full::Other, start + 13 * S, 100));
+        // A few frames go; the next waits again, but not for so long, and more go then.
+        let gone = |b: &mut Backpressure, now| {
+            let waits = |_: &usize| !b.waits(Full::Other, now, 100);
+            (0..10_000).take_while(waits).count()
+        };
+        assert_eq!(gone(&mut b, start + 10 * S), 7);
+        assert_eq!(gone(&mut b, start + 12 * S), 0);
+        assert_eq!(gone(&mut b, start + 13 * S), 16);
+        for i in 0..40 {
+            gone(&mut b, start + 20 * S + i * S);
+        }
+        assert_eq!(gone(&mut b, start + 100 * S), 4_096);
+        assert!(b.waits(Full::Other, start + 100 * S + LEAST - 1, 100));
         assert!(b.waits(Full::Ring, start + 1_000 * S, 100));
     }
 

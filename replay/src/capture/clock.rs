@@ -18,6 +18,8 @@ pub(crate) struct CaptureClock {
     /// The latest time there was, and when that was on our clock.
     latest: Nanos,
     at: Nanos,
+    /// A recording is held up: its clock stands still until its next frame.
+    held: bool,
 }
 
 impl CaptureClock {
@@ -27,6 +29,7 @@ impl CaptureClock {
             offset: None,
             latest: now,
             at: now,
+            held: false,
         }
     }
 
@@ -38,6 +41,9 @@ impl CaptureClock {
             return now;
         };
         let begin = self.time(now);
+        if std::mem::take(&mut self.held) {
+            self.at = now;
+        }
         let offset = *self
             .offset
             .get_or_insert_with(|| begin.wrapping_sub(captured) as i64);
@@ -57,9 +63,18 @@ impl CaptureClock {
         match self.pace {
             Pace::Live => now,
             Pace::Unpaced => self.latest,
+            Pace::Recorded(_) if self.held => self.latest,
             Pace::Recorded(speed) => {
                 self.latest + (now.saturating_sub(self.at) as f64 * speed) as Nanos
             }
+        }
+    }
+
+    /// The recording waits for room, and its next frame comes later than it should.
+    pub fn hold(&mut self, now: Nanos) {
+        if !self.held {
+            self.latest = self.time(now);
+            self.held = true;
         }
     }
 
@@ -98,6 +113,23 @@ mod tests {
             let again = c.time(102 * S);
             assert_eq!(c.frame(102 * S, Some(file)), again);
         }
+    }
+
+    #[test]
+    fn a_recording_that_is_held_up_has_no_time_meanwhile() {
+        let mut c = CaptureClock::new(Pace::Recorded(2.0), 100 * S);
+        c.frame(100 * S, Some(7_000 * S));
+        c.hold(101 * S);
+        c.hold(105 * S);
+        assert_eq!(c.time(200 * S), 102 * S);
+        // The next frame should have come at 102 s, and comes at 200 s.
+        assert_eq!(c.frame(200 * S, Some(7_004 * S)), 104 * S);
+        assert_eq!(c.time(200 * S), 104 * S);
+        assert_eq!(c.time(201 * S), 106 * S);
+        // A frame that is out of order lets it go on from where it stood.
+        c.hold(201 * S);
+        c.frame(300 * S, Some(7_003 * S));
+        assert_eq!(c.time(301 * S), 108 * S);
     }
 
     #[test]

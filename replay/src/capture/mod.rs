@@ -170,6 +170,11 @@ impl<P: Payload> Capture<P> {
         result
     }
 
+    /// See [`crate::Core::hold_recording`].
+    pub fn hold(&mut self, now: Nanos) {
+        self.clock.hold(now);
+    }
+
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, out: &mut impl Sink<P>) -> usize {
         self.now = now;
