@@ -1,8 +1,8 @@
 //! The worker's whole loop body over ports in memory: what a packet costs, what a session takes,
 //! and whether anything allocates.
 //!
-//! Time is made up: each step moves it on by what the traffic's rate says. Timers and
-//! acknowledgments so fall the same way on every machine. What is measured is CPU time of this thread.
+//! Time is made up: each step moves it on by what the traffic's rate says, so that timers and
+//! acknowledgments fall the same way on every machine. What is measured is CPU time of this thread.
 //! Three runs take turns in every window: the engine; the *harness* alone, which makes the mirror's
 //! frames and the target's answers; and the *floor*, harness plus decoding every frame that is
 //! received and building headers for every one that is sent, without any session. So both engine
