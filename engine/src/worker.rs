@@ -51,8 +51,8 @@ pub enum Parcel<F> {
 /// A single-producer ring from one core to another.
 pub type Ring<F> = Arc<ArrayQueue<Parcel<F>>>;
 
-/// The core that owns the session of a segment of the mirror; `None` if there is but one core, or no
-/// such session.
+/// The core that owns the session of a segment of the mirror; `None` if there is but one core, or
+/// no such session.
 #[inline]
 pub fn session_owner(params: &Params, flow: &Flow) -> Option<u16> {
     if params.ownership.cores <= 1 {
