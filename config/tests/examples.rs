@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::replay::{Files, Intercept, Source, Speed};
+use config::replay::{Files, Intercept, Shard, Source, Speed};
 use config::{Idle, Memory};
 
 fn example(name: &str) -> PathBuf {
@@ -58,6 +58,43 @@ fn offline_toml_is_accepted() {
         (replay.eal.memory, replay.eal.idle),
         (Memory::NoHuge, Some(Idle::Sleep))
     );
+}
+
+/// What schedulers fill in is replaced as their scripts do it.
+#[test]
+fn the_configurations_of_schedulers_are_accepted() {
+    let read = |name: &str| std::fs::read_to_string(example(name)).unwrap();
+    let job = read("kubernetes-job.yaml");
+    let (_, job) = job.split_once("replay.toml: |\n").unwrap();
+    let (job, _) = job.split_once("\n---").unwrap();
+    let array = read("slurm-array.sh");
+    let (_, array) = array.split_once("<<TOML\n").unwrap();
+    let (array, _) = array.split_once("\nTOML\n").unwrap();
+    let cpus = array.split_once("lcores = [").unwrap().1;
+    let (cpus, _) = cpus.split_once("]\nmemory").unwrap();
+    let array = array.replace(cpus, "1");
+    let shard = Shard { number: 3, of: 16 };
+    for (name, text) in [
+        (
+            "kubernetes-job.yaml",
+            job.replace("SHARD", "3/16").replace("INDEX", "2"),
+        ),
+        (
+            "slurm-array.sh",
+            array
+                .replace("$SLURM_ARRAY_TASK_ID", "3")
+                .replace("$SLURM_ARRAY_TASK_COUNT", "16")
+                .replace("$archive", "/archive"),
+        ),
+    ] {
+        let replay = config::replay::parse(&text, name).unwrap();
+        assert_eq!(replay.traffic.shard, shard, "{name}");
+        let Source::Files(files) = &replay.mirror.source else {
+            panic!("{name} replays no files");
+        };
+        assert_eq!(files.names, [PathBuf::from("/archive/")], "{name}");
+        assert_eq!(files.speed, Speed::Max, "{name}");
+    }
 }
 
 #[test]
