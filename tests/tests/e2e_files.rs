@@ -107,6 +107,10 @@ fn a_named_pipe_is_read_as_it_is_filled() {
         writer.join().unwrap();
         assert_eq!(sorted(&r), said, "{}", r.report);
         check_nothing_lost(&r);
+        // Without a writer it is waited for, and not for longer than the engine is to run.
+        let waits = Play::new(&pipe, &[PORT]);
+        let (code, log) = rig.run_for(&waits, "1s").unwrap();
+        assert_eq!(code, Some(0), "{log}");
         // It cannot be played twice.
         let mut twice = Play::new(&pipe, &[PORT]);
         twice.loops = 2;

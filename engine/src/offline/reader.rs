@@ -59,8 +59,19 @@ pub fn read_ahead<F>(reading: &mut Reading<F>, mut merge: Merge, shared: &Shared
     }
     let mut schedule = Schedule::new(reading.max_idle);
     let mut begun = None;
-    let mut frames = 0;
-    while merge.advance() {
+    let (mut frames, mut known) = (0, 0);
+    loop {
+        let more = merge.advance();
+        if merge.errors().len() > known {
+            // A pipe that was left because reading stops is not cut.
+            if !shared.stop.load(Ordering::Relaxed) {
+                shared.failed(merge.errors().get(known..).unwrap_or_default());
+            }
+            known = merge.errors().len();
+        }
+        if !more {
+            break;
+        }
         let Some((captured, file, frame)) = merge.frame() else {
             break;
         };
@@ -95,7 +106,6 @@ pub fn read_ahead<F>(reading: &mut Reading<F>, mut merge: Merge, shared: &Shared
         }
     }
     shared.account(&merge, &schedule);
-    shared.failed(merge.errors());
     if shared.stop.load(Ordering::Relaxed) {
         return;
     }

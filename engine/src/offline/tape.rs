@@ -97,7 +97,7 @@ impl Shared {
         let mut all = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         for error in errors.iter().map(ToString::to_string) {
             if !all.contains(&error) {
-                log::error!("mirror.file: {error}; what was read before it is replayed");
+                log::error!("mirror.file: {error}; the replay goes on with what else there is");
                 all.push(error);
             }
         }

@@ -210,12 +210,25 @@ impl Offline {
     /// # Errors
     /// It can't be started, or does not end.
     pub fn run(&mut self, play: &Play) -> Result<(Option<i32>, String)> {
+        self.run_with(play, Vec::new())
+    }
+
+    /// The same, for this long at most.
+    ///
+    /// # Errors
+    /// As [`Offline::run`].
+    pub fn run_for(&mut self, play: &Play, time: &str) -> Result<(Option<i32>, String)> {
+        self.run_with(play, vec!["--duration".to_owned(), time.to_owned()])
+    }
+
+    fn run_with(&mut self, play: &Play, args: Vec<String>) -> Result<(Option<i32>, String)> {
         let report = self.lab.file("report.json");
         if report.exists() {
             std::fs::remove_file(&report)?;
         }
         let options = EngineOptions {
             verbatim: Some(play.toml(&report)?),
+            args,
             ..EngineOptions::default()
         };
         let command = Engine::command(&self.lab, &options)?;
