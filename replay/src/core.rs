@@ -295,11 +295,11 @@ impl<P: Payload> Core<P> {
         ended + sent + self.targets().iter().map(of_target).sum::<u64>()
     }
 
-    /// Whether another session can begin, the handshakes under way counted as sessions, without
-    /// that one goes which is not over. Those that are over and done make room.
-    pub fn has_room(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> bool {
+    /// Whether another session of this transfer can begin, the handshakes under way counted as
+    /// sessions, without that one goes which is not over. Those that are over and done make room.
+    pub fn has_room(&mut self, now: Nanos, transfer: u16, tx: &mut impl Egress<P>) -> bool {
         let (capture, mut door) = self.halves(now, tx);
-        capture.has_room(now, &mut door)
+        capture.has_room(now, transfer, &mut door)
     }
 
     /// Whether the pool has an address for each copy of another session to this transfer's target,

@@ -160,7 +160,7 @@ where
     if !of_client {
         return None;
     }
-    if !core.has_room(now, &mut worker.out) {
+    if !core.has_room(now, transfer, &mut worker.out) {
         return Some(Full::Other);
     }
     (!core.has_addresses(now, transfer)).then_some(Full::Addresses)

@@ -142,7 +142,10 @@ impl<P: Payload> Capture<P> {
     }
 
     /// See [`crate::Core::has_room`].
-    pub fn has_room(&mut self, now: Nanos, out: &mut impl Sink<P>) -> bool {
+    pub fn has_room(&mut self, now: Nanos, transfer: u16, out: &mut impl Sink<P>) -> bool {
+        if !out.accepts_sessions(transfer) {
+            return false;
+        }
         let time = self.clock.time(now);
         let is_full = |c: &Self| c.sessions.len() + c.half_open.len() >= c.sessions.capacity();
         while is_full(self) {

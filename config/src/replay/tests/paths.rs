@@ -48,7 +48,13 @@ fn same(got: &Path, expected: &str) -> bool {
 
 #[test]
 fn a_capture_stays_below_the_folder_of_the_configuration() {
-    for (given, leads) in BESIDE.iter().chain(FOLDERS) {
+    // A pattern may be in a folder.
+    let others = [
+        ("caps/a*", Some("conf/caps/a*")),
+        ("caps/*/../a", None),
+        ("-", Some("-")),
+    ];
+    for (given, leads) in BESIDE.iter().chain(FOLDERS).chain(&others) {
         let text = with(PORTS, &format!("file = {}", quoted(given)));
         match (parse_with(&text, "conf/replay.toml", &no_keys), leads) {
             (Ok(replay), Some(leads)) => {
