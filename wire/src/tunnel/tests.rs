@@ -7,6 +7,7 @@ use crate::samples::tunnels::{IP_IN_UDP, Sample, around, eth, gre, ip4, ip6, udp
 use crate::scope::Network;
 use crate::{Addr, Head, Prefix, Skip, samples};
 use proptest::prelude::*;
+use std::sync::Mutex;
 
 /// As a mirror with a configured port for IP in UDP reads it.
 fn decode(frame: &[u8]) -> Result<Packet, Skip> {
@@ -289,11 +290,19 @@ fn what_cannot_be_opened_has_a_reason() {
     }
 }
 
+/// The ends, for as long as the process lives, and never out of its reach.
+fn kept(ends: Ends) -> &'static Ends {
+    static KEPT: Mutex<Vec<&Ends>> = Mutex::new(Vec::new());
+    let ends = Box::leak(Box::new(ends));
+    KEPT.lock().unwrap().push(ends);
+    ends
+}
+
 /// As [`decode`], with tunnels that end here alone.
 fn ending_at(ends: Ends) -> MirrorOptions {
     MirrorOptions {
         ip_in_udp: UdpPorts::new(&[IP_IN_UDP]).unwrap(),
-        tunnels: Box::leak(Box::new(ends)),
+        tunnels: kept(ends),
         ..MirrorOptions::default()
     }
 }
