@@ -14,3 +14,4 @@ pub mod load;
 pub mod memory;
 #[cfg(feature = "lab")]
 pub mod record;
+pub mod rng;

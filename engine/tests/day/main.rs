@@ -10,7 +10,6 @@
     reason = "a helper that fails ends its test"
 )]
 
-mod rng;
 mod target;
 mod traffic;
 
@@ -22,6 +21,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use target::{Moods, Targets};
 use tests::memory::{MemoryPort, MemoryRx, MemoryTx, MemoryWire};
+use tests::rng;
 use traffic::{Traffic, frame};
 use wire::host::{Host, HostConfig};
 use wire::{Addr, Endpoint, Nanos, Prefix};

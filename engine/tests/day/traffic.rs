@@ -44,7 +44,7 @@ impl Talk {
         let dst = PRODUCTION[rng.range(0, 1) as usize];
         Self {
             flow: Flow { src, dst },
-            next: [Seq(rng.next() as u32), Seq(rng.next() as u32)],
+            next: [Seq(rng.bits() as u32), Seq(rng.bits() as u32)],
             at,
             rtt: rng.range(MS / 10, 50 * MS),
             frames: Vec::new(),
@@ -219,7 +219,7 @@ impl Traffic {
         let mut all = Frames::new();
         for i in 0..3_000 {
             let mut talk = Talk::new(rng, at + i * MS / 2);
-            let [_, b, c, d] = (rng.next() as u32).to_be_bytes();
+            let [_, b, c, d] = (rng.bits() as u32).to_be_bytes();
             talk.flow.src.addr = Addr::v4([100, b, c, d]);
             talk.segment(false, Flags::SYN, 0);
             all.extend(talk.frames);
@@ -273,10 +273,10 @@ impl Traffic {
             let len = rng.range(0, 1) * rng.range(0, 1_000);
             let head = Head {
                 flow: if server { flow.reversed() } else { *flow },
-                seq: Seq(rng.next() as u32),
-                ack: Seq(rng.next() as u32),
+                seq: Seq(rng.bits() as u32),
+                ack: Seq(rng.bits() as u32),
                 flags: flags[rng.range(0, 4) as usize].with(Flags::ACK),
-                window: rng.next() as u16,
+                window: rng.bits() as u16,
                 urgent: 0,
                 options: Options::default(),
                 payload_len: len as u32,
@@ -297,7 +297,7 @@ impl Traffic {
             let mut bytes = talk.frames.remove(0).1;
             for _ in 0..rng.range(1, 8) {
                 let i = rng.range(0, bytes.len() as u64 - 1) as usize;
-                bytes[i] = rng.next() as u8;
+                bytes[i] = rng.bits() as u8;
             }
             bytes.truncate(rng.range(1, bytes.len() as u64) as usize);
             all.push((at + i * MS, bytes));

@@ -9,7 +9,6 @@
 mod mirror;
 mod packet;
 mod plan;
-mod rng;
 mod script;
 mod stray;
 mod target;
@@ -17,6 +16,7 @@ mod verdict;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use tests::rng;
 use world::World;
 
 /// Seeds that are run unless something else is asked for.

@@ -198,7 +198,7 @@ impl Writer<'_> {
         if opening == Opening::Challenged {
             self.client(Flags::SYN, 0);
             let (c, s) = (self.c, self.s);
-            (self.c, self.s) = (Seq(self.rng.next() as u32), Seq(self.rng.next() as u32));
+            (self.c, self.s) = (Seq(self.rng.bits() as u32), Seq(self.rng.bits() as u32));
             self.server(Flags::ACK, 0);
             self.now += self.talk.rtt;
             self.client(Flags::RST, 0);
@@ -374,7 +374,7 @@ pub fn write(plan: &Plan, rng: &mut Rng) -> Vec<Script> {
     let base = match plan.wrap {
         Some((k, behind)) => Seq(0u32.wrapping_sub(behind)) - (k as u32).wrapping_mul(apart),
         None => {
-            let any = rng.next() as u32;
+            let any = rng.bits() as u32;
             Seq(rng.pick(&[0, 77, 1 << 31, any]))
         }
     };
@@ -405,7 +405,7 @@ fn write_one(
     start: Nanos,
     rng: &mut Rng,
 ) -> Script {
-    let server_isn = Seq(rng.next() as u32);
+    let server_isn = Seq(rng.bits() as u32);
     let mut w = Writer {
         plan,
         talk,
