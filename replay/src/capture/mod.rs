@@ -296,6 +296,11 @@ fn count_marks(flags: Flags, result: Result<(), Unused>, count: &mut Counters) {
     }
 }
 
+/// Is this a SYN? One with RST is a reset (RFC 9293 section 3.10.7: RST is looked at first).
+fn opens(flags: Flags) -> bool {
+    flags.has(Flags::SYN) && !flags.has(Flags::RST)
+}
+
 /// The place a stream begins at whose SYN has this number.
 fn beginning(isn: Seq) -> StreamPos {
     StreamPos::first(isn) + 1_u32

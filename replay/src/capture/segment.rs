@@ -8,7 +8,7 @@
 use super::lifecycle::Beginning;
 use super::session::{End, NEAR, Phase, REACH};
 use super::shed::Said;
-use super::{Capture, Sink, beginning};
+use super::{Capture, Sink, beginning, opens};
 use crate::counters::{Loss, Unused};
 use crate::due::{Due, Moment};
 use crate::ledger::Amount;
@@ -45,7 +45,7 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
         let head = &packet.head;
-        if head.flags.has(Flags::SYN) && !head.flags.has(Flags::ACK) {
+        if opens(head.flags) && !head.flags.has(Flags::ACK) {
             return self.client_syn(time, transfer, packet, frame, out);
         }
         let sid = match self.client_session(time, transfer, packet, out) {

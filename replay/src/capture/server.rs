@@ -3,7 +3,7 @@
 
 use super::lifecycle::Beginning;
 use super::session::{End, NEAR, Phase, REACH, UNKNOWN_SHIFT};
-use super::{Capture, Sink};
+use super::{Capture, Sink, opens};
 use crate::Unused;
 use crate::due::{Due, Moment};
 use crate::pos::StreamPos;
@@ -20,7 +20,7 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<(), Unused> {
         let head = &packet.head;
-        if head.flags.has(Flags::SYN) {
+        if opens(head.flags) {
             return self.server_syn(time, transfer, packet, out);
         }
         let sid = match self.server_session(time, transfer, packet, out) {
