@@ -25,6 +25,7 @@ const FUNCTIONS: &[&str] = &[
     "shim_.*",
     "rte_eal_init",
     "rte_eal_cleanup",
+    "rte_eal_has_hugepages",
     "rte_eal_get_runtime_dir",
     "rte_eal_remote_launch",
     "rte_eal_wait_lcore",
@@ -60,6 +61,11 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_promiscuous_disable",
     "rte_eth_promiscuous_get",
     "rte_eth_link_get_nowait",
+    "rte_eth_allmulticast_enable",
+    "rte_eth_allmulticast_get",
+    "rte_eth_dev_rss_reta_update",
+    "rte_eth_xstats_get_id_by_name",
+    "rte_eth_xstats_get_by_id",
     "rte_eth_stats_get",
     "rte_eth_dev_get_mtu",
     "rte_ip_frag_table_create",
@@ -76,6 +82,7 @@ const TYPES: &[&str] = &[
     "rte_eth_conf",
     "rte_eth_stats",
     "rte_eth_link",
+    "rte_eth_rss_reta_entry64",
     "rte_ether_addr",
     "rte_lcore_state_t",
     "rte_ip_frag_tbl",
@@ -92,6 +99,7 @@ const VARIABLES: &[&str] = &[
     "RTE_MEMPOOL_CACHE_MAX_SIZE",
     "LCORE_ID_ANY",
     "RTE_LIBRTE_IP_FRAG_MAX_FRAG",
+    "RTE_ETH_RETA_GROUP_SIZE",
 ];
 
 fn main() {

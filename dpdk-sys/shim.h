@@ -58,6 +58,8 @@ static const uint64_t SHIM_RSS_IPV4 = RTE_ETH_RSS_IPV4;
 static const uint64_t SHIM_RSS_IPV6 = RTE_ETH_RSS_IPV6;
 static const uint64_t SHIM_RSS_TCP_V4 = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
 static const uint64_t SHIM_RSS_TCP_V6 = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t SHIM_RSS_IPV6_EX = RTE_ETH_RSS_IPV6_EX;
+static const uint64_t SHIM_RSS_TCP_V6_EX = RTE_ETH_RSS_IPV6_TCP_EX;
 
 /* Interface flags (netdevice(7)). */
 enum shim_interface_flag {

@@ -288,7 +288,6 @@ pub fn run(
         } else {
             Memory::NoHuge { mib: MEMORY_MIB }
         },
-        pci: false,
         ..EalOptions::default()
     };
     let eal = options.start()?;

@@ -53,7 +53,6 @@ pub fn run(frames: u64, rounds: usize) -> Result<Outcome> {
     let options = EalOptions {
         workers: vec![device::placement()?.1],
         memory: Memory::NoHuge { mib: MIB },
-        pci: false,
         ..EalOptions::default()
     };
     let eal = options.start()?;

@@ -8,6 +8,8 @@
 use crate::clock::{Calibration, Clock};
 use crate::error::{Error, errno, reason};
 use crate::logging;
+use crate::numa::{self, Hugepages, in_cpu_list};
+use crate::pci::{self, Bus, pci_address};
 use std::ffi::{CString, c_char, c_int};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,11 +67,13 @@ pub struct EalOptions {
     pub memory: Memory,
     /// Keeps this process apart from other DPDK processes; empty: one is made of the process id.
     pub file_prefix: String,
-    /// Whether to look for NICs on the PCI bus.
-    pub pci: bool,
+    /// The NICs on the PCI bus to be had, each an address ([`pci_address`]) with the driver's
+    /// arguments behind a comma, if any. All others are left to other processes; without any here
+    /// the bus is not looked at.
+    pub nics: Vec<String>,
     /// Which of DPDK's log lines are passed on.
     pub log_level: LogLevel,
-    /// Arguments passed on as they are, such as `--allow 0000:03:00.0`.
+    /// Arguments passed on as they are, such as `--iova-mode va`.
     pub extra: Vec<String>,
 }
 
@@ -80,7 +84,7 @@ impl Default for EalOptions {
             main_cpu: 0,
             memory: Memory::Hugepages,
             file_prefix: String::new(),
-            pci: true,
+            nics: vec![],
             log_level: LogLevel::default(),
             extra: vec![],
         }
@@ -121,15 +125,22 @@ impl EalOptions {
             prefix,
             "--no-telemetry".to_owned(),
         ]);
-        if !self.pci {
+        if self.nics.is_empty() {
             args.push("--no-pci".to_owned());
+        }
+        for nic in &self.nics {
+            let address = pci_address(nic).unwrap_or_else(|| nic.clone());
+            let arguments = nic.split_once(',').map(|(_, arguments)| arguments);
+            let allowed = [address.as_str()].into_iter().chain(arguments);
+            args.extend(["--allow".to_owned(), allowed.collect::<Vec<_>>().join(",")]);
         }
         args.push(format!("--log-level={}", self.log_level.name()));
         args.extend(self.extra.iter().cloned());
         args
     }
 
-    /// Checks the machine against these options without starting anything: CPUs and hugepages.
+    /// Checks the machine against these options without starting anything: CPUs, NICs, and
+    /// hugepages where they are needed.
     pub fn check(&self) -> Result<(), Error> {
         let most = dpdk_sys::RTE_MAX_LCORE as usize - 1;
         if self.workers.len() > most {
@@ -151,10 +162,22 @@ impl EalOptions {
                 }
             }
         }
-        if self.memory == Memory::Hugepages {
+        let (bus, hugepages) = (Bus::default(), self.memory == Memory::Hugepages);
+        let nics: Vec<String> = self.nics.iter().filter_map(|n| pci_address(n)).collect();
+        pci::check(&bus, &nics, hugepages)?;
+        if hugepages {
             let pages = Hugepages::of_machine();
             if pages.free == 0 {
                 return Err(Error::NoHugepages { total: pages.total });
+            }
+            let nodes = numa::nodes(Path::new("/sys"));
+            let main = numa::node_of_cpu(&nodes, self.main_cpu);
+            let main_name = format!("the control core, CPU {},", self.main_cpu);
+            let takers = nics.iter().map(|nic| (nic.as_str(), bus.node(nic)));
+            let takers = takers.chain([(main_name.as_str(), main)]);
+            if let Some((who, node)) = numa::without_pages(&nodes, takers) {
+                let who = who.to_owned();
+                return Err(Error::NodeWithoutHugepages { who, node });
             }
         }
         Ok(())
@@ -167,51 +190,6 @@ impl EalOptions {
     }
 }
 
-/// Hugepages of the machine, all sizes together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Hugepages {
-    /// Pages reserved.
-    pub total: u64,
-    /// Pages reserved and not in use.
-    pub free: u64,
-    /// Bytes in the free pages.
-    pub free_bytes: u64,
-}
-
-impl Hugepages {
-    /// What the kernel reports now. A machine without hugepage support has none.
-    pub fn of_machine() -> Self {
-        Self::read(Path::new("/sys/kernel/mm/hugepages"))
-    }
-
-    /// Reads a folder with one `hugepages-<size>kB` folder per size.
-    fn read(folder: &Path) -> Self {
-        let mut sum = Self::default();
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let size = name.to_str().and_then(|n| {
-                n.strip_prefix("hugepages-")?
-                    .strip_suffix("kB")?
-                    .parse::<u64>()
-                    .ok()
-            });
-            let count = |file: &str| -> u64 {
-                std::fs::read_to_string(entry.path().join(file))
-                    .ok()
-                    .and_then(|t| t.trim().parse().ok())
-                    .unwrap_or(0)
-            };
-            if let Some(kib) = size {
-                let free = count("free_hugepages");
-                sum.total += count("nr_hugepages");
-                sum.free += free;
-                sum.free_bytes += free.saturating_mul(kib).saturating_mul(1024);
-            }
-        }
-        sum
-    }
-}
-
 /// The CPUs this process may run on, as the kernel writes them ("0-3,8"). The EAL aborts the
 /// process when it cannot pin a worker, so the list is looked at before.
 fn allowed_cpus() -> Option<String> {
@@ -220,13 +198,6 @@ fn allowed_cpus() -> Option<String> {
         .lines()
         .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
         .map(|l| l.trim().to_owned())
-}
-
-fn in_cpu_list(list: &str, cpu: usize) -> bool {
-    list.split(',').any(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        matches!((first.trim().parse::<usize>(), last.trim().parse::<usize>()), (Ok(a), Ok(b)) if (a..=b).contains(&cpu))
-    })
 }
 
 /// The running EAL.
@@ -242,6 +213,8 @@ pub(crate) struct Inner {
     /// Serialises launches, which talk to a worker over a pipe, and the making and removing of
     /// ports.
     pub(crate) control: Mutex<()>,
+    /// What DPDK said while it started: why a NIC could not be had.
+    pub(crate) said: Vec<String>,
     main_thread: ThreadId,
     /// The EAL parses its arguments in place and keeps pointers to them.
     _argv: Argv,
@@ -313,6 +286,7 @@ impl Eal {
             return Err(error);
         }
         let clock = calibration.finish();
+        let said = logging::take();
         remove_empty_runtime_dir();
         let workers = crate::lcore::count_workers();
         Ok(Self {
@@ -320,6 +294,7 @@ impl Eal {
                 clock,
                 workers,
                 control: Mutex::new(()),
+                said,
                 main_thread: std::thread::current().id(),
                 _argv: argv,
             }),
@@ -394,7 +369,6 @@ mod tests {
             workers: vec![1, 1],
             memory: Memory::NoHuge { mib: 64 },
             file_prefix: "x".into(),
-            pci: false,
             ..EalOptions::default()
         };
         let args = options.args().join(" ");
@@ -408,6 +382,16 @@ mod tests {
                 && !args.contains("--in-memory"),
             "{args}"
         );
+        let nics = EalOptions {
+            nics: vec!["01:00.0".into(), "0000:02:00.1,x=1".into()],
+            ..EalOptions::default()
+        };
+        let args = nics.args().join(" ");
+        assert!(
+            args.contains("--allow 0000:01:00.0 --allow 0000:02:00.1,x=1")
+                && !args.contains("--no-pci"),
+            "{args}"
+        );
         let huge = EalOptions::default().args();
         assert!(
             huge.contains(&"--in-memory".to_owned()) && !huge.contains(&"--no-huge".to_owned())
@@ -419,36 +403,12 @@ mod tests {
     }
 
     #[test]
-    fn cpu_lists_are_read_as_the_kernel_writes_them() {
-        assert!(in_cpu_list("0-3,8", 0) && in_cpu_list("0-3,8", 3) && in_cpu_list("0-3,8", 8));
-        assert!(!in_cpu_list("0-3,8", 4) && !in_cpu_list("", 0));
+    fn a_cpu_that_this_process_may_not_use_is_refused() {
         let options = EalOptions {
             workers: vec![0, 99_999],
             ..EalOptions::default()
         };
         let text = options.check().unwrap_err().to_string();
         assert!(text.starts_with("worker 1 is set to CPU 99999"), "{text}");
-    }
-
-    #[test]
-    fn hugepages_of_all_sizes_are_summed() {
-        let dir = std::env::temp_dir().join(format!("hugepages-test-{}", std::process::id()));
-        for (size, total, free) in [("2048", "4", "3"), ("1048576", "2", "1")] {
-            let folder = dir.join(format!("hugepages-{size}kB"));
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join("nr_hugepages"), format!("{total}\n")).unwrap();
-            std::fs::write(folder.join("free_hugepages"), format!("{free}\n")).unwrap();
-        }
-        let pages = Hugepages::read(&dir);
-        std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(
-            pages,
-            Hugepages {
-                total: 6,
-                free: 4,
-                free_bytes: 3 * (2 << 20) + (1 << 30)
-            }
-        );
-        assert_eq!(Hugepages::read(&dir), Hugepages::default());
     }
 }

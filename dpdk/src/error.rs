@@ -1,6 +1,7 @@
 //! What can go wrong while the machine, memory and ports are set up. Each error is one sentence:
 //! what, where, and what would be right.
 
+use crate::pci::Unusable;
 use std::ffi::CStr;
 
 /// Why the EAL, a pool, a port or an lcore could not be set up.
@@ -45,6 +46,24 @@ pub enum Error {
     NoHugepages {
         /// Hugepages reserved on the machine, of all sizes.
         total: u64,
+    },
+    /// A NUMA node that memory is taken from has no free hugepages.
+    #[error(
+        "{who} is on NUMA node {node}, where no hugepages are free: run scripts/hugepages.sh --node {node} --mib 768 to reserve some"
+    )]
+    NodeWithoutHugepages {
+        /// Who takes memory there: a NIC's address or the control core.
+        who: String,
+        /// The node.
+        node: u32,
+    },
+    /// DPDK cannot have a NIC.
+    #[error("NIC {address}: {why}")]
+    Nic {
+        /// Its PCI address.
+        address: String,
+        /// What keeps DPDK from it.
+        why: Unusable,
     },
     /// A mempool could not be made.
     #[error(
@@ -134,13 +153,13 @@ pub enum Error {
     },
     /// No port has this name and no driver makes one.
     #[error(
-        "{port}: there is no such port ({present}); bind the NIC with dpdk-devbind.py and set eal.pci, or name a virtual device such as net_af_packet0,iface=eth1"
+        "{port}: DPDK has not made a port of it: {reason}; see that a driver of DPDK knows this NIC (RUST_LOG=debug shows what DPDK says), or name a virtual device such as net_af_packet0,iface=eth1"
     )]
     NoPort {
         /// The port, with its role.
         port: String,
-        /// The ports that exist.
-        present: String,
+        /// DPDK's words.
+        reason: String,
     },
     /// DPDK refused a step of a port's set-up.
     #[error("{port}: {step} failed: {reason}")]

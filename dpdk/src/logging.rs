@@ -7,10 +7,12 @@
 use std::ffi::{c_char, c_int};
 use std::sync::{Mutex, Once, PoisonError};
 
-/// Lines kept since [`clear`]: the first ones are nearest to the cause, later ones only say that
-/// the caller failed as well.
+/// Lines kept since [`clear`].
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
-const KEPT: usize = 3;
+const KEPT: usize = 64;
+/// Lines of these that make a reason: the first ones are nearest to the cause, later ones only say
+/// that the caller failed as well.
+pub(crate) const TOLD: usize = 3;
 static OPEN: Once = Once::new();
 
 /// Leads DPDK's log here from now on.
@@ -34,8 +36,14 @@ pub(crate) fn clear() {
 
 /// Takes what DPDK said since [`clear`], on one line; `None` if it kept silent.
 pub(crate) fn said() -> Option<String> {
-    let lines = std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner));
-    (!lines.is_empty()).then(|| lines.join("; "))
+    let lines = take();
+    let told = lines.get(..TOLD).unwrap_or(&lines);
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+/// Takes all lines since [`clear`].
+pub(crate) fn take() -> Vec<String> {
+    std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 extern "C" fn sink(text: *const c_char, len: usize) {

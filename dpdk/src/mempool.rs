@@ -7,6 +7,7 @@
 use crate::eal::Eal;
 use crate::error::{Error, errno, reason};
 use crate::mbuf::Mbuf;
+use crate::numa::Hugepages;
 use arrayvec::ArrayVec;
 use std::ffi::CString;
 use std::ptr::NonNull;
@@ -28,6 +29,9 @@ pub const SMALL_ROOM: u16 = HEADROOM + 256;
 /// Bytes that an mbuf takes beside its data room: `struct rte_mbuf`, two cache lines, and the
 /// mempool's object header, one.
 pub const MBUF_OVERHEAD: usize = 128 + 64;
+
+/// No memory (errno(3)).
+const ENOMEM: i32 = 12;
 
 /// A pool of mbufs, shared by all who hold a handle.
 #[derive(Clone)]
@@ -96,7 +100,16 @@ impl Mempool {
         let raw = unsafe {
             dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), count, cache, 0, data_room, socket)
         };
-        let raw = NonNull::new(raw).ok_or_else(|| fail(reason(errno())))?;
+        let Some(raw) = NonNull::new(raw) else {
+            let (errno, bytes) = (errno(), u64::from(count) * u64::from(mbuf_bytes(data_room)));
+            let mut why = reason(errno);
+            if errno == ENOMEM {
+                // SAFETY: the EAL runs.
+                let huge = unsafe { dpdk_sys::rte_eal_has_hugepages() } != 0;
+                why += &too_little(bytes, huge.then(Hugepages::of_machine), socket);
+            }
+            return Err(fail(why));
+        };
         Ok(Self {
             inner: Arc::new(Inner {
                 raw,
@@ -167,6 +180,32 @@ impl Mempool {
     }
 }
 
+/// Bytes of memory that an mbuf takes.
+const fn mbuf_bytes(data_room: u16) -> u32 {
+    data_room as u32 + MBUF_OVERHEAD as u32
+}
+
+/// What to do when memory is short: `free` are the hugepages that are left, if it comes from these,
+/// and `socket` the node that it was asked of, or -1.
+fn too_little(bytes: u64, free: Option<Hugepages>, socket: i32) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let needed = mib(bytes);
+    let Some(free) = free else {
+        return format!(
+            ": it takes {needed} MiB, and as much again in whole pages; give less in limits.mbufs, or use hugepages"
+        );
+    };
+    let node = match socket {
+        -1 => String::new(),
+        node => format!(" --node {node}"),
+    };
+    let reserve = mib(free.total_bytes - free.free_bytes) + needed * 5 / 4 + 64;
+    format!(
+        ": it takes {needed} MiB, and {} MiB of hugepages are free; reserve more with scripts/hugepages.sh{node} --mib {reserve}, or give less in limits.mbufs",
+        mib(free.free_bytes)
+    )
+}
+
 impl std::fmt::Debug for Mempool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mempool")
@@ -207,5 +246,34 @@ impl Drop for Inner {
             );
             std::mem::forget(eal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_is_told_with_sizes_and_what_to_do() {
+        let free = Hugepages {
+            total: 20,
+            free: 10,
+            free_bytes: 20 << 20,
+            total_bytes: 40 << 20,
+        };
+        let said = too_little(400 << 20, Some(free), -1);
+        assert!(
+            said.contains("400 MiB, and 20 MiB of hugepages are free")
+                && said.contains("scripts/hugepages.sh --mib 584,")
+                && said.contains("limits.mbufs"),
+            "{said}"
+        );
+        let said = too_little(1, Some(free), 1);
+        assert!(said.contains("hugepages.sh --node 1 --mib 85,"), "{said}");
+        let said = too_little(1, None, -1);
+        assert!(
+            said.contains("takes 1 MiB") && said.contains("limits.mbufs"),
+            "{said}"
+        );
     }
 }

@@ -21,6 +21,15 @@ fn a_failed_start_says_what_was_wrong() {
         many.start(),
         Err(Error::TooManyWorkers { asked: 100_000, .. })
     ));
+    let absent = EalOptions {
+        nics: vec!["fffe:1f:1e.7".into()],
+        ..common::options()
+    };
+    let e = absent.start().unwrap_err().to_string();
+    assert!(
+        e.starts_with("NIC fffe:1f:1e.7: there is no PCI device"),
+        "{e}"
+    );
     if Hugepages::of_machine().free == 0 {
         let e = EalOptions {
             memory: Memory::Hugepages,

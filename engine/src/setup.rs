@@ -333,12 +333,13 @@ fn start_eal(config: &Replay, headers: u32) -> Result<Eal> {
     let options = EalOptions {
         workers: config.eal.lcores.clone(),
         memory,
-        // The PCI bus is looked at only if a port is on it; a virtual device's name begins with its
-        // driver's.
-        pci: devices.iter().any(|d| !d.starts_with("net_")),
+        nics: devices
+            .iter()
+            .filter(|d| dpdk::pci_address(d).is_some())
+            .map(|d| (*d).to_owned())
+            .collect(),
         ..EalOptions::default()
     };
-    options.check()?;
     Ok(options.start()?)
 }
 

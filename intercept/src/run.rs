@@ -109,8 +109,11 @@ impl Machine {
         let options = EalOptions {
             workers: lcores.clone(),
             memory,
-            // A virtual device needs no look at the PCI bus, which may not be there.
-            pci: !config.port.device.starts_with("net_"),
+            nics: Some(&config.port.device)
+                .filter(|d| dpdk::pci_address(d).is_some())
+                .cloned()
+                .into_iter()
+                .collect(),
             ..EalOptions::default()
         };
         let eal = options.start()?;

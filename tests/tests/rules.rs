@@ -1,6 +1,6 @@
 //! The rules of the sources that no compiler checks: who may depend on whom, where `unsafe` may
 //! stand, what the pure crates must not know, how long files and comments may be. Those of the
-//! documents stand in a module of their own.
+//! documents and of messages stand in modules of their own.
 //!
 //! Sources are read as they are in the workspace; what is in comments and strings is no code.
 #![cfg(feature = "lab")]
@@ -12,6 +12,8 @@
 
 #[path = "rules/documents.rs"]
 mod documents;
+#[path = "rules/keys.rs"]
+mod keys;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@
 
 use crate::error::Error;
 use crate::mempool::HEADROOM;
+use crate::pci::pci_address;
 use crate::rights;
 use std::ffi::CString;
 
@@ -71,15 +72,14 @@ impl Device {
                 None => (p.to_owned(), None),
             })
             .collect();
-        if name.starts_with("net_") || name.starts_with("eth_") {
+        if ["net_", "eth_", "virtio_user"]
+            .iter()
+            .any(|p| name.starts_with(p))
+        {
             return Ok(Self::Virtual { name, args });
         }
-        if !args.is_empty() {
-            return fail(
-                "arguments of a NIC belong into the EAL's --allow; name the PCI address alone",
-            );
-        }
-        Ok(Self::Existing(name))
+        // A NIC's arguments were given to the EAL with its address.
+        Ok(Self::Existing(pci_address(&name).unwrap_or(name)))
     }
 
     /// Name of the port.
@@ -409,13 +409,11 @@ mod tests {
             Device::parse("port", "0000:03:00.0").unwrap(),
             Device::Existing("0000:03:00.0".into())
         );
-        for bad in [
-            "",
-            ",iface=x",
-            "0000:03:00.0,x=1",
-            "net null0",
-            "net_null0,a=\0",
-        ] {
+        assert_eq!(
+            Device::parse("port", "pci:03:00.0,x=1").unwrap(),
+            Device::Existing("0000:03:00.0".into())
+        );
+        for bad in ["", ",iface=x", "net null0", "net_null0,a=\0"] {
             assert!(
                 matches!(Device::parse("port", bad), Err(Error::Device { .. })),
                 "{bad:?}"

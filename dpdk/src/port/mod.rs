@@ -417,7 +417,7 @@ impl Probed {
             }
             return Err(Error::NoPort {
                 port: port.to_owned(),
-                present: present(),
+                reason: said_of(&eal.inner.said, device.name()),
             });
         };
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -502,25 +502,42 @@ fn find(name: &CStr) -> Option<u16> {
         .then_some(number)
 }
 
-/// The ports that exist, in words.
-fn present() -> String {
-    let mut names = vec![];
-    // SAFETY: plain iteration over port numbers; it ends at RTE_MAX_ETHPORTS.
-    let mut number = unsafe { sys::rte_eth_find_next(0) };
-    while number < sys::RTE_MAX_ETHPORTS as u16 {
-        let mut name = [0u8; 64];
-        // SAFETY: the buffer has RTE_ETH_NAME_MAX_LEN bytes, and DPDK ends the name inside.
-        if unsafe { sys::rte_eth_dev_get_name_by_port(number, name.as_mut_ptr().cast()) } == 0
-            && let Ok(name) = CStr::from_bytes_until_nul(&name)
-        {
-            names.push(name.to_string_lossy().into_owned());
-        }
-        // SAFETY: as above.
-        number = unsafe { sys::rte_eth_find_next(number + 1) };
+/// What DPDK said of a device while it started: lines that name it, or else those of a fault on the
+/// way to it.
+fn said_of(said: &[String], device: &str) -> String {
+    let is_of = |line: &&String| line.contains(device);
+    let is_fault = |line: &&String| {
+        ["VFIO", "vfio", "PCI", "probe", "IOVA", "uio"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    let mut told: Vec<&str> = said.iter().filter(is_of).map(String::as_str).collect();
+    if told.is_empty() {
+        told = said.iter().filter(is_fault).map(String::as_str).collect();
     }
-    if names.is_empty() {
-        "no port exists".to_owned()
+    told.truncate(crate::logging::TOLD);
+    if told.is_empty() {
+        "it gives no reason".to_owned()
     } else {
-        format!("there are {}", names.join(", "))
+        told.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dpdk_said_of_a_device_at_start_is_quoted() {
+        let said: Vec<String> = [
+            "EAL: No free 1048576 kB hugepages reported on node 0",
+            "EAL: Cannot open /dev/vfio/12: Device or resource busy",
+            "EAL: Requested device 0000:01:00.0 cannot be used",
+        ]
+        .map(String::from)
+        .into();
+        assert_eq!(said_of(&said, "0000:01:00.0"), said[2]);
+        assert_eq!(said_of(&said, "0000:02:00.0"), said[1]);
+        assert_eq!(said_of(&said[..1], "0000:02:00.0"), "it gives no reason");
     }
 }

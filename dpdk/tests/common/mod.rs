@@ -35,7 +35,6 @@ pub fn options() -> EalOptions {
     EalOptions {
         workers: vec![0, 0],
         memory: Memory::NoHuge { mib: 96 },
-        pci: false,
         ..EalOptions::default()
     }
 }

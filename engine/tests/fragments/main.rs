@@ -60,7 +60,6 @@ fn eal() -> Eal {
             let options = EalOptions {
                 workers: vec![0],
                 memory: Memory::NoHuge { mib: 192 },
-                pci: false,
                 ..EalOptions::default()
             };
             sender.send(options.start()).unwrap();

@@ -153,7 +153,6 @@ fn main() -> Result<()> {
     };
     let eal = EalOptions {
         memory: Memory::NoHuge { mib: 192 },
-        pci: false,
         ..EalOptions::default()
     }
     .start()?;
