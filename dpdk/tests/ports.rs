@@ -310,7 +310,7 @@ fn pools_say_why_they_cannot_be_made() {
     assert!(fails("x", 10, DATA_ROOM, 9).contains("too large"));
     let much = fails("x", 10_000_000, DATA_ROOM, 0);
     assert!(
-        much.contains("Cannot allocate memory: it takes 22583 MiB"),
+        much.contains("Cannot allocate memory: it takes 22584 MiB"),
         "{much}"
     );
     let first = Mempool::new(&eal, "same", 10, DATA_ROOM, 0, None).unwrap();
