@@ -57,6 +57,9 @@ pub struct Mirror {
     /// UDP destination ports behind which an IP packet follows at once, none 0, none twice; at
     /// most [`Mirror::MAX_UDP_PORTS`].
     pub ip_in_udp: Vec<u16>,
+    /// Longest IP packet that the ports are to receive, at least [`Mirror::LEAST_MTU`]; `None`: as
+    /// long as they can. None for a file.
+    pub mtu: Option<u16>,
     /// Frames with a wrong checksum are dropped as damaged.
     pub verify_checksums: bool,
     /// Our addresses on the mirror's wire, each with the length of its on-link prefix: remote
@@ -68,6 +71,8 @@ pub struct Mirror {
 }
 
 impl Mirror {
+    /// Least `mtu`: every IPv6 link's (RFC 8200 section 5).
+    pub const LEAST_MTU: u16 = 1_280;
     /// Most ports in `ip_in_udp`.
     pub const MAX_UDP_PORTS: usize = 8;
     /// Most places in `tunnels`.

@@ -171,6 +171,18 @@ pub enum Error {
         /// DPDK's words.
         reason: String,
     },
+    /// A device has fewer transmit queues than there are workers.
+    #[error(
+        "{port}: each of the {asked} workers needs a transmit queue, and the device has {most}: give at most {most} CPUs in eal.lcores"
+    )]
+    Queues {
+        /// The port, with its role.
+        port: String,
+        /// Queues asked for.
+        asked: u16,
+        /// Queues there are.
+        most: u16,
+    },
     /// An option is outside of what the port can do.
     #[error("{port}: {option} is {value}, but this device takes {accepted}")]
     Option {

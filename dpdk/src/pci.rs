@@ -37,6 +37,11 @@ pub fn pci_address(device: &str) -> Option<String> {
     sound.then(|| format!("{domain}:{bus}:{slot}.{function}"))
 }
 
+/// The NUMA node of a NIC that a device string names, if the machine tells.
+pub fn nic_node(device: &str) -> Option<u32> {
+    Bus::default().node(&pci_address(device)?)
+}
+
 /// What keeps DPDK from a device, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unusable {

@@ -243,17 +243,18 @@ fn a_device_is_gone_with_its_last_handle_and_can_be_made_again() {
 fn a_failed_set_up_leaves_no_device_behind() {
     let pool = Pool::new(255, DATA_ROOM);
     let device = format!("net_null{}", unique());
+    let headers = Pool::new(63, HEADER_ROOM);
     let options = PortOptions {
-        rx_queues: 5000,
+        tx_queues: 5000,
         ..PortOptions::default()
     };
-    let e = MirrorPort::open(&eal(), &device, &options, &pool)
-        .unwrap_err()
-        .to_string();
+    let Err(e) = Port::open(&eal(), &device, &options, &pool, &headers) else {
+        panic!("it has no 5000 queues");
+    };
+    let e = e.to_string();
     assert!(
-        e.starts_with(&format!(
-            "mirror port {device}: rx_queues is 5000, but this device takes at most"
-        )),
+        e.starts_with(&format!("port {device}: each of the 5000 workers needs a"))
+            && e.contains("at most 1024 CPUs in eal.lcores"),
         "{e}"
     );
     let options = PortOptions {
@@ -296,6 +297,24 @@ fn errors_name_what_is_missing() {
 }
 
 #[test]
+fn a_device_with_fewer_queues_is_opened_with_those_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("in.pcap");
+    std::fs::write(&path, pcap(&[])).unwrap();
+    let pool = Pool::new(255, DATA_ROOM);
+    let device = format!("net_pcap{},rx_pcap={}", unique(), path.display());
+    let options = PortOptions {
+        rx_queues: 3,
+        cores: 3,
+        rss: true,
+        ..PortOptions::default()
+    };
+    let (port, rx) = MirrorPort::open(&eal(), &device, &options, &pool).unwrap();
+    assert_eq!((port.info().rx_queues, rx.len()), (1, 1));
+    assert!(!port.info().rss);
+}
+
+#[test]
 fn pools_say_why_they_cannot_be_made() {
     let eal = eal();
     let fails = |name: &str, count, room, cache| {
@@ -310,7 +329,7 @@ fn pools_say_why_they_cannot_be_made() {
     assert!(fails("x", 10, DATA_ROOM, 9).contains("too large"));
     let much = fails("x", 10_000_000, DATA_ROOM, 0);
     assert!(
-        much.contains("Cannot allocate memory: it takes 22584 MiB"),
+        much.contains("Cannot allocate memory") && much.contains("it takes 22584 MiB"),
         "{much}"
     );
     let first = Mempool::new(&eal, "same", 10, DATA_ROOM, 0, None).unwrap();

@@ -13,7 +13,7 @@ use crate::tunnels::RefusedLog;
 use crate::unseen::Unseen;
 use anyhow::{Context, Result};
 use config::replay::Replay;
-use dpdk::{LcoreHandle, MirrorPort, PortStats};
+use dpdk::{LcoreHandle, LinkState, MirrorPort, PortStats};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const ABANDON: Duration = Duration::from_secs(5);
 /// Time for a worker to answer before its last figures serve.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How often the ports' links are looked at.
+const LINK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is logged that draining takes its time.
 const STILL: Duration = Duration::from_secs(10);
 
@@ -49,6 +51,9 @@ struct Run<'a> {
     rewind: Option<Rewind>,
     missed: Missed,
     unseen: Unseen,
+    /// Of each mirror port, and of the replay port behind them.
+    links: Vec<LinkState>,
+    looked_at_links: Instant,
     refused: RefusedLog,
     /// Offline, on a terminal.
     progress: Option<ProgressBar>,
@@ -103,6 +108,8 @@ pub fn run(
         rewind: None,
         missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
         unseen: Unseen::default(),
+        links: links_up(&machine).into_iter().map(LinkState::new).collect(),
+        looked_at_links: Instant::now(),
         refused: RefusedLog::default(),
         progress: machine
             .tape
@@ -127,6 +134,12 @@ pub fn run(
         links.stop();
     }
     result.and(read)
+}
+
+/// Whether the links of the mirror ports and of the replay port are up.
+fn links_up(machine: &Machine) -> Vec<bool> {
+    let mirrors = machine.mirrors.iter().map(MirrorPort::is_link_up);
+    mirrors.chain([machine.replay.is_link_up()]).collect()
 }
 
 /// How long nothing may change before it is plain that nothing will: a gate's limit and more.
@@ -162,11 +175,31 @@ impl Run<'_> {
                 return Err(self.worker_ended(i));
             }
             self.show_progress();
+            self.look_at_links();
             if Instant::now() >= next {
                 next += self.config.report.interval;
                 self.report(false)?;
             }
             std::thread::sleep(TICK);
+        }
+    }
+
+    /// Looks at the ports' links now and then, and logs what has changed.
+    fn look_at_links(&mut self) {
+        if self.looked_at_links.elapsed() < LINK_INTERVAL {
+            return;
+        }
+        self.looked_at_links = Instant::now();
+        let mirrors = self.machine.mirrors.iter().map(MirrorPort::info);
+        let names = mirrors.map(|i| ("mirror port", &i.name));
+        let names = names.chain([("replay port", &self.machine.replay.info().name)]);
+        let up = links_up(&self.machine);
+        for ((link, up), (role, name)) in self.links.iter_mut().zip(up).zip(names) {
+            match link.look(up) {
+                true if up => log::info!("{role} {name}: its link is up"),
+                true => log::warn!("{role} {name}: its link is down"),
+                false => {}
+            }
         }
     }
 
@@ -275,6 +308,10 @@ impl Run<'_> {
         let missed = self.missed.frames(&stats);
         self.unseen
             .look(report::sight(self.snapshots.last(), &missed));
+        let (received, handed_over) = report::received(self.snapshots.last());
+        if let Some(line) = self.machine.spread.judge(received, handed_over) {
+            log::warn!("{line}");
+        }
         let m = &self.machine;
         let sources = Sources {
             workers: self.snapshots.last(),
@@ -283,6 +320,8 @@ impl Run<'_> {
             capture: m.tape.as_ref().map(Tape::stats),
             missed,
             unseen: self.unseen,
+            spread: m.spread.name(),
+            links_up: &self.links,
             transfers: &self.transfers,
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),

@@ -7,6 +7,7 @@
 
 pub mod answering;
 pub mod args;
+mod buffers;
 pub mod claims;
 pub mod control;
 pub mod egress;
@@ -22,6 +23,7 @@ pub mod report;
 pub mod rewind;
 pub mod setup;
 pub mod snapshots;
+pub mod spread;
 pub mod tunnels;
 pub mod unseen;
 pub mod worker;

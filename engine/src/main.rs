@@ -10,6 +10,7 @@ use engine::{control, progress, setup};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Why the engine ends with an error.
 enum Failure {
@@ -70,11 +71,19 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let (machine, jobs) = setup::start(&config).map_err(Failure::Other)?;
     if args.check {
+        let down = setup::without_link(&machine.mirrors, &machine.replay, Duration::ZERO);
         drop(jobs);
         if let Some(links) = machine.links {
             links.stop();
         }
-        println!("{}: configuration and machine are in order", path.display());
+        let but = match down.as_slice() {
+            [] => String::new(),
+            down => format!(", but there is no link at {}", down.join(" and ")),
+        };
+        println!(
+            "{}: configuration and machine are in order{but}",
+            path.display()
+        );
         return Ok(());
     }
     let report = args.report.as_ref().unwrap_or(&config.report.json);

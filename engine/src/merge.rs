@@ -171,6 +171,8 @@ mod tests {
             capture: None,
             missed: vec![Some(seconds)],
             unseen: Unseen::default(),
+            spread: "alone",
+            links_up: &[],
             replay: ("replay0".to_owned(), PortStats::default()),
             transfers: &[
                 (":80".to_owned(), "10.0.0.1:80".to_owned()),

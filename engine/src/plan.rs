@@ -1,12 +1,13 @@
 //! From the configuration to the workers: who owns what, the session core's parameters, client
 //! addresses, and the claims that follow from them.
 
+use crate::buffers::Buffers;
 use crate::claims::Claims;
 use crate::egress::Outlet;
 use crate::lcore::Orders;
 use crate::links::{COMMANDS, WorkerEnd};
 use crate::offline::{Owner, Whose};
-use crate::setup::{Buffers, Job};
+use crate::setup::Job;
 use crate::worker::{ResponseOwner, Ring, Worker, session_owner};
 use anyhow::{Result, bail};
 use config::replay::{Replay, Source, Speed};
@@ -59,11 +60,10 @@ impl Plan {
         let one_each = transfers.iter().enumerate().all(|(i, t)| {
             t.from.addr.is_some() && transfers.iter().skip(i + 1).all(|other| other.to != t.to)
         });
-        let rss = !mirrors.is_empty() && mirrors.iter().all(|m| m.info().rss);
-        let by = if rss && one_each {
-            HashBy::Flow
-        } else {
-            HashBy::Client
+        let table = mirrors.iter().map(MirrorPort::info).filter(|i| i.rss);
+        let by = match table.map(|i| i.table).min() {
+            Some(table) if one_each => HashBy::Flow { table },
+            _ => HashBy::Client,
         };
         let slices = (0..cores)
             .map(|core| pool_slices(&config.clients.pool, core, cores))
@@ -194,8 +194,9 @@ impl Plan {
                 .collect(),
         };
         let mut jobs = Vec::with_capacity(cores);
-        let queues = rx.into_iter().zip(tx);
-        for (i, (((rx, tx), reassembly), end)) in queues.zip(reassemblies).zip(ends).enumerate() {
+        // A device with fewer receive queues than workers: the rest get responses from the others.
+        let mut rx = rx.into_iter();
+        for (i, ((tx, reassembly), end)) in tx.into_iter().zip(reassemblies).zip(ends).enumerate() {
             let me = i as u16;
             let pool = self.slices[i].clone();
             let params = Params {
@@ -214,7 +215,7 @@ impl Plan {
             let out = Outlet::new(tx, host, port.mac, targets.clone(), claims, me);
             let core = Core::new(params, self.params.start);
             let mut worker = Worker::new(me, core, out, owner.clone()).reassembling(reassembly);
-            worker.replay = Some(rx);
+            worker.replay = rx.next();
             worker.to = rings.iter().map(|from| Arc::clone(&from[i])).collect();
             worker.from = rings[i].iter().map(Arc::clone).collect();
             jobs.push(Job {

@@ -10,7 +10,7 @@ use crate::tunnels::{RefusedLog, RefusedTunnels};
 use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
 use anyhow::{Context, Result};
-use dpdk::PortStats;
+use dpdk::{LinkState, PortStats};
 use replay::histogram::Histogram;
 use replay::{Counters, Loss, TargetCounters, Unused};
 use serde_json::{Map, Value, json};
@@ -33,6 +33,10 @@ pub struct Sources<'a> {
     pub missed: Vec<Option<u64>>,
     /// What can be told of the turns in these.
     pub unseen: Unseen,
+    /// How mirrored frames come to their owner.
+    pub spread: &'static str,
+    /// The links of the mirror ports, and that of the replay port behind them.
+    pub links_up: &'a [LinkState],
     /// The replay port.
     pub replay: (String, PortStats),
     /// Each transfer's production and target, in their order.
@@ -71,6 +75,12 @@ const fn frames(w: &Snapshot) -> u64 {
     (w.worker.mirror_frames + w.worker.taken_over).saturating_sub(w.worker.handed_over)
 }
 
+/// Mirrored frames that ports have delivered, and those of them that were handed over.
+pub fn received(workers: &[Snapshot]) -> (u64, u64) {
+    let of = |field: fn(&Snapshot) -> u64| sum(workers, field);
+    (of(|w| w.worker.mirror_frames), of(|w| w.worker.handed_over))
+}
+
 /// What was seen and what was missed so far, for [`Unseen`].
 pub fn sight(workers: &[Snapshot], missed: &[Option<u64>]) -> Sight {
     let lost = sum(workers, |w| w.worker.handover_full);
@@ -95,6 +105,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "used": c.used,
             "dropped": dropped(w, &c),
             "handed_over": sum(w, |w| w.worker.handed_over),
+            "spread": s.spread,
             "out_of_order": c.out_of_order,
             "conflicting_bytes": c.conflicting_bytes,
             "fragments": {
@@ -109,7 +120,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "answered": sum(w, |w| w.worker.answered),
             "unanswered": sum(w, |w| w.worker.unanswered),
             "missed": s.missed.iter().copied().sum::<Option<u64>>(),
-            "ports": s.mirrors.iter().zip(&s.missed).map(port).collect::<Vec<_>>(),
+            "ports": (0..s.mirrors.len()).map(|i| port(s, i)).collect::<Vec<_>>(),
             "capture": s.capture.map(|c| capture(s, &c)),
         },
         "production": {
@@ -182,14 +193,20 @@ pub fn refused_line(workers: &[Snapshot], log: &mut RefusedLog, now: Instant) ->
     log.due(frames, &refused(workers), now)
 }
 
-fn port(((name, p), missed): (&(String, PortStats), &Option<u64>)) -> Value {
+/// A mirror port, or a capture file, which has no link.
+fn port(s: &Sources<'_>, i: usize) -> Value {
+    let ((name, p), missed) = (&s.mirrors[i], s.missed.get(i));
+    let link = s.links_up.get(i).filter(|_| s.capture.is_none());
     json!({
         "name": name,
         "frames": p.rx_frames,
         "bytes": p.rx_bytes,
         "missed": missed,
         "errors": p.rx_errors,
+        "too_long": p.rx_too_long,
         "no_mbuf": p.rx_no_mbuf,
+        "link": link.map(LinkState::name),
+        "link_changes": link.map(LinkState::changes),
     })
 }
 
@@ -215,9 +232,11 @@ fn capture(s: &Sources<'_>, c: &CaptureStats) -> Value {
 }
 
 fn replay_port(s: &Sources<'_>) -> Value {
-    let (w, (name, p)) = (s.workers, &s.replay);
+    let (w, (name, p), link) = (s.workers, &s.replay, s.links_up.last());
     json!({
         "name": name,
+        "link": link.map(LinkState::name),
+        "link_changes": link.map(LinkState::changes),
         "sent_frames": p.tx_frames,
         "sent_bytes": p.tx_bytes,
         "send_errors": p.tx_errors,
@@ -468,6 +487,8 @@ mod tests {
             capture: None,
             missed: Vec::new(),
             unseen: Unseen::default(),
+            spread: "alone",
+            links_up: &[],
             replay: (String::new(), PortStats::default()),
             transfers: &[],
             links,

@@ -2,20 +2,21 @@
 //! worker for each lcore.
 
 use crate::answering::Answering;
+use crate::buffers::{Buffers, devices, pool};
 use crate::lcore::{Orders, RunPhase};
 use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{Ahead, Player, Reading, Ring, Tape};
 use crate::plan::{Plan, prefix};
+use crate::spread::Spread;
 use crate::tunnels;
 use crate::worker::Worker;
 use anyhow::{Context, Result};
 use config::replay::{Files, Intercept, Replay, Source, Speed};
 use config::{Idle, Memory};
 use dpdk::{
-    Clock, DATA_ROOM, Eal, EalOptions, FrameMaker, HEADER_ROOM, MBUF_OVERHEAD, Mbuf, Mempool,
-    MirrorPort, Port, PortInfo, PortOptions, Reassembly, RxQueue, SMALL_ROOM, TxQueue,
+    Clock, Eal, EalOptions, FrameMaker, HEADER_ROOM, Mbuf, Mempool, MirrorPort, Port, PortInfo,
+    PortOptions, Reassembly, RxQueue, SMALL_ROOM, TxQueue,
 };
-use replay::HashBy;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::decode::{LinkType, MirrorOptions, UdpPorts};
@@ -28,8 +29,6 @@ use wire::{Nanos, Prefix};
 const HEADER_MBUFS: u32 = 16_384;
 /// Mbufs that each lcore keeps to itself.
 const CACHE: u32 = 256;
-/// A page without hugepages. No mbuf crosses one (rte_mempool.c, rte_mempool_get_page_size).
-const PAGE: u64 = 4_096;
 /// Memory without hugepages beyond the buffers, in MiB: queues and DPDK's own.
 const SLACK_MIB: usize = 96;
 /// How long a datagram's fragments wait for the rest, in ns. On the mirror they are microseconds
@@ -37,6 +36,10 @@ const SLACK_MIB: usize = 96;
 const FRAGMENT_TIME: Nanos = 2_000_000_000;
 /// Frames of capture files that are read ahead for a worker at most.
 const AHEAD: usize = 4_096;
+/// How long to wait for the links of NICs at start.
+const UP_TIME: Duration = Duration::from_secs(5);
+/// Longest IP packet of what is called jumbo frames.
+const JUMBO: u16 = 9_000;
 /// How long to wait for the control links at start.
 const LINK_TIME: Duration = Duration::from_secs(5);
 
@@ -65,6 +68,8 @@ pub struct Machine {
     pub pool: Mempool,
     /// Buffers that short payloads are copied to.
     pub small: Mempool,
+    /// How the mirror's frames come to their owner.
+    pub spread: Spread,
     /// The time.
     pub now: Now,
     /// Workers sleep when they have nothing to do.
@@ -98,9 +103,9 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         Source::Files(files) => Some(Tape::find(files)?),
         Source::Ports(_) => None,
     };
-    let buffers = Buffers::of(config.limits.mbufs_bytes);
+    let buffers = Buffers::of(config);
     let (data, headers) = (buffers.frames, HEADER_MBUFS * workers as u32);
-    let eal = start_eal(config, headers)?;
+    let eal = start_eal(config, buffers, headers)?;
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -110,25 +115,40 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         clock,
     };
     let cache = |count: u32| CACHE.min(count / 2 / (workers as u32 + 1));
-    let pool = Mempool::new(&eal, "mirror", data, DATA_ROOM, cache(data), None)?;
-    let (room, count) = (SMALL_ROOM, buffers.small);
-    let small = Mempool::new(&eal, "payloads", count, room, cache(count), None)?;
-    let header_pool = Mempool::new(&eal, "headers", headers, HEADER_ROOM, CACHE, None)?;
+    // Where the first NIC is that receives.
+    let devices = devices(config);
+    let node = devices.iter().find_map(|device| dpdk::nic_node(device));
+    let make = |name, mbufs: (u32, u16), cache| pool(&eal, name, mbufs, cache, node);
+    let pool = make("mirror", (data, buffers.room), cache(data))?;
+    let count = buffers.small;
+    let small = make("payloads", (count, SMALL_ROOM), cache(count))?;
+    let header_pool = make("headers", (headers, HEADER_ROOM), CACHE)?;
 
+    let descriptors = buffers.descriptors(workers * devices.len());
     let options = PortOptions {
         rx_queues: workers as u16,
         tx_queues: workers as u16,
+        rx_desc: descriptors,
+        tx_desc: descriptors,
         rss: true,
+        cores: workers as u16,
+        // Whoever looks for an IPv6 address asks a multicast address for it (RFC 4861).
+        all_multicast: has_ipv6(config),
         ..PortOptions::default()
     };
     let (replay, replay_rx, replay_tx) =
         Port::open(&eal, &config.replay.port, &options, &pool, &header_pool)
             .context("replay.port")?;
+    let options = PortOptions {
+        mtu: config.mirror.mtu,
+        ..options
+    };
     let (mut mirrors, mut queues, mut answering) = (Vec::new(), Vec::new(), Vec::new());
     if let Source::Ports(devices) = &config.mirror.source {
         for (i, device) in devices.iter().enumerate() {
             let (port, rx, answers) = open_mirror(&eal, config, device, &options, &pool)
                 .with_context(|| format!("mirror.ports[{i}]"))?;
+            look_at_mirror(i, port.info(), config);
             answering.push(answers);
             mirrors.push(port);
             queues.push(rx);
@@ -138,6 +158,9 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         config,
         mirrors.iter().map(MirrorPort::info).chain([replay.info()]),
     );
+    for down in without_link(&mirrors, &replay, UP_TIME) {
+        log::warn!("{down} has no link: see its cable and what is at the other end");
+    }
     let (links, ends) = start_links(config, workers, now)?;
     let seed = getrandom::u64().context("the system gives no random numbers")?;
     let plan = Plan::new(config, &mirrors, replay.info(), now.get(), buffers, seed);
@@ -207,16 +230,12 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             max_idle: files.max_idle.map(|most| most.as_nanos() as Nanos),
         });
     }
+    let spread = Spread::of(&config.mirror.source, plan.ownership, &mirrors);
     log::info!(
         "{workers} worker{} on CPU {:?}; mirror frames reach their owner by {}",
         if workers == 1 { "" } else { "s" },
         config.eal.lcores,
-        match (plan.ownership.cores, plan.ownership.by) {
-            (1, _) => "being the only one there",
-            _ if tape.is_some() => "the thread that reads the capture files",
-            (_, HashBy::Flow) => "the NIC's symmetric RSS",
-            (_, HashBy::Client) => "ring hand-over between the cores",
-        }
+        spread.words()
     );
     Ok((
         Machine {
@@ -226,12 +245,55 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             tape,
             pool,
             small,
+            spread,
             now,
             sleep,
             eal,
         },
         jobs,
     ))
+}
+
+/// The replay port is to answer for IPv6 addresses.
+fn has_ipv6(config: &Replay) -> bool {
+    let nets = config.clients.pool.iter().chain(&config.replay.addresses);
+    nets.into_iter().any(|net| net.addr().is_ipv6())
+}
+
+/// The ports whose links are not up, in words. Those of NICs are waited for.
+pub fn without_link(mirrors: &[MirrorPort], replay: &Port, limit: Duration) -> Vec<String> {
+    let until = std::time::Instant::now() + limit;
+    let is_down = |info: &PortInfo, is_up: &dyn Fn() -> bool| {
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        !info.software && !dpdk::wait_for_link(left, is_up)
+    };
+    let mut down: Vec<String> = mirrors
+        .iter()
+        .filter(|m| is_down(m.info(), &|| m.is_link_up()))
+        .map(|m| format!("mirror port {}", m.info().name))
+        .collect();
+    if is_down(replay.info(), &|| replay.is_link_up()) {
+        down.push(format!("replay port {}", replay.info().name));
+    }
+    down
+}
+
+/// Says what of the mirror a NIC does not take, and what its queues cost.
+fn look_at_mirror(i: usize, info: &PortInfo, config: &Replay) {
+    let name = format!("mirror.ports[{i}], {}", info.name);
+    if !info.software && info.mtu < JUMBO && config.mirror.mtu.is_none() {
+        log::warn!(
+            "{name}: it takes IP packets of up to {} bytes; longer ones, as of jumbo frames or in tunnels, are not received",
+            info.mtu
+        );
+    }
+    let workers = config.eal.lcores.len();
+    if usize::from(info.rx_queues) < workers {
+        log::warn!(
+            "{name}: it has receive queues for {} of the {workers} workers of eal.lcores; the others get frames from these",
+            info.rx_queues
+        );
+    }
 }
 
 /// Opens a mirror port. If the mirror has addresses, each of its queues has what answers for them.
@@ -276,67 +338,23 @@ fn fragmented(mbufs: u32, workers: usize) -> u32 {
     (mbufs / (4 * MAX_PARTS * workers.max(1)) as u32).clamp(1, 4_096)
 }
 
-/// The mbufs that `limits.mbufs` buys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffers {
-    /// Those that frames are received into.
-    pub frames: u32,
-    /// Those that short payloads are copied to.
-    pub small: u32,
-}
-
-impl Buffers {
-    /// Three quarters of the memory are for frames, the rest is for payloads.
-    fn of(bytes: u64) -> Self {
-        let buys = |bytes: u64, room| {
-            let count = bytes / (u64::from(room) + MBUF_OVERHEAD as u64);
-            count.clamp(512, u64::from(u32::MAX / 4)) as u32
-        };
-        Self {
-            frames: buys(bytes / 4 * 3, DATA_ROOM),
-            small: buys(bytes / 4, SMALL_ROOM),
-        }
-    }
-}
-
-/// Bytes of the pages that mbufs with so much room lie in without hugepages. What of a page is not
-/// used is not touched either.
-fn on_pages(mbufs: u32, room: u16) -> u64 {
-    let size = u64::from(room) + MBUF_OVERHEAD as u64;
-    if size > PAGE {
-        return u64::from(mbufs) * size.next_multiple_of(PAGE);
-    }
-    u64::from(mbufs).div_ceil(PAGE / size) * PAGE
-}
-
-fn start_eal(config: &Replay, headers: u32) -> Result<Eal> {
+fn start_eal(config: &Replay, buffers: Buffers, headers: u32) -> Result<Eal> {
     let memory = match config.eal.memory {
         Memory::Hugepages => dpdk::Memory::Hugepages,
         Memory::NoHuge => {
-            let buffers = Buffers::of(config.limits.mbufs_bytes);
-            let bytes = on_pages(buffers.frames, DATA_ROOM)
-                + on_pages(buffers.small, SMALL_ROOM)
-                + on_pages(headers, HEADER_ROOM);
+            let bytes = buffers.without_hugepages(headers);
             dpdk::Memory::NoHuge {
                 mib: (bytes >> 20) as usize + SLACK_MIB,
             }
         }
     };
-    let devices: Vec<&str> = match &config.mirror.source {
-        Source::Ports(ports) => ports
-            .iter()
-            .chain([&config.replay.port])
-            .map(String::as_str)
-            .collect(),
-        Source::Files(_) => vec![&config.replay.port],
-    };
     let options = EalOptions {
         workers: config.eal.lcores.clone(),
         memory,
-        nics: devices
-            .iter()
+        nics: devices(config)
+            .into_iter()
             .filter(|d| dpdk::pci_address(d).is_some())
-            .map(|d| (*d).to_owned())
+            .map(str::to_owned)
             .collect(),
         ..EalOptions::default()
     };
@@ -388,25 +406,5 @@ fn start_links(
 pub fn order_all(orders: &[Arc<Orders>], phase: RunPhase) {
     for o in orders {
         o.set(phase);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_mbufs_is_shared_by_frames_and_short_payloads() {
-        let all = Buffers::of(512 << 20);
-        assert_eq!((all.frames, all.small), (170_039, 233_016));
-        let least = Buffers::of(0);
-        assert_eq!((least.frames, least.small), (512, 512));
-    }
-
-    #[test]
-    fn mbufs_without_hugepages_lie_on_pages_of_their_own() {
-        assert_eq!(on_pages(1_000, DATA_ROOM), 1_000 * PAGE);
-        assert_eq!(on_pages(1_001, 1_000), 334 * PAGE);
-        assert_eq!(on_pages(10, 9_000), 30 * PAGE);
     }
 }

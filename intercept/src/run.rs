@@ -13,7 +13,10 @@ use crate::server::{self, Clock, Limits, Running, Server};
 use anyhow::{Context, bail};
 use config::Idle;
 use config::intercept::Intercept;
-use dpdk::{Eal, EalOptions, LcoreHandle, Mempool, Port, PortOptions, PortStats, RxQueue, TxQueue};
+use dpdk::{
+    Eal, EalOptions, LcoreHandle, LinkState, Mempool, Port, PortOptions, PortStats, RxQueue,
+    TxQueue,
+};
 use log::{info, warn};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,6 +42,18 @@ const BATCHES: usize = 512;
 
 /// Receive buffers of each core.
 const MBUFS: u32 = 8191;
+
+/// Descriptors of each receive queue: half of its core's buffers.
+const RX_DESC: u16 = 4096;
+
+/// Descriptors of each transmit queue: fewer than there are buffers for answers.
+const TX_DESC: u16 = 512;
+
+/// How long to wait for the port's link at start.
+const UP_TIME: Duration = Duration::from_secs(5);
+
+/// How often the port's link is looked at.
+const LINK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Buffers for the headers of answers.
 const HEADER_MBUFS: u32 = 1023;
@@ -75,8 +90,14 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<(), Failure> {
     let json = args.report.as_deref().unwrap_or(&config.report.json);
     let machine = Machine::start(&config)?;
     if args.check {
+        let port = &machine.port;
+        let but = if port.info().software || port.is_link_up() {
+            ""
+        } else {
+            ", but there is no link at the port"
+        };
         info!(
-            "{}: the configuration and the machine are in order",
+            "{}: the configuration and the machine are in order{but}",
             args.config.display()
         );
         return Ok(());
@@ -119,6 +140,12 @@ impl Machine {
         let eal = options.start()?;
         let (port, rx, tx) = open_port(&eal, config)?;
         let software = port.info().software;
+        if !software && !dpdk::wait_for_link(UP_TIME, || port.is_link_up()) {
+            warn!(
+                "port {} has no link: see its cable and what is at the other end",
+                port.info().name
+            );
+        }
         let sleep = match config.eal.idle {
             Some(idle) => idle == Idle::Sleep,
             None => software,
@@ -202,6 +229,7 @@ impl Machine {
         let cores_stop = Arc::new(AtomicBool::new(false));
         let clock = self.eal.clock();
         let sleep = self.sleep;
+        let mut link = LinkState::new(self.port.is_link_up());
         let mut handles = Vec::new();
         let mut failed = None;
         for (n, core) in self.cores.into_iter().enumerate() {
@@ -227,7 +255,7 @@ impl Machine {
                 &handles,
                 &self.published,
                 &server,
-                &self.port,
+                (&self.port, &mut link),
                 interval,
                 json,
                 stop,
@@ -244,7 +272,7 @@ impl Machine {
         }
         let counters = server.counters();
         let server_ended = server.stop();
-        let report = Report::new(&last, &counters, port_counters(&self.port.stats()));
+        let report = Report::new(&last, &counters, port_counters(&self.port.stats(), &link));
         report
             .write(json)
             .with_context(|| format!("report {}: cannot be written", json.display()))?;
@@ -270,23 +298,29 @@ fn watch(
     handles: &[LcoreHandle<Counters>],
     published: &[Arc<Published>],
     server: &Running,
-    port: &Port,
+    (port, link): (&Port, &mut LinkState),
     interval: Duration,
     json: &Path,
     stop: &AtomicBool,
     end: Option<Instant>,
 ) {
     let counters = server.counters();
-    let mut next = Instant::now() + interval;
+    let (mut next, mut next_look) = (Instant::now() + interval, Instant::now());
     while !stop.load(Relaxed) && handles.iter().all(|h| !h.is_finished()) {
         let now = Instant::now();
         if end.is_some_and(|end| now >= end) {
             return;
         }
+        if now >= next_look {
+            next_look = now + LINK_INTERVAL;
+            if link.look(port.is_link_up()) {
+                warn!("port {}: its link is {}", port.info().name, link.name());
+            }
+        }
         if now >= next {
             next += interval;
             let cores: Vec<Counters> = published.iter().map(|p| p.load()).collect();
-            let report = Report::new(&cores, &counters, port_counters(&port.stats()));
+            let report = Report::new(&cores, &counters, port_counters(&port.stats(), link));
             info!("{report}");
             if let Err(e) = report.write(json) {
                 warn!("report {}: cannot be written: {e}", json.display());
@@ -300,10 +334,17 @@ fn watch(
 fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue>, Vec<TxQueue>)> {
     let cores = u16::try_from(config.eal.lcores.len()).unwrap_or(u16::MAX);
     let count = MBUFS * u32::from(cores);
-    let rx_pool = Mempool::new(eal, "responses", count, dpdk::DATA_ROOM, 256, None)?;
+    let room = dpdk::data_room(&config.port.device, None);
+    let rx_pool = Mempool::new(eal, "responses", count, room, 256, None)?;
     let header_pool = Mempool::new(eal, "answers", HEADER_MBUFS, dpdk::HEADER_ROOM, 32, None)?;
+    let all_multicast = config.port.addresses.iter().any(|net| net.addr().is_ipv6());
     let open = |queues| {
         let options = PortOptions {
+            cores: queues,
+            // Many drivers hand sent buffers back only when they need the room.
+            tx_desc: TX_DESC,
+            rx_desc: RX_DESC,
+            all_multicast,
             rx_queues: queues,
             tx_queues: queues,
             // Responses come for many addresses, and switches may not know them all.
@@ -313,22 +354,24 @@ fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue
         };
         Port::open(eal, &config.port.device, &options, &rx_pool, &header_pool)
     };
-    match open(cores) {
-        Err(e) if cores > 1 => {
-            let opened = open(1)?;
-            warn!(
-                "{}: {cores} queues, one for each of eal.lcores, cannot be had ({e}): only CPU {} receives",
-                config.port.device,
-                config.eal.lcores.first().copied().unwrap_or_default()
-            );
-            Ok(opened)
-        }
-        opened => Ok(opened?),
+    let (port, rx, tx) = match open(cores) {
+        Err(dpdk::Error::Queues { most, .. }) if most > 0 => open(most)?,
+        Err(_) if cores > 1 => open(1)?,
+        opened => opened?,
+    };
+    let receiving = rx.len().min(tx.len());
+    if receiving < usize::from(cores) {
+        warn!(
+            "{}: it has not a queue for each of the {cores} CPUs of eal.lcores: only {:?} receive",
+            config.port.device,
+            config.eal.lcores.get(..receiving).unwrap_or_default()
+        );
     }
+    Ok((port, rx, tx))
 }
 
 /// The port's own counters, under the names of the report.
-fn port_counters(stats: &PortStats) -> BTreeMap<&'static str, u64> {
+fn port_counters(stats: &PortStats, link: &LinkState) -> BTreeMap<&'static str, u64> {
     [
         ("rx_frames", stats.rx_frames),
         ("rx_missed", stats.rx_missed),
@@ -336,6 +379,8 @@ fn port_counters(stats: &PortStats) -> BTreeMap<&'static str, u64> {
         ("rx_no_mbuf", stats.rx_no_mbuf),
         ("tx_frames", stats.tx_frames),
         ("tx_errors", stats.tx_errors),
+        ("link_up", link.is_up().into()),
+        ("link_changes", link.changes()),
     ]
     .into()
 }

@@ -14,7 +14,11 @@ pub enum HashBy {
     /// The client's address and port.
     Client,
     /// Both ends of the production flow, as RSS with the symmetric key does.
-    Flow,
+    Flow {
+        /// Entries of the NIC's redirection table, after which it repeats at the latest; a power of
+        /// two.
+        table: u16,
+    },
 }
 
 /// The rule that deals clients out to cores.
@@ -44,12 +48,12 @@ impl Ownership {
         }
         match self.by {
             HashBy::Client => (wire::rss::client_hash(client) % u32::from(self.cores)) as u16,
-            HashBy::Flow => {
+            HashBy::Flow { table } => {
                 let flow = Flow {
                     src: *client,
                     dst: *server,
                 };
-                wire::rss::queue_of(wire::rss::owner_hash(&flow), self.cores)
+                wire::rss::queue_in(wire::rss::owner_hash(&flow), table, self.cores)
             }
         }
     }
@@ -76,21 +80,25 @@ mod tests {
     #[test]
     fn a_flow_is_owned_by_the_queue_that_the_nic_chooses() {
         let server = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
-        for cores in 1..=16 {
+        for (entries, cores) in [64, 128, 512]
+            .into_iter()
+            .flat_map(|e| (1..=16).map(move |c| (e, c)))
+        {
             let rule = Ownership {
                 cores,
                 me: 0,
-                by: HashBy::Flow,
+                by: HashBy::Flow { table: entries },
             };
-            let table = round_robin(wire::rss::TABLE_ENTRIES, cores);
-            let mut seen = [false; wire::rss::TABLE_ENTRIES as usize];
+            let entries = u32::from(entries);
+            let table = round_robin(entries, cores);
+            let mut seen = vec![false; entries as usize];
             for port in 0..=u16::MAX {
                 let client = Endpoint::new(Addr::v4([10, 0, (port >> 8) as u8, 1]), port);
                 let hash = wire::rss::owner_hash(&Flow {
                     src: client,
                     dst: server,
                 });
-                let entry = (hash & (wire::rss::TABLE_ENTRIES - 1)) as usize;
+                let entry = (hash & (entries - 1)) as usize;
                 seen[entry] = true;
                 assert_eq!(rule.owner(&client, &server), table[entry], "{cores} cores");
             }

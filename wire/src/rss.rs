@@ -83,9 +83,15 @@ pub const TABLE_ENTRIES: u32 = 128;
 /// none: these frames are handed over by the core that receives them.
 #[inline]
 pub const fn queue_of(hash: u32, queues: u16) -> u16 {
-    match queues {
-        0 => 0,
-        n => (hash % TABLE_ENTRIES % n as u32) as u16,
+    queue_in(hash, TABLE_ENTRIES as u16, queues)
+}
+
+/// The same with a redirection table of `table` entries, a power of two.
+#[inline]
+pub const fn queue_in(hash: u32, table: u16, queues: u16) -> u16 {
+    match (table, queues) {
+        (0, _) | (_, 0) => 0,
+        (table, n) => (hash % table as u32 % n as u32) as u16,
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) const SCHEMA: Schema = &[
             "loops",
             "max_idle",
             "ip_in_udp",
+            "mtu",
             "verify_checksums",
             "address",
             "tunnels",
@@ -81,6 +82,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     let mut mirror = Mirror {
         source,
         ip_in_udp: udp_ports(&section)?,
+        mtu: mtu(&section)?,
         verify_checksums: flag(&section, "verify_checksums", true)?,
         addresses: Vec::new(),
         tunnels: tunnels(&section)?,
@@ -224,6 +226,17 @@ fn udp_ports(section: &Section<'_>) -> Result<Vec<u16>, Error> {
         return Err(item.fail(format_args!("has too many ports; give at most {most}")));
     }
     Ok(ports)
+}
+
+/// `mirror.mtu`.
+fn mtu(section: &Section<'_>) -> Result<Option<u16>, Error> {
+    let Some(item) = section.get("mtu") else {
+        return Ok(None);
+    };
+    if section.get("file").is_some() {
+        return Err(item.fail("is for mirror.ports; frames of a file have the length they have"));
+    }
+    item.integer(Mirror::LEAST_MTU..=u16::MAX).map(Some)
 }
 
 /// `mirror.tunnels`.

@@ -7,7 +7,7 @@
 //! frames in silence, so interfaces, files and ring sizes are checked here.
 
 use crate::error::Error;
-use crate::mempool::HEADROOM;
+use crate::mempool::{DATA_ROOM, HEADROOM};
 use crate::pci::pci_address;
 use crate::rights;
 use std::ffi::CString;
@@ -275,8 +275,10 @@ impl Device {
             }
             // Powers of two, so that blocks hold frames without a gap: the driver reckons with
             // none.
-            None if most.is_power_of_two() => most,
-            None => most.next_power_of_two() / 2,
+            None => ring_frame(mtu).min(match most {
+                most if most.is_power_of_two() => most,
+                most => most.next_power_of_two() / 2,
+            }),
         };
         let carried = framesz
             .saturating_sub(LINK_HEADERS + KERNEL_HEADER)
@@ -288,7 +290,7 @@ impl Device {
             match asked {
                 Some(asked) => return Err(option("mtu", asked.into(), accepted)),
                 None => log::warn!(
-                    "{port}: its interface has an MTU of {mtu}, but it takes {accepted}; longer frames are cut"
+                    "{port}: its interface has an MTU of {mtu}, but it takes {accepted}; longer frames are cut, unless a framesz or mirror.mtu says more"
                 ),
             }
         }
@@ -345,6 +347,30 @@ impl Device {
         }
         Ok(Some(carried))
     }
+}
+
+/// Size of ring frames for IP packets of this length: a power of two.
+fn ring_frame(mtu: u16) -> u32 {
+    let least = u32::from(mtu) + LINK_HEADERS + KERNEL_HEADER;
+    least.next_power_of_two().max(2_048)
+}
+
+/// The size of mbufs that the frames of a device need, if [`DATA_ROOM`](crate::DATA_ROOM) is too
+/// little: net_af_packet copies each frame of its ring into one mbuf. `mtu` is the longest packet
+/// that is asked for.
+pub fn data_room(device: &str, mtu: Option<u16>) -> u16 {
+    let room = match Device::parse("port", device) {
+        Ok(device) if device.is_af_packet() => {
+            let given = device.arg("framesz").and_then(|size| size.parse().ok());
+            given
+                .or(mtu.map(ring_frame))
+                .map(|framesz: u32| u32::from(HEADROOM) + framesz.saturating_sub(RING_HEADER))
+        }
+        _ => None,
+    };
+    room.map_or(DATA_ROOM, |room| {
+        DATA_ROOM.max(u16::try_from(room).unwrap_or(u16::MAX))
+    })
 }
 
 fn lcm(a: u32, b: u32) -> u32 {
@@ -450,6 +476,31 @@ mod tests {
         assert_eq!(
             args,
             "iface=a,framesz=9216,qdisc_bypass=0,qpairs=1,blocksz=73728,framecnt=16384"
+        );
+    }
+
+    #[test]
+    fn mbufs_are_as_large_as_the_frames_of_a_ring() {
+        let room = |device, mtu| {
+            let room = data_room(device, mtu);
+            let (text, mtu) = (device, mtu.unwrap_or(1_500));
+            completed(text, 1, room, mtu).unwrap();
+            room
+        };
+        assert_eq!(room("net_af_packet0,iface=a", None), DATA_ROOM);
+        assert_eq!(room("net_af_packet0,iface=a,framesz=2048", None), DATA_ROOM);
+        assert_eq!(
+            room("net_af_packet0,iface=a,framesz=4096", None),
+            HEADROOM + 4_064
+        );
+        assert_eq!(
+            room("net_af_packet0,iface=a", Some(9_000)),
+            HEADROOM + 16_352
+        );
+        assert_eq!(data_room("0000:01:00.0", Some(9_000)), DATA_ROOM);
+        assert_eq!(
+            data_room("net_af_packet0,iface=a,framesz=x", None),
+            DATA_ROOM
         );
     }
 

@@ -32,8 +32,8 @@ pub struct MirrorPort {
 }
 
 impl MirrorPort {
-    /// Opens `device` for receiving alone, for frames to any address, and starts it. Frames are
-    /// received into `rx_pool`.
+    /// Opens `device` for receiving alone, for frames to any address and, unless an MTU is asked
+    /// for, of any length that it can, and starts it. Frames are received into `rx_pool`.
     pub fn open(
         eal: &Eal,
         device: &str,
@@ -64,6 +64,8 @@ impl MirrorPort {
     ) -> Result<(Self, Vec<RxQueue>, Vec<AnswerQueue>), Error> {
         let options = PortOptions {
             promiscuous: true,
+            all_multicast: true,
+            longest: true,
             tx_queues,
             ..options.clone()
         };
@@ -75,11 +77,12 @@ impl MirrorPort {
             tx_queues,
             &[rx_pool],
         )?);
-        let rx = (0..options.rx_queues)
+        let queues = inner.info.rx_queues;
+        let rx = (0..queues)
             .map(|q| RxQueue::new(Arc::clone(&inner), q))
             .collect();
         let answer = |q| TxQueue::new(Arc::clone(&inner), q, rx_pool.clone(), rx_pool.clone());
-        let answers = (0..tx_queues)
+        let answers = (0..tx_queues.min(queues))
             .map(|q| AnswerQueue::new(answer(q)))
             .collect();
         Ok((

@@ -7,11 +7,14 @@
 //! that take answers alone.
 
 mod device;
+mod longest;
 mod mirror;
 mod options;
 mod ring;
 mod setup;
+mod spread;
 
+pub use device::data_room;
 pub use mirror::MirrorPort;
 pub use options::{PortInfo, PortOptions, PortStats};
 
@@ -89,7 +92,7 @@ impl Port {
             options.tx_queues,
             &[rx_pool, header_pool],
         )?);
-        let rx = (0..options.rx_queues)
+        let rx = (0..inner.info.rx_queues)
             .map(|q| RxQueue::new(Arc::clone(&inner), q))
             .collect();
         let tx = (0..options.tx_queues)
@@ -125,9 +128,10 @@ impl Port {
 #[derive(Debug)]
 pub(crate) struct Inner {
     info: PortInfo,
-    rx_queues: u16,
     /// The interface to take out of promiscuous mode again.
     promiscuous: bool,
+    /// DPDK's number of the counter of frames that were too long.
+    too_long: Option<u64>,
     device: Probed,
     /// The driver holds mbufs of these until the port is closed.
     _pools: Vec<Mempool>,
@@ -188,22 +192,6 @@ impl Inner {
                 .to_string_lossy()
                 .into_owned()
         };
-        let limit = |option: &'static str, value: u16, most: u16| {
-            if value <= most {
-                return Ok(());
-            }
-            let accepted = if most == 0 {
-                "none".to_owned()
-            } else {
-                format!("at most {most}")
-            };
-            Err(Error::Option {
-                port: port.clone(),
-                option,
-                value: value.into(),
-                accepted,
-            })
-        };
         if options.rx_queues == 0 {
             return Err(Error::Option {
                 port,
@@ -212,9 +200,16 @@ impl Inner {
                 accepted: "at least 1".to_owned(),
             });
         }
-        limit("rx_queues", options.rx_queues, raw.max_rx_queues)?;
-        limit("tx_queues", tx_queues, raw.max_tx_queues)?;
-
+        let rx_queues = options.rx_queues.min(raw.max_rx_queues);
+        // A mirror port answers on as many queues as it receives on.
+        let tx_queues = tx_queues.min(if options.longest { rx_queues } else { u16::MAX });
+        if tx_queues > raw.max_tx_queues {
+            return Err(Error::Queues {
+                port,
+                asked: tx_queues,
+                most: raw.max_tx_queues,
+            });
+        }
         let software = SOFTWARE.contains(&driver.as_str());
         let chains = options.chains
             && (raw.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS != 0
@@ -237,43 +232,70 @@ impl Inner {
             number: probed.number,
             mac: probed.mac(&port)?,
             mtu: wanted,
+            rx_queues,
             max_rx_queues: raw.max_rx_queues,
             max_tx_queues: raw.max_tx_queues,
             rx_checksum: !software && raw.rx_offload_capa & sys::SHIM_RX_OFFLOAD_TCP_CKSUM != 0,
             tx_offloads: raw.tx_offload_capa,
             rss_types: raw.flow_type_rss_offloads,
             rss: false,
+            table: 0,
             chains,
             software,
             // SAFETY: the port exists.
             socket: u32::try_from(unsafe { sys::rte_eth_dev_socket_id(probed.number) }).ok(),
         };
-        let setup = Setup {
-            port: &port,
-            options,
-            raw: &raw,
-            rx_pool,
-            software,
-            mtu: wanted,
+        let set_up = |mtu| {
+            let setup = Setup {
+                port: &port,
+                options,
+                raw: &raw,
+                rx_pool,
+                software,
+                mtu,
+                rx_queues,
+            };
+            match setup.run(probed.number, tx_queues) {
+                // Not every driver does without a transmit queue. Then it gets one that nobody has
+                // a handle of.
+                Err(_) if tx_queues == 0 && raw.max_tx_queues > 0 => setup.run(probed.number, 1),
+                other => other,
+            }
         };
-        info.rss = match setup.run(probed.number, tx_queues) {
-            // Not every driver does without a transmit queue. Then it gets one that nobody has a
-            // handle of.
-            Err(_) if tx_queues == 0 && raw.max_tx_queues > 0 => setup.run(probed.number, 1)?,
-            other => other?,
+        let mtus = if software {
+            vec![wanted]
+        } else {
+            longest::candidates(&longest::Can::of(&raw), options, room, &port)?
         };
+        let mut spread = Ok(None);
+        for mtu in mtus {
+            info.mtu = mtu;
+            spread = set_up(mtu);
+            if spread.is_ok() {
+                break;
+            }
+        }
+        let spread = spread?;
+        (info.rss, info.table) = (spread.is_some(), spread.unwrap_or_default());
         find_timestamp();
+        let too_long = counter(probed.number, &TOO_LONG);
         let was_promiscuous = probed.was_promiscuous;
         let mut inner = Self {
             info,
-            rx_queues: options.rx_queues,
             promiscuous: false,
+            too_long,
             device: probed,
             _pools: pools.iter().map(|p| (*p).clone()).collect(),
         };
         // Starting a port ends its interface's promiscuous mode, whoever had wanted it
         // (rte_ethdev.c, eth_dev_config_restore).
-        if options.promiscuous || was_promiscuous {
+        let mut promiscuous = options.promiscuous || was_promiscuous;
+        if options.all_multicast {
+            // SAFETY: the port is started.
+            let result = unsafe { sys::rte_eth_allmulticast_enable(inner.number()) };
+            promiscuous |= result < 0;
+        }
+        if promiscuous {
             crate::logging::clear();
             // SAFETY: the port is started.
             let result = unsafe { sys::rte_eth_promiscuous_enable(inner.number()) };
@@ -312,6 +334,7 @@ impl Inner {
             rx_missed: raw.imissed + rings.dropped,
             rx_waiting: (rings.frames - rings.dropped).saturating_sub(raw.ipackets),
             rx_errors: raw.ierrors,
+            rx_too_long: self.too_long.and_then(|id| counted(self.number(), id)),
             rx_no_mbuf: raw.rx_nombuf,
             tx_frames: raw.opackets,
             tx_bytes: raw.obytes,
@@ -335,8 +358,8 @@ impl Drop for Inner {
         let number = self.number();
         // net_ring forgets the mbufs in its rings when it frees these.
         if self.info.driver == "net_ring" {
-            let mut left = u32::from(self.rx_queues) * (1 << 16);
-            for queue in 0..self.rx_queues {
+            let mut left = u32::from(self.info.rx_queues) * (1 << 16);
+            for queue in 0..self.info.rx_queues {
                 let mut raw: sys_mbuf = std::ptr::null_mut();
                 // SAFETY: the port is started, and no queue handle is left: this is the only user
                 // of its queues. Each mbuf that comes out is ours.
@@ -492,6 +515,32 @@ impl Drop for Probed {
             *slot = false;
         }
     }
+}
+
+/// What drivers call the counter of frames that were longer than they take.
+const TOO_LONG: [&CStr; 4] = [
+    c"rx_oversize_errors",
+    c"rx_oversize_packets",
+    c"rx_oversize",
+    c"rx_ovrsz_frames",
+];
+
+/// DPDK's number of a port's extended counter with one of these names (rte_ethdev.h, "xstats").
+fn counter(number: u16, names: &[&CStr]) -> Option<u64> {
+    names.iter().find_map(|name| {
+        let mut id = 0;
+        // SAFETY: the port exists, a C string and a writable number.
+        let result = unsafe { sys::rte_eth_xstats_get_id_by_name(number, name.as_ptr(), &mut id) };
+        (result == 0).then_some(id)
+    })
+}
+
+/// The value of such a counter.
+fn counted(number: u16, id: u64) -> Option<u64> {
+    let mut value = 0;
+    // SAFETY: the port exists; one number to read and one to write.
+    let result = unsafe { sys::rte_eth_xstats_get_by_id(number, &id, &mut value, 1) };
+    (result == 1).then_some(value)
 }
 
 /// Number of the port with this name.

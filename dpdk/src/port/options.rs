@@ -3,23 +3,31 @@
 /// How to set up a port. Mirror ports ignore what concerns transmission.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PortOptions {
-    /// Receive queues.
+    /// Receive queues; a device that has fewer is opened with those it has.
     pub rx_queues: u16,
-    /// Transmit queues.
+    /// Transmit queues; a device must have as many.
     pub tx_queues: u16,
     /// Descriptors of each receive queue; rounded to what the device takes.
     pub rx_desc: u16,
     /// Descriptors of each transmit queue; rounded to what the device takes.
     pub tx_desc: u16,
-    /// Longest IP packet in bytes; `None`: the interface's own, or 1500. The kernel's interface
-    /// under a software driver is never changed.
+    /// Longest IP packet in bytes; `None`: the interface's own, or 1500, or what the device can if
+    /// `longest` says so. The kernel's interface under a software driver is never changed.
     pub mtu: Option<u16>,
+    /// Whether a NIC is to receive frames as long as it can.
+    pub longest: bool,
     /// Whether to receive frames for any address. Mirror ports always do.
     pub promiscuous: bool,
+    /// Whether to receive frames for any multicast address, as those of neighbour discovery are. A
+    /// device without such a mode becomes promiscuous. Mirror ports always do.
+    pub all_multicast: bool,
     /// Whether the NIC shall spread flows over the receive queues, both directions of a flow to
     /// the same one (Toeplitz with the key 0x6d5a repeated). [`PortInfo::rss`] says whether it
     /// does.
     pub rss: bool,
+    /// Cores that flows are dealt out to, by [`PortInfo::table`]; as many as receive queues or
+    /// more.
+    pub cores: u16,
     /// Whether a payload that cannot be sent in place may be sent as a chain of mbufs where the
     /// device can do that. Without, it is copied.
     pub chains: bool,
@@ -33,8 +41,11 @@ impl Default for PortOptions {
             rx_desc: 1024,
             tx_desc: 1024,
             mtu: None,
+            longest: false,
             promiscuous: false,
+            all_multicast: false,
             rss: false,
+            cores: 1,
             chains: true,
         }
     }
@@ -53,8 +64,10 @@ pub struct PortInfo {
     pub number: u16,
     /// Its Ethernet address.
     pub mac: [u8; 6],
-    /// Longest IP packet that is sent, in bytes.
+    /// Longest IP packet that is sent, and that a NIC receives, in bytes.
     pub mtu: u16,
+    /// Receive queues in use.
+    pub rx_queues: u16,
     /// Receive queues the device has.
     pub max_rx_queues: u16,
     /// Transmit queues the device has.
@@ -67,6 +80,9 @@ pub struct PortInfo {
     pub rss_types: u64,
     /// True if the NIC spreads flows symmetrically over the queues as asked.
     pub rss: bool,
+    /// With `rss`: by how many low bits' worth of the hash the queue is chosen. The flow with hash
+    /// *h* arrives at the queue of core (*h* mod `table`) mod `cores`, if that core has one.
+    pub table: u16,
     /// True if frames are sent as chains, which zero-copy transmission of shared payloads needs.
     pub chains: bool,
     /// True for drivers that poll the kernel, a file or memory instead of a NIC: they may as well
@@ -91,6 +107,9 @@ pub struct PortStats {
     pub rx_waiting: u64,
     /// Frames received with errors.
     pub rx_errors: u64,
+    /// Frames that the device dropped as too long, which may be among the errors; `None`: it does
+    /// not tell.
+    pub rx_too_long: Option<u64>,
     /// Times that no mbuf could be had for a frame.
     pub rx_no_mbuf: u64,
     /// Frames sent.

@@ -1,6 +1,6 @@
 //! The steps that make a probed port run (rte_ethdev.h): configure, set up every queue, start.
 
-use super::{LINK_HEADERS, PortOptions};
+use super::{LINK_HEADERS, PortOptions, spread};
 use crate::error::{Error, errno, reason};
 use crate::mempool::{HEADROOM, Mempool};
 use dpdk_sys as sys;
@@ -14,11 +14,15 @@ pub(super) struct Setup<'a> {
     pub(super) rx_pool: &'a Mempool,
     pub(super) software: bool,
     pub(super) mtu: u16,
+    pub(super) rx_queues: u16,
 }
 
+/// How the NIC spreads flows; by how many values of the hash, if it does.
+pub(super) type Spread = Option<u16>;
+
 impl Setup<'_> {
-    /// Configures, sets up all queues and starts. Returns whether the NIC spreads flows.
-    pub(super) fn run(&self, number: u16, tx_queues: u16) -> Result<bool, Error> {
+    /// Configures, sets up all queues and starts. Returns how the NIC spreads flows.
+    pub(super) fn run(&self, number: u16, tx_queues: u16) -> Result<Spread, Error> {
         crate::logging::clear();
         let step = |step: &'static str, result: i32| {
             if result < 0 {
@@ -34,6 +38,7 @@ impl Setup<'_> {
         // SAFETY: a structure of integers and pointers: all-zero is a value of it, and is how DPDK
         // wants it to begin.
         let mut conf: sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
+        // Not MBUF_FAST_FREE: mbufs of several pools are sent, and some have other holders.
         conf.txmode.offloads = self.raw.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS;
         if !self.software {
             // A software driver would sum up in its turn what the decoder sums up anyway.
@@ -44,18 +49,9 @@ impl Setup<'_> {
                 conf.rxmode.offloads |= self.raw.rx_offload_capa & sys::SHIM_RX_OFFLOAD_SCATTER;
             }
         }
-        let types = self.raw.flow_type_rss_offloads
-            & (sys::SHIM_RSS_IPV4
-                | sys::SHIM_RSS_IPV6
-                | sys::SHIM_RSS_TCP_V4
-                | sys::SHIM_RSS_TCP_V6);
-        let rss = self.options.rss && self.options.rx_queues > 1 && types != 0;
-        // Toeplitz is symmetric in addresses and ports when the key repeats every 16 bits.
-        let mut key: Vec<u8> = [0x6d, 0x5a]
-            .into_iter()
-            .cycle()
-            .take(self.raw.hash_key_size.max(40).into())
-            .collect();
+        let types = spread::types(self.raw.flow_type_rss_offloads);
+        let rss = self.options.rss && self.rx_queues > 1 && types != 0;
+        let mut key = spread::key(self.raw.hash_key_size);
         if rss {
             conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
@@ -67,7 +63,7 @@ impl Setup<'_> {
         unsafe {
             step(
                 "configuring",
-                sys::rte_eth_dev_configure(number, self.options.rx_queues, tx_queues, &conf),
+                sys::rte_eth_dev_configure(number, self.rx_queues, tx_queues, &conf),
             )?;
             let (mut rx_desc, mut tx_desc) = (self.options.rx_desc, self.options.tx_desc);
             step(
@@ -75,7 +71,7 @@ impl Setup<'_> {
                 sys::rte_eth_dev_adjust_nb_rx_tx_desc(number, &mut rx_desc, &mut tx_desc),
             )?;
             let socket = sys::rte_eth_dev_socket_id(number).cast_unsigned();
-            for queue in 0..self.options.rx_queues {
+            for queue in 0..self.rx_queues {
                 let pool = self.rx_pool.as_ptr();
                 let result = sys::rte_eth_rx_queue_setup(
                     number,
@@ -94,6 +90,10 @@ impl Setup<'_> {
             }
             step("starting", sys::rte_eth_dev_start(number))?;
         }
-        Ok(rss)
+        // Many drivers fill the table anew when a port is started.
+        Ok(rss.then(|| {
+            let (size, cores) = (self.raw.reta_size, self.options.cores);
+            spread::fill(number, size, self.rx_queues, cores)
+        }))
     }
 }

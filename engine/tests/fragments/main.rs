@@ -249,6 +249,8 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             capture: None,
             missed: Vec::new(),
             unseen: engine::unseen::Unseen::default(),
+            spread: "alone",
+            links_up: &[],
             replay: Default::default(),
             links: None,
             copies: 1,

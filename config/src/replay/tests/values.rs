@@ -37,6 +37,21 @@ fn bad_values_are_refused_with_key_value_and_what_is_accepted() {
             &["at most 8"],
         ),
         (
+            mirror("mtu = 1279"),
+            "mirror.mtu",
+            &["= 1279", "1280 to 65535"],
+        ),
+        (
+            mirror("mtu = \"9000\""),
+            "mirror.mtu",
+            &["whole number", "1280 to 65535"],
+        ),
+        (
+            with(PORTS, "file = \"a.pcap\"\nmtu = 9000"),
+            "mirror.mtu",
+            &["= 9000", "is for mirror.ports"],
+        ),
+        (
             mirror("tunnels = \"10.9.0.5\""),
             "mirror.tunnels",
             &["= \"10.9.0.5\"", "give a list"],

@@ -1,0 +1,132 @@
+//! Packet buffers: how many `limits.mbufs` buys, of which size, and where they lie.
+
+use anyhow::Result;
+use config::replay::{Replay, Source};
+use dpdk::{DATA_ROOM, Eal, HEADER_ROOM, MBUF_OVERHEAD, Mempool, SMALL_ROOM};
+
+/// A page without hugepages. No mbuf crosses one (rte_mempool.c, rte_mempool_get_page_size).
+const PAGE: u64 = 4_096;
+/// Most and fewest descriptors of a queue.
+const DESCRIPTORS: (u32, u32) = (4_096, 256);
+
+/// The devices that frames are received from.
+pub fn devices(config: &Replay) -> Vec<&str> {
+    let mirrors: &[String] = match &config.mirror.source {
+        Source::Ports(ports) => ports,
+        Source::Files(_) => &[],
+    };
+    mirrors
+        .iter()
+        .chain([&config.replay.port])
+        .map(String::as_str)
+        .collect()
+}
+
+/// The mbufs that `limits.mbufs` buys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// Those that frames are received into.
+    pub frames: u32,
+    /// Their size, headroom included.
+    pub room: u16,
+    /// Those that short payloads are copied to.
+    pub small: u32,
+}
+
+impl Buffers {
+    /// Those of a configuration: as large as the device with the longest frames needs them.
+    pub fn of(config: &Replay) -> Self {
+        let rooms = devices(config).into_iter().map(|device| {
+            let mirrored = device != config.replay.port;
+            dpdk::data_room(device, config.mirror.mtu.filter(|_| mirrored))
+        });
+        let room = rooms.max().unwrap_or(DATA_ROOM);
+        Self::bought(config.limits.mbufs_bytes, room)
+    }
+
+    /// Three quarters of the memory are for frames, the rest is for payloads.
+    fn bought(bytes: u64, room: u16) -> Self {
+        let buys = |bytes: u64, room| {
+            let count = bytes / (u64::from(room) + MBUF_OVERHEAD as u64);
+            count.clamp(512, u64::from(u32::MAX / 4)) as u32
+        };
+        Self {
+            frames: buys(bytes / 4 * 3, room),
+            room,
+            small: buys(bytes / 4, SMALL_ROOM),
+        }
+    }
+
+    /// Bytes that they and so many mbufs for headers take without hugepages.
+    pub fn without_hugepages(&self, headers: u32) -> u64 {
+        on_pages(self.frames, self.room)
+            + on_pages(self.small, SMALL_ROOM)
+            + on_pages(headers, HEADER_ROOM)
+    }
+
+    /// Descriptors of each of so many queues: a power of two, and so few that the queues hold no
+    /// more than an eighth of the buffers.
+    pub fn descriptors(&self, queues: usize) -> u16 {
+        let (most, least) = DESCRIPTORS;
+        let share = self.frames / 8 / (queues.max(1) as u32);
+        let power = share.clamp(least, most).ilog2();
+        1 << power
+    }
+}
+
+/// Makes a pool on a NUMA node, or elsewhere if there is no room.
+pub fn pool(
+    eal: &Eal,
+    name: &str,
+    (count, room): (u32, u16),
+    cache: u32,
+    node: Option<u32>,
+) -> Result<Mempool> {
+    match Mempool::new(eal, name, count, room, cache, node) {
+        Err(e) if node.is_some() => {
+            log::warn!("{e}; now memory of other NUMA nodes is taken, which is slower");
+            Ok(Mempool::new(eal, name, count, room, cache, None)?)
+        }
+        made => Ok(made?),
+    }
+}
+
+/// Bytes of the pages that mbufs with so much room lie in without hugepages. What of a page is not
+/// used is not touched either.
+fn on_pages(mbufs: u32, room: u16) -> u64 {
+    let size = u64::from(room) + MBUF_OVERHEAD as u64;
+    if size > PAGE {
+        return u64::from(mbufs) * size.next_multiple_of(PAGE);
+    }
+    u64::from(mbufs).div_ceil(PAGE / size) * PAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_mbufs_is_shared_by_frames_and_short_payloads() {
+        let all = Buffers::bought(512 << 20, DATA_ROOM);
+        assert_eq!((all.frames, all.small), (170_039, 233_016));
+        let least = Buffers::bought(0, DATA_ROOM);
+        assert_eq!((least.frames, least.small), (512, 512));
+        let long = Buffers::bought(512 << 20, 4_192);
+        assert_eq!((long.frames, long.small), (91_846, 233_016));
+    }
+
+    #[test]
+    fn mbufs_without_hugepages_lie_on_pages_of_their_own() {
+        assert_eq!(on_pages(1_000, DATA_ROOM), 1_000 * PAGE);
+        assert_eq!(on_pages(1_001, 1_000), 334 * PAGE);
+        assert_eq!(on_pages(10, 9_000), 30 * PAGE);
+    }
+
+    #[test]
+    fn queues_hold_a_small_part_of_the_buffers() {
+        let all = Buffers::bought(512 << 20, DATA_ROOM);
+        assert_eq!(all.descriptors(2), 4_096);
+        assert_eq!(all.descriptors(16), 1_024);
+        assert_eq!(Buffers::bought(0, DATA_ROOM).descriptors(64), 256);
+    }
+}
