@@ -10,7 +10,7 @@ use crate::offline::{Owner, Whose};
 use crate::setup::Job;
 use crate::worker::{ResponseOwner, Ring, Worker, session_owner};
 use anyhow::{Result, bail};
-use config::replay::{Replay, Source, Speed};
+use config::replay::{Intercept, Replay, Source, Speed};
 use crossbeam::queue::ArrayQueue;
 use dpdk::{DATA_ROOM, HEADROOM, MirrorPort, PortInfo, Reassembly, RxQueue, TxQueue};
 use ipnet::IpNet;
@@ -92,6 +92,7 @@ impl Plan {
             mtu: replay.mtu,
             pool: Vec::new(),
             ownership: Ownership { cores, me: 0, by },
+            answers: answers(config, replay, cores),
             canaries: Params::CANARIES,
             seed,
             pace: match &config.mirror.source {
@@ -253,6 +254,15 @@ impl Plan {
         }
         Ok(claims)
     }
+}
+
+/// The redirection table by which the replay port brings responses to cores, if they all come
+/// there. A capture file's sessions take whatever address is free, so that none is missing.
+fn answers(config: &Replay, replay: &PortInfo, cores: u16) -> Option<u16> {
+    let come_here = matches!(config.intercept, Intercept::Embedded);
+    let live = matches!(config.mirror.source, Source::Ports(_));
+    let spread = replay.rss && replay.rx_queues >= cores;
+    (come_here && live && spread).then_some(replay.table)
 }
 
 const fn ns(time: Duration) -> Nanos {

@@ -93,7 +93,7 @@ mod tests {
             let table = round_robin(entries, cores);
             let mut seen = vec![false; entries as usize];
             for port in 0..=u16::MAX {
-                let client = Endpoint::new(Addr::v4([10, 0, (port >> 8) as u8, 1]), port);
+                let client = Endpoint::new(Addr::v4([10, 0, 0, 1]), port);
                 let hash = wire::rss::owner_hash(&Flow {
                     src: client,
                     dst: server,

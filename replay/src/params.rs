@@ -129,6 +129,9 @@ pub struct Params {
     pub pool: Vec<Slice>,
     /// Which client endpoints belong to this core.
     pub ownership: Ownership,
+    /// Entries of the replay port's redirection table, if that brings responses to the cores by the
+    /// hash of their flow: then pool addresses are preferred whose responses arrive at this core.
+    pub answers: Option<u16>,
     /// Makes hashes and starting points unpredictable.
     pub seed: u64,
     /// At what pace frames of the mirror come.
@@ -163,6 +166,7 @@ impl Params {
             canaries: Self::CANARIES,
             pool: Vec::new(),
             ownership: Ownership::ALONE,
+            answers: None,
             seed: 0,
             pace: Pace::Live,
             start: 0,

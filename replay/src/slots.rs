@@ -92,21 +92,36 @@ impl Slots {
     /// A slot that is neither in use nor resting.
     #[inline]
     pub fn take(&mut self, now: Nanos) -> Option<Endpoint> {
+        self.take_that(now, |_| true)
+    }
+
+    /// The same; one that `suits`, if there is one among those looked at.
+    #[inline]
+    pub fn take_that(&mut self, now: Nanos, suits: impl Fn(&Endpoint) -> bool) -> Option<Endpoint> {
         let second = (now / SECOND) as u32;
+        let (mut slot, mut found) = (self.cursor, None);
         for _ in 0..PROBES.min(self.state.len()) {
-            let slot = self.cursor;
-            self.cursor = if slot + 1 == self.state.len() {
+            let this = slot;
+            slot = if this + 1 == self.state.len() {
                 0
             } else {
-                slot + 1
+                this + 1
             };
-            if self.state[slot] <= second {
-                self.state[slot] = IN_USE;
-                self.used += 1;
-                return Some(self.endpoint(slot));
+            if self.state[this] > second {
+                continue;
             }
+            if suits(&self.endpoint(this)) {
+                found = Some((this, slot));
+                break;
+            }
+            // The first one that is free, if none suits.
+            found = found.or(Some((this, slot)));
         }
-        None
+        let (taken, next) = found?;
+        self.cursor = next;
+        self.state[taken] = IN_USE;
+        self.used += 1;
+        Some(self.endpoint(taken))
     }
 
     /// Gives a slot back; it rests for [`QUARANTINE`].
@@ -174,6 +189,18 @@ mod tests {
                 .all(|e| s.contains(e) && e.addr.is_v4() && (2_000..=2_009).contains(&e.port))
         );
         assert_eq!(s.used(), 50);
+    }
+
+    #[test]
+    fn slots_that_suit_are_taken_first_and_the_others_then() {
+        let mut s = slots(1, 2_000, 2_099, 17);
+        let even = |e: &Endpoint| e.port.is_multiple_of(2);
+        let ports: Vec<u16> = std::iter::from_fn(|| s.take_that(0, even))
+            .map(|e| e.port)
+            .collect();
+        assert_eq!(ports.len(), 100);
+        assert!(ports[..50].iter().all(|port| port.is_multiple_of(2)));
+        assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 100);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::data::{InARow, Replica};
 use super::gate::Answer;
 use crate::core::Egress;
 use crate::due::{Due, Moment};
+use crate::owner::Ownership;
 use crate::pos::StreamPos;
 use crate::slab::NIL;
 use crate::tcp::Tcb;
@@ -100,11 +101,22 @@ impl<P: Payload> Replicas<P> {
         let target = self.target(transfer);
         if !self.slots.is_empty() {
             let v4 = target.addr.is_v4();
+            let Ownership { cores, me, .. } = self.params.ownership;
+            let answers = self.params.answers;
+            let arrives_here = |local: &Endpoint| {
+                let response = Flow {
+                    src: target,
+                    dst: *local,
+                };
+                answers.is_none_or(|table| {
+                    wire::rss::queue_in(wire::rss::owner_hash(&response), table, cores) == me
+                })
+            };
             return self
                 .slots
                 .iter_mut()
                 .filter(|s| s.is_v4() == v4)
-                .find_map(|s| s.take(now));
+                .find_map(|s| s.take_that(now, arrives_here));
         }
         if flow.src.addr.is_v4() != target.addr.is_v4() {
             return None;

@@ -260,6 +260,32 @@ fn another_port_belongs_to_the_same_core() {
 }
 
 #[test]
+fn responses_to_pool_addresses_arrive_at_their_core() {
+    let mut b = Bed::with(|p| {
+        p.copies = 8;
+        p.ownership = Ownership {
+            cores: 3,
+            me: 2,
+            by: crate::owner::HashBy::Flow { table: 128 },
+        };
+        p.answers = Some(128);
+        p.pool = vec![crate::slots::Slice {
+            first: Addr::v4([62, 135, 200, 1]),
+            addresses: 254,
+            low: 1_024,
+            high: 22_527,
+        }];
+    });
+    b.open(4000);
+    let syns = b.take();
+    assert_eq!(syns.len(), 8);
+    for syn in syns {
+        let hash = wire::rss::owner_hash(&syn.flow.reversed());
+        assert_eq!(wire::rss::queue_of(hash, 3), 2, "{:?}", syn.flow);
+    }
+}
+
+#[test]
 fn full_tables_and_a_missing_intercept_shed_new_sessions() {
     let mut b = Bed::with(|p| p.max_sessions = 2);
     b.open(4000);
