@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use common::{Pool, eal, flatten, frame, headers, pattern};
 use dpdk::{
     DATA_ROOM, Eal, Error, HEADER_ROOM, Mbuf, Mempool, MirrorPort, Port, PortOptions, PortStats,
-    RxQueue, TxQueue,
+    RxQueue, TxQueue, data_room,
 };
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -128,6 +128,33 @@ fn a_ring_that_is_full(eal: &Eal, packets: &Mempool, tx: &mut TxQueue, frame: &[
     assert_eq!((frames, missed + waiting), (0, 100));
     assert!(waiting >= 32, "{missed} missed, {waiting} wait");
     drop(rx);
+}
+
+/// Frames of 8 kB arrive whole, in buffers that are as large as a frame of the ring.
+fn long_frames(eal: &Eal, small: &Mempool) {
+    for interface in ["a0", "b0"] {
+        let status = Command::new("ip")
+            .args(["link", "set", interface, "mtu", "9000"])
+            .status();
+        assert!(status.unwrap().success());
+    }
+    let ring = "framesz=16384,framecnt=64";
+    let [mirror, sender] = ["net_af_packet5,iface=a0", "net_af_packet6,iface=b0"]
+        .map(|device| format!("{device},{ring}"));
+    let room = data_room(&mirror, None);
+    let packets = Pool::new(255, room);
+    let options = PortOptions::default();
+    let (port, mut rx) = MirrorPort::open(eal, &mirror, &options, &packets).unwrap();
+    assert_eq!(port.info().mtu, 9000);
+    let (_port, _rx, mut tx) = Port::open(eal, &sender, &options, &packets, small).unwrap();
+    let data = pattern(8000, 5);
+    let mut payload = frame(&packets, &data).into_payload(0..8000);
+    let mut h = headers(1);
+    h[0..6].copy_from_slice(&[0x02, 0, 0, 0, 0, 9]);
+    tx[0].send(&h, Some((&mut payload, 0..8000))).unwrap();
+    tx[0].flush();
+    let got = receive(&mut rx[0], 1);
+    assert_eq!(got[0].bytes(), [&h[..], &data[..]].concat());
 }
 
 fn inside() {
@@ -276,4 +303,6 @@ fn inside() {
     let (_pair, queues) =
         MirrorPort::open(&eal, "net_af_packet4,iface=a0", &two, &packets).unwrap();
     assert_eq!(queues.len(), 2);
+    drop((tx, rx, port));
+    long_frames(&eal, &small);
 }
