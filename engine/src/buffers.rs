@@ -65,10 +65,10 @@ impl Buffers {
     }
 
     /// Descriptors of each of so many queues: a power of two, and so few that the queues hold no
-    /// more than an eighth of the buffers.
+    /// more than a sixteenth of the buffers, unless that is very little.
     pub fn descriptors(&self, queues: usize) -> u16 {
         let (most, least) = DESCRIPTORS;
-        let share = self.frames / 8 / (queues.max(1) as u32);
+        let share = self.frames / 16 / (queues.max(1) as u32);
         let power = share.clamp(least, most).ilog2();
         1 << power
     }
@@ -126,7 +126,7 @@ mod tests {
     fn queues_hold_a_small_part_of_the_buffers() {
         let all = Buffers::bought(512 << 20, DATA_ROOM);
         assert_eq!(all.descriptors(2), 4_096);
-        assert_eq!(all.descriptors(16), 1_024);
+        assert_eq!(all.descriptors(16), 512);
         assert_eq!(Buffers::bought(0, DATA_ROOM).descriptors(64), 256);
     }
 }
