@@ -196,6 +196,15 @@ impl EngineOptions {
         edited(text, &self.edits)
     }
 
+    /// Writes the file and the link's key. Returns its path.
+    pub(super) fn write(&self, lab: &Lab) -> Result<PathBuf> {
+        let path = self.config(lab);
+        std::fs::write(&path, self.toml(lab)?)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        write_key(lab)?;
+        Ok(path)
+    }
+
     fn report(&self, lab: &Lab) -> PathBuf {
         match self.name {
             FIRST => lab.file("report.json"),
@@ -260,10 +269,7 @@ impl Engine {
     /// # Errors
     /// The binary is not built, or a file can't be written.
     pub fn command(lab: &Lab, options: &EngineOptions) -> Result<Command> {
-        let path = options.config(lab);
-        std::fs::write(&path, options.toml(lab)?)
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
-        write_key(lab)?;
+        let path = options.write(lab)?;
         let mut command = match options.capabilities {
             None => lab.command(Node::Appliance, binary("engine")?),
             Some(capabilities) => ordinary(lab, capabilities)?,
@@ -410,6 +416,15 @@ impl InterceptOptions {
         );
         edited(text, &self.edits)
     }
+
+    /// Writes the file and the link's key. Returns its path.
+    pub(super) fn write(&self, lab: &Lab) -> Result<PathBuf> {
+        let path = lab.file(&format!("{}.toml", self.name));
+        std::fs::write(&path, self.toml(lab)?)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        write_key(lab)?;
+        Ok(path)
+    }
 }
 
 /// A running intercept.
@@ -444,10 +459,7 @@ impl Intercept {
     /// # Errors
     /// As [`Engine::command`].
     pub fn command(lab: &Lab, options: &InterceptOptions) -> Result<Command> {
-        let path = lab.file(&format!("{}.toml", options.name));
-        std::fs::write(&path, options.toml(lab)?)
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
-        write_key(lab)?;
+        let path = options.write(lab)?;
         let mut command = lab.command(Node::Assistant, binary("intercept")?);
         command
             .arg("--config")
@@ -503,7 +515,7 @@ pub(super) fn keep_fanouts_apart() -> Result<()> {
 }
 
 /// A log line whose message begins with `ready`.
-fn is_ready(log: &str) -> bool {
+pub(super) fn is_ready(log: &str) -> bool {
     log.lines()
         .any(|line| line.starts_with("ready") || line.contains("] ready"))
 }

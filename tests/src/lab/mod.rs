@@ -33,6 +33,7 @@ mod topology;
 pub mod traces;
 pub mod trial;
 pub mod turn;
+pub mod vm;
 pub mod weather;
 
 use crate::load::{Summary, Talk, Workload};

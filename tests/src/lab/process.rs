@@ -240,7 +240,8 @@ impl Drop for Process {
     }
 }
 
-fn tail(text: &str) -> String {
+/// The last lines of a text.
+pub(super) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines
         .get(lines.len().saturating_sub(TAIL)..)

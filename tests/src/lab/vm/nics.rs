@@ -1,0 +1,142 @@
+//! A guest's NICs: which QEMU emulates, where their cables lead, and how the guest gives them to
+//! VFIO.
+//!
+//! Each NIC has a tap device in the appliance's namespace. What comes in at the lab's interface
+//! goes out at the tap and the other way round, by tc; there is no bridge, which would learn
+//! addresses from mirrored frames and keep these back. The mirror's cable is laid one way alone.
+
+use crate::lab::{Lab, Node};
+use anyhow::Result;
+use std::fmt::Write as _;
+
+/// What QEMU emulates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// Intel 82576: 16 queues, RSS.
+    Igb,
+    /// Intel 82574: no RSS in the emulation.
+    E1000e,
+    /// virtio-net with that many queues, with RSS.
+    Virtio(u16),
+}
+
+/// Where a NIC's cable leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cable {
+    /// To the mirror port.
+    Mirror,
+    /// To the replay network, in the engine's place.
+    Replay,
+    /// To the replay network, in the remote intercept's place.
+    Assistant,
+}
+
+impl Cable {
+    const fn interface(self) -> &'static str {
+        match self {
+            Self::Mirror => "span0",
+            Self::Replay => "replay0",
+            Self::Assistant => "abs0",
+        }
+    }
+}
+
+/// A NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// What it is.
+    pub model: Model,
+    /// Where it is plugged in.
+    pub cable: Cable,
+}
+
+/// The PCI address of a guest's NIC with this index: each is behind a root port of its own, as NICs
+/// that share one share an IOMMU group.
+pub fn address(index: usize) -> String {
+    format!("0000:{:02x}:00.0", index + 1)
+}
+
+impl Nic {
+    /// Lays the cable. QEMU opens its end.
+    pub(super) fn lay(&self, lab: &Lab, index: usize) -> Result<()> {
+        let (tap, to) = (tap(index), self.cable.interface());
+        let queues = match self.model {
+            Model::Virtio(n) if n > 1 => " multi_queue",
+            _ => "",
+        };
+        // QEMU is in one namespace, so the far interface has to be there as well.
+        if self.cable == Cable::Assistant {
+            let appliance = lab.namespace(Node::Appliance);
+            let there = ["link", "set", to, "netns", &appliance];
+            lab.run(Node::Assistant, "ip", &there)?;
+        }
+        let mut script = format!(
+            "ip tuntap add dev {tap} mode tap{queues}\nip link set {to} up\n\
+             ip link set {tap} txqueuelen 20000 up\n"
+        );
+        let mut ways = vec![(to, tap.as_str())];
+        if self.cable != Cable::Mirror {
+            ways.push((&tap, to));
+        }
+        for (from, to) in ways {
+            let _ = write!(
+                script,
+                "tc qdisc add dev {from} clsact\n\
+                 tc filter add dev {from} ingress protocol all pref 1 u32 match u32 0 0 action mirred egress redirect dev {to}\n"
+            );
+        }
+        lab.run(Node::Appliance, "sh", &["-euc", &script]).map(drop)
+    }
+}
+
+fn tap(index: usize) -> String {
+    format!("vm{index}")
+}
+
+/// QEMU's arguments for a NIC.
+pub(super) fn arguments(nic: &Nic, index: usize) -> Vec<String> {
+    let (mut netdev, mut device) = (String::new(), String::new());
+    match nic.model {
+        Model::Igb => device.push_str("igb"),
+        Model::E1000e => device.push_str("e1000e"),
+        Model::Virtio(queues) => {
+            // Two vectors for each queue, one for the control queue and one for changes.
+            let _ = write!(
+                device,
+                "virtio-net-pci,iommu_platform=on,disable-legacy=on,mq=on,rss=on,hash=on,vectors={}",
+                2 * queues + 2
+            );
+            if queues > 1 {
+                let _ = write!(netdev, ",queues={queues}");
+            }
+        }
+    }
+    let slot = index + 1;
+    vec![
+        "-netdev".to_owned(),
+        format!(
+            "tap,id=net{index},ifname={},script=no,downscript=no{netdev}",
+            tap(index)
+        ),
+        "-device".to_owned(),
+        format!("pcie-root-port,id=port{index},chassis={slot},slot={slot}"),
+        "-device".to_owned(),
+        format!(
+            "{device},bus=port{index},netdev=net{index},mac=02:00:00:00:aa:{slot:02x},romfile="
+        ),
+    ]
+}
+
+/// The script that gives NICs to VFIO in the guest.
+pub(super) fn bind(addresses: &[String]) -> String {
+    format!(
+        "for a in {}; do\n\
+             d=/sys/bus/pci/devices/$a\n\
+             echo vfio-pci >$d/driver_override || exit 1\n\
+             [ ! -e $d/driver ] || echo $a >$d/driver/unbind\n\
+             echo $a >/sys/bus/pci/drivers_probe\n\
+             case $(readlink $d/driver) in */vfio-pci) ;; *) echo \"$a: VFIO does not take it\"; exit 1 ;; esac\n\
+         done",
+        addresses.join(" ")
+    )
+}

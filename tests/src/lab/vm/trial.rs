@@ -1,0 +1,243 @@
+//! One run of the appliance in a guest: real servers outside, the engine and perhaps the intercept
+//! inside, and the comparison.
+//!
+//! The guest's NICs and QEMU's emulation are slow, so the load is small. What a run proves is exact:
+//! the target was told byte for byte what production was told, its own log has as many requests as
+//! production's, the engine's report says the same, and nothing was lost.
+
+use super::{Cable, Hangs, Machine, Nic, Vm, VmOptions, nics};
+use crate::lab::appliance::{EngineOptions, InterceptOptions};
+use crate::lab::process::binary;
+use crate::lab::report::Report;
+use crate::lab::servers::{Server, Service, Side};
+use crate::lab::trial::turns;
+use crate::lab::{Family, Lab, LabOptions, Responses};
+use crate::load::{Talk, Workload};
+use crate::record::{Match, check_byte_exact};
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+/// DPDK's start looks at every driver and device, and a guest's CPUs are slow.
+const START: Duration = Duration::from_secs(90);
+/// From the end of the load until all of it is replayed.
+const SETTLE: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(60);
+
+/// What is tried.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The guest. With a cable to the assistant the intercept runs beside the engine.
+    pub vm: VmOptions,
+    /// Family of the replayed service.
+    pub family: Family,
+    /// Workers of the engine: 1 or 2.
+    pub workers: usize,
+    /// Further replacements in the engine's configuration.
+    pub edits: Vec<(&'static str, String)>,
+}
+
+/// What came of a run that passed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The engine's last report.
+    pub report: Report,
+    /// The engine's log.
+    pub log: String,
+}
+
+impl Setup {
+    /// A mirror port and a replay port of these NICs, IPv4, two workers.
+    pub fn of(nic: super::Model) -> Self {
+        let nics = [Cable::Mirror, Cable::Replay].map(|cable| Nic { model: nic, cable });
+        Self {
+            vm: VmOptions {
+                nics: nics.to_vec(),
+                pages: super::Pages::default(),
+            },
+            family: Family::V4,
+            workers: 2,
+            edits: Vec::new(),
+        }
+    }
+
+    /// The address of the NIC with that cable.
+    fn nic(&self, cable: Cable) -> Option<String> {
+        let index = self.vm.nics.iter().position(|nic| nic.cable == cable)?;
+        Some(nics::address(index))
+    }
+
+    fn is_remote(&self) -> bool {
+        self.nic(Cable::Assistant).is_some()
+    }
+
+    fn engine(&self) -> Result<EngineOptions> {
+        let at = |cable| {
+            self.nic(cable)
+                .with_context(|| format!("no NIC leads to {cable:?}"))
+        };
+        let cores = match self.workers {
+            1 => ("lcores = [1]", "lcores = [1]".to_owned()),
+            _ => ("lcores = [0, 1]", "lcores = [1, 2]".to_owned()),
+        };
+        let mut edits = vec![cores, ("no-huge", "hugepages".to_owned())];
+        edits.extend(self.edits.iter().cloned());
+        Ok(EngineOptions {
+            families: vec![self.family],
+            workers: self.workers,
+            mirror: at(Cable::Mirror)?,
+            port: at(Cable::Replay)?,
+            edits,
+            ..EngineOptions::default()
+        })
+    }
+
+    fn intercept(&self) -> Option<InterceptOptions> {
+        let port = self.nic(Cable::Assistant)?;
+        Some(InterceptOptions {
+            edits: vec![
+                ("net_af_packet0,iface=abs0,framecnt=4096", port),
+                ("no-huge", "hugepages".to_owned()),
+            ],
+            ..InterceptOptions::default()
+        })
+    }
+
+    /// What clients ask for: short conversations and kept ones, and bodies of a byte, of a segment
+    /// and of many, 200 requests a second.
+    fn load(&self) -> Vec<Workload> {
+        let base = |talk, connections, requests, rate, seed| Workload {
+            to: Service::Http.on_production(self.family),
+            from: Vec::new(),
+            talk,
+            connections,
+            requests,
+            concurrency: 10,
+            rate,
+            seed,
+        };
+        vec![
+            base(Talk::Get, 300, 2, 200, 1),
+            base(Talk::Post(vec![1, 1460, 20_000]), 30, 3, 40, 2),
+        ]
+    }
+
+    /// Runs it, once more if the guest hangs.
+    ///
+    /// # Errors
+    /// The first thing that is not as it should be.
+    pub fn run(&self, test: &str, machine: &Machine) -> Result<Outcome> {
+        super::once_more(test, || {
+            let lab = Lab::start(LabOptions {
+                responses: if self.is_remote() {
+                    Responses::Remote
+                } else {
+                    Responses::Embedded
+                },
+                ..LabOptions::default()
+            })?;
+            let outcome = self.run_in(&lab, machine);
+            if outcome.as_ref().is_err_and(|e| !e.is::<Hangs>()) {
+                lab.failed();
+            }
+            outcome
+        })
+    }
+
+    fn run_in(&self, lab: &Lab, machine: &Machine) -> Result<Outcome> {
+        let production = Server::start(lab, Side::Production, Service::Http, true)?;
+        let target = Server::start(lab, Side::Target, Service::Http, true)?;
+        let mut vm = Vm::start(lab, machine, &self.vm)?;
+
+        let intercept = match self.intercept() {
+            None => None,
+            Some(options) => {
+                vm.run("ip addr add 10.30.0.3/32 dev lo")?;
+                let config = options.write(lab)?;
+                let args = ["--config", &config.display().to_string()];
+                let job = vm.program("intercept", &binary("intercept")?, &args)?;
+                vm.wait_ready(&job, START)?;
+                Some(job)
+            }
+        };
+        let config = self.engine()?.write(lab)?;
+        let args = ["--config", &config.display().to_string()];
+        let engine = vm.program("engine", &binary("engine")?, &args)?;
+        vm.wait_ready(&engine, START)?;
+
+        let (mut requests, mut connections) = (0, 0);
+        for workload in self.load() {
+            let summary = lab.load(&workload)?;
+            if let Some(error) = summary.first_error {
+                bail!(
+                    "production failed its clients in {} of {} connections: {error}",
+                    summary.errors,
+                    workload.connections
+                );
+            }
+            requests += turns(&workload);
+            connections += workload.connections;
+        }
+
+        let path = lab.file("report.json");
+        let settled = vm.wait_until("every request replayed", SETTLE, || {
+            if let Some(code) = engine.code()? {
+                bail!("engine: exit code {code}; its log:\n{}", engine.tail());
+            }
+            if !path.exists() {
+                return Ok(None);
+            }
+            let report = Report::read(&path)?;
+            report.check_books(1)?;
+            let done = report.number("production.turns")? >= requests
+                && report.number("in_flight.turns")? == 0;
+            Ok(done.then_some(()))
+        });
+        let settled = match settled {
+            Err(e) if e.is::<Hangs>() => return Err(e),
+            other => other,
+        };
+        target.records_when(connections, Duration::from_secs(20))?;
+        for job in std::iter::once(&engine).chain(&intercept) {
+            let code = vm.terminate(job, STOP)?;
+            if code != 0 {
+                bail!("exit code {code} after SIGTERM; its log:\n{}", job.tail());
+            }
+        }
+        drop(vm);
+
+        let report = Report::read(&path)?;
+        let asked = [&production, &target].map(Server::access_count);
+        let (production, target) = (production.stop()?, target.stop()?);
+        check_byte_exact(&production, &target, Match::Bytes, 1)
+            .with_context(|| format!("{report}"))?;
+        settled?;
+        report.check_books(1)?;
+        report.check_nothing_lost()?;
+        for (what, found) in [
+            (
+                "requests in production's log",
+                asked[0].as_ref().ok().map(|n| *n as u64),
+            ),
+            (
+                "requests in the target's log",
+                asked[1].as_ref().ok().map(|n| *n as u64),
+            ),
+            ("production.turns", Some(report.number("production.turns")?)),
+            ("replayed.turns", Some(report.number("replayed.turns")?)),
+        ] {
+            if found != Some(requests) {
+                bail!("{what}: {found:?} instead of {requests}:\n{report}");
+            }
+        }
+        if production.len() != connections {
+            bail!(
+                "production recorded {} connections of {connections} that clients made",
+                production.len()
+            );
+        }
+        Ok(Outcome {
+            report,
+            log: engine.log(),
+        })
+    }
+}
