@@ -9,9 +9,10 @@
     reason = "a test that cannot go on is to fail there"
 )]
 
+use tests::lab::Family;
 use tests::lab::turn::Turn;
 use tests::lab::vm::trial::{Outcome, Setup};
-use tests::lab::vm::{Machine, Model};
+use tests::lab::vm::{Machine, Memory, Model};
 
 /// Runs a set-up; `None` if this machine can't.
 fn prove(test: &str, setup: &Setup) -> Option<Outcome> {
@@ -21,11 +22,53 @@ fn prove(test: &str, setup: &Setup) -> Option<Outcome> {
     Some(outcome.unwrap_or_else(|e| panic!("{test}: {e:#}")))
 }
 
+/// Frames that went to another core than the one that received them.
+fn handed_over(outcome: &Outcome) -> u64 {
+    let number = outcome.report.number("mirror.handed_over");
+    number.unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+/// What a failure shows.
+fn shown(outcome: &Outcome) -> String {
+    format!("{}\n{}", outcome.report, outcome.log)
+}
+
 #[test]
 fn igb_gives_each_worker_the_frames_of_its_sessions() {
-    let Some(outcome) = prove("igb", &Setup::of(Model::Igb)) else {
-        return;
+    let test = "igb_gives_each_worker_the_frames_of_its_sessions";
+    if let Some(outcome) = prove(test, &Setup::of(Model::Igb)) {
+        assert_eq!(handed_over(&outcome), 0, "{}", shown(&outcome));
+    }
+}
+
+#[test]
+fn igb_loses_nothing_of_ipv6() {
+    let setup = Setup {
+        family: Family::V6,
+        ..Setup::of(Model::Igb)
     };
-    let handed_over = outcome.report.number("mirror.handed_over").unwrap();
-    assert_eq!(handed_over, 0, "{}\n{}", outcome.report, outcome.log);
+    prove("igb_loses_nothing_of_ipv6", &setup);
+}
+
+#[test]
+fn virtio_gives_each_worker_the_frames_of_its_sessions() {
+    let test = "virtio_gives_each_worker_the_frames_of_its_sessions";
+    if let Some(outcome) = prove(test, &Setup::of(Model::Virtio(2))) {
+        assert_eq!(handed_over(&outcome), 0, "{}", shown(&outcome));
+    }
+}
+
+#[test]
+fn without_rss_workers_hand_frames_over() {
+    let test = "without_rss_workers_hand_frames_over";
+    if let Some(outcome) = prove(test, &Setup::of(Model::E1000e)) {
+        assert!(handed_over(&outcome) > 0, "{}", shown(&outcome));
+    }
+}
+
+#[test]
+fn ports_and_workers_on_two_numa_nodes() {
+    let mut setup = Setup::of(Model::Igb);
+    setup.vm.memory = Memory::TwoNodes;
+    prove("ports_and_workers_on_two_numa_nodes", &setup);
 }

@@ -5,7 +5,9 @@
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::process::ExitCode;
-use tests::lab::{self, Lab, LabOptions, Node, Responses, Span, demo};
+use tests::lab::vm::trial::Setup;
+use tests::lab::vm::{Memory, Model, Nic, by_hand};
+use tests::lab::{self, Family, Lab, LabOptions, Node, Responses, Span, demo};
 
 /// A laboratory of network namespaces: clients, a production server, a mirror port, a target.
 #[derive(Parser)]
@@ -44,12 +46,76 @@ enum Command {
     },
     /// Remove labs whose owner is gone.
     Sweep,
+    /// Boot a virtual machine with PCI NICs in the appliance's place, and run something in it.
+    Vm(VmArgs),
     /// Replay real traffic between real servers, and compare what both have seen.
     Demo {
         /// Seconds of load.
         #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
     },
+}
+
+/// What the virtual machine is like, and what runs in it.
+#[derive(clap::Args)]
+struct VmArgs {
+    /// A NIC of the guest, given once for each: igb, e1000e or virtioN (with N queues), a colon, and
+    /// where its cable leads: mirror, replay or assistant. The first is 0000:01:00.0. Default:
+    /// igb:mirror and igb:replay.
+    #[arg(long = "nic")]
+    nics: Vec<Nic>,
+    /// The guest's memory.
+    #[arg(long, value_enum, default_value = "2m")]
+    memory: MemoryName,
+    /// Clients and servers speak IPv6.
+    #[arg(long)]
+    ipv6: bool,
+    /// Workers of the engine, 1 or 2; without a command.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Clients ask the production server as soon as the command's log says "ready", and the
+    /// command gets SIGTERM when they have been silent for a while.
+    #[arg(long)]
+    load: bool,
+    /// A shell command for the guest, in the lab's folder, with `$CONFIG` for the engine's
+    /// configuration. Without it the engine and the comparison run as in the tests.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MemoryName {
+    #[value(name = "2m")]
+    Mib2,
+    #[value(name = "1g")]
+    Gib1,
+    #[value(name = "two-nodes")]
+    TwoNodes,
+}
+
+impl From<MemoryName> for Memory {
+    fn from(name: MemoryName) -> Self {
+        match name {
+            MemoryName::Mib2 => Self::Mib2,
+            MemoryName::Gib1 => Self::Gib1,
+            MemoryName::TwoNodes => Self::TwoNodes,
+        }
+    }
+}
+
+fn vm(args: VmArgs) -> Result<ExitCode> {
+    let mut setup = Setup::of(Model::Igb);
+    if !args.nics.is_empty() {
+        setup.vm.nics = args.nics;
+    }
+    setup.vm.memory = args.memory.into();
+    setup.workers = args.workers;
+    if args.ipv6 {
+        setup.family = Family::V6;
+    }
+    let command = args.command.join(" ");
+    let code = by_hand::run(&setup, args.load, &command)?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -132,6 +198,7 @@ fn run(command: Command) -> Result<ExitCode> {
             lab::require_root()?;
             println!("{} removed", lab::sweep()?);
         }
+        Command::Vm(args) => return vm(args),
         Command::Demo { seconds } => {
             if let Some(reason) = demo::run(seconds)? {
                 eprintln!("demo: {reason}");

@@ -9,8 +9,9 @@
 //! A guest in software emulation may stop for ever. Whoever waits for one asks [`Vm::alive`], and
 //! [`once_more`] tells such an end from a failure.
 
+pub mod by_hand;
 mod machine;
-pub mod nics;
+mod nics;
 pub mod trial;
 
 use super::process::{Process, wait_until};
@@ -36,24 +37,35 @@ const AGENT: &str = include_str!("vm/agent.sh");
 pub struct VmOptions {
     /// Its NICs, in the order of their PCI addresses.
     pub nics: Vec<Nic>,
-    /// Huge pages of the guest.
-    pub pages: Pages,
+    /// Its memory.
+    pub memory: Memory,
+}
+
+impl VmOptions {
+    /// The PCI address of the first NIC with that cable.
+    pub fn address(&self, cable: Cable) -> Option<String> {
+        let index = self.nics.iter().position(|nic| nic.cable == cable)?;
+        Some(nics::address(index, self.memory))
+    }
 }
 
 /// What memory a guest has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pages {
+pub enum Memory {
     /// 2 GiB, of which 200 pages of 2 MiB are reserved.
     #[default]
     Mib2,
     /// 4 GiB, of which one page of 1 GiB is reserved.
     Gib1,
+    /// Two NUMA nodes of 1 GiB, each with half of 400 pages of 2 MiB. CPUs 0 and 1 are near the
+    /// first, CPU 2 is near the second; so are NICs, in turn.
+    TwoNodes,
 }
 
-impl Pages {
-    const fn memory(self) -> &'static str {
+impl Memory {
+    const fn size(self) -> &'static str {
         match self {
-            Self::Mib2 => "2G",
+            Self::Mib2 | Self::TwoNodes => "2G",
             Self::Gib1 => "4G",
         }
     }
@@ -61,6 +73,7 @@ impl Pages {
     const fn kernel(self) -> &'static str {
         match self {
             Self::Mib2 => "hugepages=200",
+            Self::TwoNodes => "hugepages=400",
             Self::Gib1 => "default_hugepagesz=1G hugepagesz=1G hugepages=1",
         }
     }
@@ -126,7 +139,9 @@ impl Vm {
             commands: 0,
         };
         vm.boots()?;
-        let addresses: Vec<String> = (0..options.nics.len()).map(nics::address).collect();
+        let addresses: Vec<String> = (0..options.nics.len())
+            .map(|index| nics::address(index, options.memory))
+            .collect();
         vm.run(&nics::bind(&addresses))?;
         Ok(vm)
     }

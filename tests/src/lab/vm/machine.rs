@@ -1,7 +1,7 @@
 //! What this machine has to run a guest with, and QEMU's command line.
 
-use super::VmOptions;
 use super::nics;
+use super::{Memory, VmOptions};
 use crate::lab::skipped;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -75,14 +75,17 @@ impl Machine {
         let file = |name: &str| self.folder.join(name);
         let kernel = format!(
             "{KERNEL} {} lab.share={}",
-            options.pages.kernel(),
+            options.memory.kernel(),
             share.display()
         );
         // One thread for all CPUs: with one for each the guest has hung.
         command.args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "3"]);
         command.args(["-machine", "q35,kernel-irqchip=split"]);
         command.args(["-device", "intel-iommu,intremap=on"]);
-        command.args(["-m", options.pages.memory()]);
+        command.args(["-m", options.memory.size()]);
+        if options.memory == Memory::TwoNodes {
+            command.args(nics::nodes());
+        }
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.args(["-no-reboot", "-serial"]);
         command.arg(format!("file:{}", share.join("console.log").display()));
@@ -97,11 +100,11 @@ impl Machine {
                 "local,id={tag},path={},security_model=none,multidevs=remap{rights}",
                 path.display()
             ));
-            let device = format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}");
+            let device = format!("virtio-9p-pci,bus=pcie.0,fsdev={tag},mount_tag={tag}");
             command.arg("-device").arg(device);
         }
         for (index, nic) in options.nics.iter().enumerate() {
-            command.args(nics::arguments(nic, index));
+            command.args(nics::arguments(nic, index, options.memory));
         }
     }
 }

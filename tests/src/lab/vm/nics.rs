@@ -5,8 +5,9 @@
 //! goes out at the tap and the other way round, by tc; there is no bridge, which would learn
 //! addresses from mirrored frames and keep these back. The mirror's cable is laid one way alone.
 
+use super::Memory;
 use crate::lab::{Lab, Node};
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use std::fmt::Write as _;
 
 /// What QEMU emulates.
@@ -18,6 +19,22 @@ pub enum Model {
     E1000e,
     /// virtio-net with that many queues, with RSS.
     Virtio(u16),
+}
+
+impl std::str::FromStr for Model {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "igb" => Ok(Self::Igb),
+            "e1000e" => Ok(Self::E1000e),
+            _ => text
+                .strip_prefix("virtio")
+                .and_then(|queues| queues.parse().ok())
+                .map(Self::Virtio)
+                .ok_or_else(|| anyhow!("{text:?}: give igb, e1000e or, for two queues, virtio2")),
+        }
+    }
 }
 
 /// Where a NIC's cable leads.
@@ -50,10 +67,39 @@ pub struct Nic {
     pub cable: Cable,
 }
 
+/// The first bus of each NUMA node: a NIC is near the node of its bus.
+const FIRST: usize = 0x40;
+const SECOND: usize = 0x80;
+
 /// The PCI address of a guest's NIC with this index: each is behind a root port of its own, as NICs
 /// that share one share an IOMMU group.
-pub fn address(index: usize) -> String {
-    format!("0000:{:02x}:00.0", index + 1)
+pub(super) fn address(index: usize, memory: Memory) -> String {
+    let bus = match memory {
+        Memory::TwoNodes if index % 2 == 1 => SECOND + 1 + index / 2,
+        Memory::TwoNodes => FIRST + 1 + index / 2,
+        _ => index + 1,
+    };
+    format!("0000:{bus:02x}:00.0")
+}
+
+impl std::str::FromStr for Nic {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (model, cable) = text
+            .split_once(':')
+            .ok_or_else(|| anyhow!("{text:?}: give a model and a cable, as in igb:mirror"))?;
+        let cable = match cable {
+            "mirror" => Cable::Mirror,
+            "replay" => Cable::Replay,
+            "assistant" => Cable::Assistant,
+            _ => bail!("{cable:?}: give mirror, replay or assistant"),
+        };
+        Ok(Self {
+            model: model.parse()?,
+            cable,
+        })
+    }
 }
 
 impl Nic {
@@ -93,8 +139,26 @@ fn tap(index: usize) -> String {
     format!("vm{index}")
 }
 
+/// QEMU's arguments for two NUMA nodes with a PCI bus each.
+pub(super) fn nodes() -> Vec<String> {
+    let mut all = Vec::new();
+    for (node, cpus, bus) in [(0, "0-1", FIRST), (1, "2", SECOND)] {
+        for argument in [
+            "-object".to_owned(),
+            format!("memory-backend-ram,id=memory{node},size=1G"),
+            "-numa".to_owned(),
+            format!("node,nodeid={node},cpus={cpus},memdev=memory{node}"),
+            "-device".to_owned(),
+            format!("pxb-pcie,id=node{node},bus_nr={bus},numa_node={node},bus=pcie.0"),
+        ] {
+            all.push(argument);
+        }
+    }
+    all
+}
+
 /// QEMU's arguments for a NIC.
-pub(super) fn arguments(nic: &Nic, index: usize) -> Vec<String> {
+pub(super) fn arguments(nic: &Nic, index: usize, memory: Memory) -> Vec<String> {
     let (mut netdev, mut device) = (String::new(), String::new());
     match nic.model {
         Model::Igb => device.push_str("igb"),
@@ -112,6 +176,10 @@ pub(super) fn arguments(nic: &Nic, index: usize) -> Vec<String> {
         }
     }
     let slot = index + 1;
+    let root = match memory {
+        Memory::TwoNodes => format!("node{}", index % 2),
+        _ => "pcie.0".to_owned(),
+    };
     vec![
         "-netdev".to_owned(),
         format!(
@@ -119,7 +187,7 @@ pub(super) fn arguments(nic: &Nic, index: usize) -> Vec<String> {
             tap(index)
         ),
         "-device".to_owned(),
-        format!("pcie-root-port,id=port{index},chassis={slot},slot={slot}"),
+        format!("pcie-root-port,id=port{index},bus={root},chassis={slot},slot={slot}"),
         "-device".to_owned(),
         format!(
             "{device},bus=port{index},netdev=net{index},mac=02:00:00:00:aa:{slot:02x},romfile="

@@ -5,7 +5,7 @@
 //! the target was told byte for byte what production was told, its own log has as many requests as
 //! production's, the engine's report says the same, and nothing was lost.
 
-use super::{Cable, Hangs, Machine, Nic, Vm, VmOptions, nics};
+use super::{Cable, Hangs, Machine, Memory, Model, Nic, Vm, VmOptions};
 use crate::lab::appliance::{EngineOptions, InterceptOptions};
 use crate::lab::process::binary;
 use crate::lab::report::Report;
@@ -47,12 +47,12 @@ pub struct Outcome {
 
 impl Setup {
     /// A mirror port and a replay port of these NICs, IPv4, two workers.
-    pub fn of(nic: super::Model) -> Self {
-        let nics = [Cable::Mirror, Cable::Replay].map(|cable| Nic { model: nic, cable });
+    pub fn of(model: Model) -> Self {
+        let nics = [Cable::Mirror, Cable::Replay].map(|cable| Nic { model, cable });
         Self {
             vm: VmOptions {
                 nics: nics.to_vec(),
-                pages: super::Pages::default(),
+                memory: Memory::default(),
             },
             family: Family::V4,
             workers: 2,
@@ -60,19 +60,17 @@ impl Setup {
         }
     }
 
-    /// The address of the NIC with that cable.
-    fn nic(&self, cable: Cable) -> Option<String> {
-        let index = self.vm.nics.iter().position(|nic| nic.cable == cable)?;
-        Some(nics::address(index))
+    pub(super) fn responses(&self) -> Responses {
+        match self.vm.address(Cable::Assistant) {
+            Some(_) => Responses::Remote,
+            None => Responses::Embedded,
+        }
     }
 
-    fn is_remote(&self) -> bool {
-        self.nic(Cable::Assistant).is_some()
-    }
-
-    fn engine(&self) -> Result<EngineOptions> {
+    pub(super) fn engine(&self) -> Result<EngineOptions> {
         let at = |cable| {
-            self.nic(cable)
+            self.vm
+                .address(cable)
                 .with_context(|| format!("no NIC leads to {cable:?}"))
         };
         let cores = match self.workers {
@@ -91,8 +89,8 @@ impl Setup {
         })
     }
 
-    fn intercept(&self) -> Option<InterceptOptions> {
-        let port = self.nic(Cable::Assistant)?;
+    pub(super) fn intercept(&self) -> Option<InterceptOptions> {
+        let port = self.vm.address(Cable::Assistant)?;
         Some(InterceptOptions {
             edits: vec![
                 ("net_af_packet0,iface=abs0,framecnt=4096", port),
@@ -102,25 +100,6 @@ impl Setup {
         })
     }
 
-    /// What clients ask for: short conversations and kept ones, and bodies of a byte, of a segment
-    /// and of many, 200 requests a second.
-    fn load(&self) -> Vec<Workload> {
-        let base = |talk, connections, requests, rate, seed| Workload {
-            to: Service::Http.on_production(self.family),
-            from: Vec::new(),
-            talk,
-            connections,
-            requests,
-            concurrency: 10,
-            rate,
-            seed,
-        };
-        vec![
-            base(Talk::Get, 300, 2, 200, 1),
-            base(Talk::Post(vec![1, 1460, 20_000]), 30, 3, 40, 2),
-        ]
-    }
-
     /// Runs it, once more if the guest hangs.
     ///
     /// # Errors
@@ -128,11 +107,7 @@ impl Setup {
     pub fn run(&self, test: &str, machine: &Machine) -> Result<Outcome> {
         super::once_more(test, || {
             let lab = Lab::start(LabOptions {
-                responses: if self.is_remote() {
-                    Responses::Remote
-                } else {
-                    Responses::Embedded
-                },
+                responses: self.responses(),
                 ..LabOptions::default()
             })?;
             let outcome = self.run_in(&lab, machine);
@@ -165,7 +140,7 @@ impl Setup {
         vm.wait_ready(&engine, START)?;
 
         let (mut requests, mut connections) = (0, 0);
-        for workload in self.load() {
+        for workload in load(self.family) {
             let summary = lab.load(&workload)?;
             if let Some(error) = summary.first_error {
                 bail!(
@@ -240,4 +215,23 @@ impl Setup {
             log: engine.log(),
         })
     }
+}
+
+/// What clients ask for: 200 small requests a second, and bodies of a byte, of a segment and of
+/// many.
+pub(super) fn load(family: Family) -> Vec<Workload> {
+    let base = |talk, connections, requests, rate, seed| Workload {
+        to: Service::Http.on_production(family),
+        from: Vec::new(),
+        talk,
+        connections,
+        requests,
+        concurrency: 10,
+        rate,
+        seed,
+    };
+    vec![
+        base(Talk::Get, 300, 2, 200, 1),
+        base(Talk::Post(vec![1, 1460, 20_000]), 30, 3, 40, 2),
+    ]
 }
