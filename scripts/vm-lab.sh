@@ -61,6 +61,7 @@ exec 9>"$folder/lock"
 flock 9
 
 missing() {
+    rm -rf "$folder/new"
     echo "$*" >"$folder/missing"
     echo "vm-lab.sh: $*" >&2
     exit $MISSING

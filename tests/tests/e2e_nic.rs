@@ -72,3 +72,10 @@ fn ports_and_workers_on_two_numa_nodes() {
     setup.vm.memory = Memory::TwoNodes;
     prove("ports_and_workers_on_two_numa_nodes", &setup);
 }
+
+#[test]
+fn igb_on_a_page_of_a_gibibyte() {
+    let mut setup = Setup::of(Model::Igb);
+    setup.vm.memory = Memory::Gib1;
+    prove("igb_on_a_page_of_a_gibibyte", &setup);
+}

@@ -98,10 +98,37 @@ impl std::error::Error for Hangs {}
 pub fn once_more<T>(test: &str, trial: impl Fn() -> Result<T>) -> Result<T> {
     match trial() {
         Err(e) if e.is::<Hangs>() => {
-            eprintln!("{test}: {e:#}; it is tried once more");
+            eprintln!("{test}: {}; it is tried once more\n{e:#}", e.root_cause());
             trial()
         }
         other => other,
+    }
+}
+
+/// The guest's sign of life: what its agent counts up.
+#[derive(Debug)]
+struct Beat {
+    last: String,
+    at: Instant,
+}
+
+impl Beat {
+    const fn new(now: Instant) -> Self {
+        Self {
+            last: String::new(),
+            at: now,
+        }
+    }
+
+    /// Takes what the agent has written. Nothing is what is read while it writes.
+    fn look(&mut self, said: &str, now: Instant) -> std::result::Result<(), Hangs> {
+        if !said.is_empty() && said != self.last {
+            said.clone_into(&mut self.last);
+            self.at = now;
+        } else if now.duration_since(self.at) > SILENCE {
+            return Err(Hangs(format!("no sign of life for {SILENCE:?}")));
+        }
+        Ok(())
     }
 }
 
@@ -111,7 +138,7 @@ pub struct Vm {
     process: Process,
     /// The lab's folder, which it shares.
     dir: PathBuf,
-    beat: (String, Instant),
+    beat: Beat,
     commands: u32,
 }
 
@@ -135,7 +162,7 @@ impl Vm {
         let mut vm = Self {
             process,
             dir,
-            beat: (String::new(), Instant::now()),
+            beat: Beat::new(Instant::now()),
             commands: 0,
         };
         vm.boots()?;
@@ -143,6 +170,9 @@ impl Vm {
             .map(|index| nics::address(index, options.memory))
             .collect();
         vm.run(&nics::bind(&addresses))?;
+        if options.memory == Memory::TwoNodes {
+            vm.run(&nics::is_near(&addresses))?;
+        }
         Ok(vm)
     }
 
@@ -159,7 +189,7 @@ impl Vm {
             let last = console.lines().last().unwrap_or("nothing").to_owned();
             return Err(Hangs(format!("no boot within {BOOT:?}; it said: {last}")).into());
         }
-        self.beat.1 = Instant::now();
+        self.beat = Beat::new(Instant::now());
         Ok(())
     }
 
@@ -186,12 +216,8 @@ impl Vm {
     /// QEMU has ended, or the guest was silent for a long time ([`Hangs`]).
     pub fn alive(&mut self) -> Result<()> {
         self.runs()?;
-        let now = std::fs::read_to_string(self.share("beat")).unwrap_or_default();
-        if now != self.beat.0 && !now.is_empty() {
-            self.beat = (now, Instant::now());
-        } else if self.beat.1.elapsed() > SILENCE {
-            return Err(Hangs(format!("no sign of life for {SILENCE:?}")).into());
-        }
+        let said = std::fs::read_to_string(self.share("beat")).unwrap_or_default();
+        self.beat.look(&said, Instant::now())?;
         Ok(())
     }
 
@@ -202,15 +228,12 @@ impl Vm {
     /// As [`Vm::alive`].
     pub fn prove_alive(&mut self) -> Result<()> {
         self.alive()?;
-        let (last, since) = (self.beat.0.clone(), Instant::now());
-        self.beat.1 = since;
-        loop {
-            self.alive()?;
-            if self.beat.0 != last {
-                return Ok(());
-            }
+        let last = self.beat.last.clone();
+        while self.beat.last == last {
             std::thread::sleep(Duration::from_millis(100));
+            self.alive()?;
         }
+        Ok(())
     }
 
     /// Waits until `done` gives a value, as long as the guest lives.
@@ -351,5 +374,51 @@ impl Job {
     /// The last lines of it.
     pub fn tail(&self) -> String {
         super::process::tail(&self.log())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_guest_that_is_silent_for_long_hangs() {
+        let start = Instant::now();
+        let mut beat = Beat::new(start);
+        beat.look("1", start + SILENCE).unwrap();
+        // Half-written and old counts are no sign of life, and no end yet.
+        beat.look("", start + 2 * SILENCE).unwrap();
+        beat.look("1", start + 2 * SILENCE).unwrap();
+        beat.look("2", start + 4 * SILENCE).unwrap();
+        for silent in ["", "2"] {
+            let error = beat.look(silent, start + 6 * SILENCE).unwrap_err();
+            assert_eq!(error.to_string(), "the VM hangs: no sign of life for 40s");
+        }
+    }
+
+    #[test]
+    fn what_hangs_is_tried_once_more_and_what_fails_is_not() {
+        let tried = Cell::new(0);
+        let trial = |outcomes: &[fn() -> Result<()>]| {
+            tried.set(0);
+            once_more("a trial", || {
+                let outcome = outcomes.get(tried.get()).unwrap()();
+                tried.set(tried.get() + 1);
+                outcome
+            })
+        };
+        let (passes, fails): (fn() -> _, fn() -> _) =
+            (|| Ok(()), || Err(anyhow!("lost in fair weather")));
+        // What says where it hung does not hide that it did.
+        let hangs: fn() -> _ = || Err(Hangs("silent".to_owned())).context("its log");
+
+        trial(&[hangs, passes]).unwrap();
+        assert_eq!(tried.get(), 2);
+        assert!(trial(&[hangs, hangs]).unwrap_err().is::<Hangs>());
+        assert_eq!(tried.get(), 2);
+        trial(&[fails]).unwrap_err();
+        assert_eq!(tried.get(), 1);
     }
 }

@@ -31,6 +31,7 @@ impl std::str::FromStr for Model {
             _ => text
                 .strip_prefix("virtio")
                 .and_then(|queues| queues.parse().ok())
+                .filter(|queues| *queues > 0)
                 .map(Self::Virtio)
                 .ok_or_else(|| anyhow!("{text:?}: give igb, e1000e or, for two queues, virtio2")),
         }
@@ -207,4 +208,55 @@ pub(super) fn bind(addresses: &[String]) -> String {
          done",
         addresses.join(" ")
     )
+}
+
+/// The script that fails unless the NICs are near the first and the second NUMA node in turn.
+pub(super) fn is_near(addresses: &[String]) -> String {
+    let mut script = String::new();
+    for (index, address) in addresses.iter().enumerate() {
+        let _ = writeln!(
+            script,
+            "node=$(cat /sys/bus/pci/devices/{address}/numa_node)\n\
+             [ \"$node\" = {} ] || {{ echo \"{address}: NUMA node $node\"; exit 1; }}",
+            index % 2
+        );
+    }
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nics_are_read_as_they_are_written() {
+        let nic = |text: &str| text.parse::<Nic>().map_err(|e| e.to_string());
+        let virtio = Nic {
+            model: Model::Virtio(4),
+            cable: Cable::Assistant,
+        };
+        assert_eq!(nic("virtio4:assistant"), Ok(virtio));
+        for (bad, said) in [
+            ("igb", "give a model and a cable"),
+            ("igb:out", "give mirror, replay or assistant"),
+            ("virtio:mirror", "give igb, e1000e or"),
+            ("virtio0:mirror", "give igb, e1000e or"),
+        ] {
+            let error = nic(bad).unwrap_err();
+            assert!(error.contains(said), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn each_nic_has_a_bus_of_its_own() {
+        let all = |memory| [0, 1, 2].map(|index| address(index, memory));
+        assert_eq!(
+            all(Memory::Mib2),
+            ["0000:01:00.0", "0000:02:00.0", "0000:03:00.0"]
+        );
+        assert_eq!(
+            all(Memory::TwoNodes),
+            ["0000:41:00.0", "0000:81:00.0", "0000:42:00.0"]
+        );
+    }
 }

@@ -1,9 +1,9 @@
 //! One run of the appliance in a guest: real servers outside, the engine and perhaps the intercept
 //! inside, and the comparison.
 //!
-//! The guest's NICs and QEMU's emulation are slow, so the load is small. What a run proves is exact:
-//! the target was told byte for byte what production was told, its own log has as many requests as
-//! production's, the engine's report says the same, and nothing was lost.
+//! The guest's NICs are slow, so the load is small. What a run proves is exact: the target was told
+//! byte for byte what production was told, its own log has as many requests as production's, the
+//! engine's report says the same, and nothing was lost.
 
 use super::{Cable, Hangs, Machine, Memory, Model, Nic, Vm, VmOptions};
 use crate::lab::appliance::{EngineOptions, InterceptOptions};
