@@ -2,6 +2,7 @@
 
 use super::nics;
 use super::{Memory, VmOptions};
+use crate::lab::process::output;
 use crate::lab::skipped;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -31,13 +32,12 @@ impl Machine {
             return Ok(None);
         }
         crate::lab::require_root()?;
-        let missing = if Path::new("/dev/net/tun").exists() {
-            match Self::make()? {
+        let missing = match no_tap() {
+            Some(missing) => missing,
+            None => match Self::make()? {
                 Ok(machine) => return Ok(Some(machine)),
                 Err(missing) => missing,
-            }
-        } else {
-            "/dev/net/tun is missing, so there are no tap devices".to_owned()
+            },
         };
         eprintln!("SKIPPED {test}: no virtual machine: {missing}; nothing was proved");
         Ok(None)
@@ -107,4 +107,12 @@ impl Machine {
             command.args(nics::arguments(nic, index, options.memory));
         }
     }
+}
+
+/// Why there can be no tap devices here, if so: tried in a namespace that goes at once.
+fn no_tap() -> Option<String> {
+    let mut command = Command::new("unshare");
+    command.args(["-n", "ip", "tuntap", "add", "dev", "vm0", "mode", "tap"]);
+    let refused = output(&mut command).err()?;
+    Some(format!("no tap device can be made: {refused:#}"))
 }
