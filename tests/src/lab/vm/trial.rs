@@ -14,7 +14,7 @@ use crate::lab::trial::turns;
 use crate::lab::{Family, Lab, LabOptions, Responses};
 use crate::load::{Talk, Workload};
 use crate::record::{Match, check_byte_exact};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::time::Duration;
 
 /// DPDK's start looks at every driver and device, and a guest's CPUs are slow.
@@ -184,7 +184,7 @@ impl Setup {
         let asked = [&production, &target].map(Server::access_count);
         let (production, target) = (production.stop()?, target.stop()?);
         check_byte_exact(&production, &target, Match::Bytes, 1)
-            .with_context(|| format!("{report}"))?;
+            .map_err(|e| anyhow!("{e:#}\n{report}"))?;
         settled?;
         report.check_books(1)?;
         report.check_nothing_lost()?;
