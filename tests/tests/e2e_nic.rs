@@ -12,7 +12,7 @@
 use tests::lab::Family;
 use tests::lab::turn::Turn;
 use tests::lab::vm::trial::{Outcome, Setup};
-use tests::lab::vm::{Machine, Memory, Model};
+use tests::lab::vm::{Cable, Machine, Memory, Model, Nic};
 
 /// Runs a set-up; `None` if this machine can't.
 fn prove(test: &str, setup: &Setup) -> Option<Outcome> {
@@ -78,4 +78,22 @@ fn igb_on_a_page_of_a_gibibyte() {
     let mut setup = Setup::of(Model::Igb);
     setup.vm.memory = Memory::Gib1;
     prove("igb_on_a_page_of_a_gibibyte", &setup);
+}
+
+#[test]
+fn engine_and_intercept_share_a_machine() {
+    let mut setup = Setup::of(Model::Igb);
+    setup.vm.nics.push(Nic {
+        model: Model::Igb,
+        cable: Cable::Assistant,
+    });
+    let Some(outcome) = prove("engine_and_intercept_share_a_machine", &setup) else {
+        return;
+    };
+    assert_eq!(handed_over(&outcome), 0, "{}", shown(&outcome));
+    let intercept = outcome.intercept.unwrap();
+    let answers = intercept.number("records.sent").unwrap();
+    let requests = outcome.report.number("production.turns").unwrap();
+    assert!(answers > requests, "{intercept}");
+    assert_eq!(intercept.sum("records.dropped").unwrap(), 0, "{intercept}");
 }

@@ -41,6 +41,8 @@ pub struct Setup {
 pub struct Outcome {
     /// The engine's last report.
     pub report: Report,
+    /// The remote intercept's, if there was one.
+    pub intercept: Option<Report>,
     /// The engine's log.
     pub log: String,
 }
@@ -95,6 +97,8 @@ impl Setup {
             edits: vec![
                 ("net_af_packet0,iface=abs0,framecnt=4096", port),
                 ("no-huge", "hugepages".to_owned()),
+                // The others are the engine's.
+                ("lcores = [1]", "lcores = [0]".to_owned()),
             ],
             ..InterceptOptions::default()
         })
@@ -210,8 +214,13 @@ impl Setup {
                 production.len()
             );
         }
+        let intercept = match intercept {
+            None => None,
+            Some(_) => Some(Report::read(&lab.file("intercept-report.json"))?),
+        };
         Ok(Outcome {
             report,
+            intercept,
             log: engine.log(),
         })
     }
