@@ -18,7 +18,7 @@ use crate::piece::{Piece, offset_after};
 use crate::slab::NIL;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
-use wire::{Flags, Head, Nanos};
+use wire::{Flags, Head, Nanos, Seq};
 
 /// How much later than the first payload a SYN may be shown. A mirror that reorders does so by far
 /// less.
@@ -27,6 +27,11 @@ const WAIT: Nanos = 50_000_000;
 /// far less.
 const REACH: u64 = 1 << 16;
 
+/// The number of the segment's first byte of payload: a SYN has one before it.
+fn first(head: &Head) -> Seq {
+    head.seq + u32::from(head.flags.has(Flags::SYN))
+}
+
 impl<P: Payload> Capture<P> {
     /// Payload without a SYN, `new` bytes of which nobody had seen, may be kept: it was the
     /// session's first, or follows it soon and acknowledges no more than that.
@@ -34,7 +39,7 @@ impl<P: Payload> Capture<P> {
         let s = &self.sessions[sid];
         let fresh = s.join_loss == Loss::Midstream && !out.has_begun(sid);
         let soon = if s.waiting.is_empty() {
-            new > 0 && head.seq == s.isn + 1
+            new > 0 && first(head) == s.isn + 1
         } else {
             s.timed_at.elapsed(time) <= WAIT
         };
@@ -57,18 +62,18 @@ impl<P: Payload> Capture<P> {
         let whole = frame.split_rest().is_none() && frame.bytes().len() >= range.end;
         let early = len > 0 && whole && self.is_early(time, sid, head, new, out);
         let s = &self.sessions[sid];
-        let (first, tail) = (s.waiting.is_empty(), s.waiting.tail);
+        let (alone, tail) = (s.waiting.is_empty(), s.waiting.tail);
         let piece = early.then(|| Piece {
-            pos: s.rcv_nxt.near(head.seq),
+            pos: s.rcv_nxt.near(first(head)),
             ack: s.acked.near(head.ack),
             push: head.flags.has(Flags::PSH),
-            urgent: offset_after(head.urgent, 0),
+            urgent: offset_after(head.urgent, first(head).since(head.seq)),
             payload: self.keep(frame.into_payload(range)),
         });
         let kept = piece.is_some_and(|piece| self.link_waiting(sid, tail, piece, new, out));
         if !kept {
             self.forget_early(sid, out);
-        } else if first {
+        } else if alone {
             let s = &mut self.sessions[sid];
             s.early = true;
             s.timed_at = Moment::at(time);
