@@ -164,6 +164,7 @@ pub fn json(s: &Sources<'_>) -> Value {
         },
         "targets": (0..s.transfers.len()).map(|i| target(s, i)).collect::<Vec<_>>(),
         "latency": { "production": latency(&c.production_latency), "target": latency(&c.target_latency) },
+        "schedule": { "late": latency(&c.schedule_late), "held": latency(&c.schedule_held) },
         "intercept": {
             "mode": if s.links.is_some() { "remote" } else { "embedded" },
             "responses": sum(w, |w| w.worker.replay_responses + w.worker.link_responses),
@@ -339,6 +340,7 @@ fn target(s: &Sources<'_>, i: usize) -> Value {
             "production": latency(&t.production_latency),
             "target": latency(&t.target_latency),
         },
+        "schedule": { "late": latency(&t.schedule_late), "held": latency(&t.schedule_held) },
     })
 }
 

@@ -86,6 +86,12 @@ macro_rules! counters {
             /// The target's latency: last byte of a turn sent to first byte of its response
             /// received.
             pub target_latency: Histogram,
+            /// How long after it was due by the recording the first byte of a turn went that
+            /// nothing of the target's held up.
+            pub schedule_late: Histogram,
+            /// The same for turns that had to wait for the target: for its answer, its acceptance
+            /// of the connection, its windows, or an answer of the next hop.
+            pub schedule_held: Histogram,
         }
 
         /// What one core has counted since its start, all targets together.
@@ -105,6 +111,12 @@ macro_rules! counters {
             /// The target's latency: last byte of a turn sent to first byte of its response
             /// received.
             pub target_latency: Histogram,
+            /// How long after it was due by the recording the first byte of a turn went that
+            /// nothing of the target's held up.
+            pub schedule_late: Histogram,
+            /// The same for turns that had to wait for the target: for its answer, its acceptance
+            /// of the connection, its windows, or an answer of the next hop.
+            pub schedule_held: Histogram,
         }
 
         impl Counters {
@@ -117,6 +129,8 @@ macro_rules! counters {
                 add_each(&mut self.dropped, &other.dropped);
                 self.production_latency.add(&other.production_latency);
                 self.target_latency.add(&other.target_latency);
+                self.schedule_late.add(&other.schedule_late);
+                self.schedule_held.add(&other.schedule_held);
             }
 
             /// Adds what was counted about one target.
@@ -126,6 +140,8 @@ macro_rules! counters {
                 add_each(&mut self.lost_bytes, &target.lost_bytes);
                 self.production_latency.add(&target.production_latency);
                 self.target_latency.add(&target.target_latency);
+                self.schedule_late.add(&target.schedule_late);
+                self.schedule_held.add(&target.schedule_held);
             }
         }
 
@@ -137,6 +153,8 @@ macro_rules! counters {
                 add_each(&mut self.lost_bytes, &other.lost_bytes);
                 self.production_latency.add(&other.production_latency);
                 self.target_latency.add(&other.target_latency);
+                self.schedule_late.add(&other.schedule_late);
+                self.schedule_held.add(&other.schedule_held);
             }
         }
     };

@@ -4,6 +4,9 @@
 //! at: all that the capture half waits for is measured on it, so that every pace gives the same
 //! result.
 //!
+//! It also tells when a frame of a recording was due on our own clock. That it came later than that
+//! is our fault, unless the recording was held up.
+//!
 //! It never goes back. A recording's clock is moved so that it begins at our own time, and again
 //! where the recording begins again.
 
@@ -18,6 +21,8 @@ pub(crate) struct CaptureClock {
     /// The latest time there was, and when that was on our clock.
     latest: Nanos,
     at: Nanos,
+    /// The latest time of capture of any frame.
+    newest: Nanos,
     /// A recording is held up: its clock stands still until its next frame.
     held: bool,
 }
@@ -29,6 +34,7 @@ impl CaptureClock {
             offset: None,
             latest: now,
             at: now,
+            newest: 0,
             held: false,
         }
     }
@@ -49,6 +55,7 @@ impl CaptureClock {
             .get_or_insert_with(|| begin.wrapping_sub(captured) as i64);
         // What was captured before our time began was captured when it did.
         let at = (captured.wrapping_add_signed(offset) as i64).max(0) as Nanos;
+        self.newest = self.newest.max(at);
         if self.pace != Pace::Live && at > self.latest {
             self.latest = self.time(now).max(at);
             self.at = now;
@@ -70,6 +77,16 @@ impl CaptureClock {
         }
     }
 
+    /// When the frame that has just come was due, on our own clock. One that stands behind later ones
+    /// was due when they were, as it cannot come before them.
+    #[inline]
+    pub fn due(&self, now: Nanos) -> Nanos {
+        match self.pace {
+            Pace::Live | Pace::Unpaced => now,
+            pace => now.saturating_sub(pace.ours(self.time(now).saturating_sub(self.newest))),
+        }
+    }
+
     /// The recording waits for room, and its next frame comes later than it should.
     pub fn hold(&mut self, now: Nanos) {
         if !self.held {
@@ -82,6 +99,7 @@ impl CaptureClock {
     pub fn restart(&mut self, now: Nanos) {
         self.latest = self.time(now);
         self.at = now;
+        self.newest = 0;
         self.offset = None;
     }
 }
@@ -130,6 +148,37 @@ mod tests {
         c.hold(201 * S);
         c.frame(300 * S, Some(7_003 * S));
         assert_eq!(c.time(301 * S), 108 * S);
+    }
+
+    #[test]
+    fn frames_are_due_as_they_were_captured_and_not_while_the_recording_is_held_up() {
+        let file = 7_000 * S;
+        let mut c = CaptureClock::new(Pace::Recorded(2.0), 100 * S);
+        c.frame(100 * S, Some(file));
+        assert_eq!(c.due(100 * S), 100 * S);
+        // Due at 101 s.
+        c.frame(104 * S, Some(file + 2 * S));
+        assert_eq!(c.due(104 * S), 101 * S);
+        // Captured before that one, and due when it was.
+        c.frame(104 * S, Some(file + S));
+        assert_eq!(c.due(104 * S), 101 * S);
+        c.frame(105 * S, Some(file + 10 * S));
+        assert_eq!(c.due(105 * S), 105 * S);
+        c.hold(106 * S);
+        c.frame(200 * S, Some(file + 12 * S));
+        assert_eq!(c.due(200 * S), 200 * S);
+        c.frame(202 * S, Some(file + 14 * S));
+        assert_eq!(c.due(202 * S), 201 * S);
+        // Another recording.
+        c.restart(300 * S);
+        c.frame(301 * S, Some(file));
+        assert_eq!(c.due(301 * S), 301 * S);
+        for pace in [Pace::Live, Pace::Unpaced] {
+            let mut c = CaptureClock::new(pace, 100 * S);
+            c.frame(100 * S, Some(file));
+            c.frame(105 * S, Some(file + S));
+            assert_eq!(c.due(105 * S), 105 * S);
+        }
     }
 
     #[test]

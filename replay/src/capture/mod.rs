@@ -82,6 +82,8 @@ pub(crate) struct Capture<P: Payload> {
     now: Nanos,
     /// When the frame of the mirror that is being looked at was captured.
     seen: Nanos,
+    /// When what it tells was due, on our own clock.
+    due: Nanos,
     /// The hash of its flow, client to server, in either table.
     hash: u32,
     /// Where the search for an idle session goes on.
@@ -109,6 +111,7 @@ impl<P: Payload> Capture<P> {
             clock: CaptureClock::new(params.pace, now),
             now,
             seen: now,
+            due: now,
             hash: 0,
             hand: 0,
             ending: None,
@@ -143,6 +146,7 @@ impl<P: Payload> Capture<P> {
         out.ledger().common.frames += 1;
         self.now = now;
         self.seen = self.clock.frame(now, frame.captured_at());
+        self.due = self.clock.due(now);
         let time = self.clock.time(now);
         if self.params.pace != Pace::Live {
             // Whatever the pace: what was due before the frame was captured comes before it.
@@ -177,7 +181,7 @@ impl<P: Payload> Capture<P> {
 
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, out: &mut impl Sink<P>) -> usize {
-        self.now = now;
+        (self.now, self.due) = (now, now);
         let time = self.clock.time(now);
         let ended = self.go_on_ending(time, out);
         ended + self.fire(time, budget.saturating_sub(ended), out)

@@ -18,6 +18,15 @@ pub(crate) struct Opening {
     pub mss: u16,
 }
 
+/// What is told of a turn when it begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Beginning {
+    /// Bytes of production's answer that the client had acknowledged since it last spoke.
+    pub after: u64,
+    /// When it is to go, on our own clock, as far as production's pace decides that.
+    pub due: Nanos,
+}
+
 /// Where a session's events go.
 pub(crate) trait Sink<P> {
     /// False while new sessions of that transfer are to be turned away: for want of buffers, or of
@@ -49,14 +58,13 @@ pub(crate) trait Sink<P> {
     /// A measure of the client's round-trip time: it is no longer than that.
     fn round_trip(&mut self, sid: u32, rtt: Nanos);
 
-    /// The next bytes of the stream, captured at `at`. They begin a turn, and say how many bytes of
-    /// production's answer the client had acknowledged since it last spoke; or continue the open
-    /// one. If there is no room, that is the reason for which they are lost.
+    /// The next bytes of the stream, captured at `at`. They begin a turn, or continue
+    /// the open one. If there is no room, that is the reason for which they are lost.
     fn append(
         &mut self,
         sid: u32,
         piece: Piece<P>,
-        begins: Option<u64>,
+        begins: Option<Beginning>,
         at: Nanos,
     ) -> Result<(), Loss>;
 

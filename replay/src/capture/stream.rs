@@ -1,6 +1,7 @@
 //! The client's stream: captured bytes in order, cut into turns.
 
 use super::session::Phase;
+use super::sink::Beginning;
 use super::{Capture, Sink, beginning};
 use crate::Unused;
 use crate::piece::Piece;
@@ -61,7 +62,9 @@ impl<P: Payload> Capture<P> {
             // If there is no room for this turn, the one before is none the worse for it.
             out.close_turn(sid);
         }
-        match out.append(sid, piece, begins.then_some(after), self.seen) {
+        let due = self.due;
+        let begins = begins.then_some(Beginning { after, due });
+        match out.append(sid, piece, begins, self.seen) {
             Ok(()) => {
                 self.sessions[sid].advance_to(end);
                 true

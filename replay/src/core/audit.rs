@@ -112,6 +112,16 @@ impl<P: Payload> Core<P> {
                 || format!("{found} connections under way to target {transfer}, {asking} counted"),
             )?;
         }
+        let gone = counters.schedule_late.count() + counters.schedule_held.count();
+        ensure(
+            (counters.replayed_turns..=counters.owed_turns).contains(&gone),
+            || {
+                format!(
+                    "{gone} turns have gone, of {} that are owed; {} are replayed",
+                    counters.owed_turns, counters.replayed_turns
+                )
+            },
+        )?;
         let used = self.slots().0;
         ensure(r.slots.is_empty() || used == sums.active, || {
             format!("{used} slots are in use by {} replicas", sums.active)
@@ -158,6 +168,9 @@ impl<P: Payload> Core<P> {
             .is_some_and(|&t| !self.replicas.turns[t].closed);
         ensure(feed.turn_open == open, || {
             "its open turn and its last turn disagree".into()
+        })?;
+        ensure(!feed.turn_fresh, || {
+            "its replicas were not told of its newest turn".into()
         })?;
         let ended = s.phase == Phase::Ended;
         ensure(ended == feed.end.is_some(), || {

@@ -1,7 +1,7 @@
 //! The client addresses that the targets see, and the replicas that have them.
 
 use super::Replicas;
-use super::data::{InARow, Replica};
+use super::data::{InARow, Passed, Replica};
 use super::gate::Answer;
 use crate::core::Egress;
 use crate::due::{Due, Moment};
@@ -48,7 +48,7 @@ impl<P: Payload> Replicas<P> {
                 answered: true,
                 ack_refused: false,
                 in_a_row: InARow::default(),
-                end_released: false,
+                passed: Passed::Nothing,
                 tcb: Tcb::default(),
                 board: NIL,
                 una: NIL,

@@ -1,7 +1,7 @@
 //! How a replica's connection to its target begins and ends.
 
 use super::Replicas;
-use super::data::on_wire;
+use super::data::{Passed, on_wire};
 use crate::core::Egress;
 use crate::counters::Loss;
 use crate::due::Due;
@@ -166,7 +166,7 @@ impl<P: Payload> Replicas<P> {
         r.rto_at = Due::NONE;
         r.gate_at = Due::NONE;
         r.waiting_since = Due::NONE;
-        r.end_released = false;
+        r.passed = Passed::Nothing;
         r.nxt = r.una;
     }
 }

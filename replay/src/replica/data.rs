@@ -31,6 +31,8 @@ pub(crate) struct Feed {
     pub mss: u16,
     /// The newest turn may still grow.
     pub turn_open: bool,
+    /// It has just begun, and replicas have not been told yet.
+    pub turn_fresh: bool,
     /// The response to the open turn was seen and its latency noted.
     pub answered: bool,
     /// How the client ended its connection, if it has.
@@ -119,6 +121,8 @@ pub(crate) struct Turn {
     pub broken: Option<crate::Loss>,
     /// When its last byte was captured.
     pub last_at: Nanos,
+    /// When it is to go, on our own clock, as far as production's pace decides that.
+    pub due: Nanos,
 }
 
 /// What went wrong with a replica several times in a row: two counts up to 15 in one byte, as a
@@ -156,6 +160,20 @@ impl InARow {
     }
 }
 
+/// What the gate has let through last.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Passed {
+    /// Nothing, or a turn of which bytes were sent.
+    #[default]
+    Nothing,
+    /// A turn that waits for nothing of the target's.
+    Turn,
+    /// A turn that had to wait for the target.
+    HeldTurn,
+    /// The session's end.
+    End,
+}
+
 /// A client connection to the target.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
@@ -180,8 +198,8 @@ pub(crate) struct Replica {
     /// The transmit queue refused an acknowledgment.
     pub ack_refused: bool,
     pub in_a_row: InARow,
-    /// The gate was opened for the session's end.
-    pub end_released: bool,
+    /// What the gate was opened for last.
+    pub passed: Passed,
     pub tcb: Tcb,
     /// Scoreboard, while the target has received something beyond a hole.
     pub board: u32,

@@ -3,7 +3,7 @@
 use super::Replicas;
 use super::data::{Feed, Seg, Turn, UNKNOWN_RTT};
 use crate::capture::session::{End, List};
-use crate::capture::sink::{Opening, Sink};
+use crate::capture::sink::{Beginning, Opening, Sink};
 use crate::core::Egress;
 use crate::counters::Loss;
 use crate::due::{Due, Moment};
@@ -46,6 +46,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
             transfer: opening.transfer,
             mss: opening.mss,
             turn_open: false,
+            turn_fresh: false,
             answered: false,
             end: None,
             end_after: 0,
@@ -102,7 +103,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
         &mut self,
         sid: u32,
         piece: Piece<P>,
-        begins: Option<u64>,
+        begins: Option<Beginning>,
         at: Nanos,
     ) -> Result<(), Loss> {
         self.half.ask_for_room(self.now, sid, self.tx);
@@ -154,6 +155,7 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
     fn push(&mut self, sid: u32) {
         let (now, tx) = (self.now, &mut *self.tx);
         self.half.for_each(sid, |half, rid| half.pump(now, rid, tx));
+        self.half.feeds[sid as usize].turn_fresh = false;
     }
 
     fn conflicts(&self, sid: u32, piece: &Piece<P>) -> u64 {
@@ -271,7 +273,7 @@ impl<P: Payload> Replicas<P> {
         now: Nanos,
         sid: u32,
         piece: Piece<P>,
-        begins: Option<u64>,
+        begins: Option<Beginning>,
         at: Nanos,
     ) -> Result<(), Loss> {
         let (len, end) = (piece.len(), piece.end());
@@ -286,8 +288,8 @@ impl<P: Payload> Replicas<P> {
         if feed.replica_count > 0 && self.is_full(charge) {
             return Err(Loss::Buffers);
         }
-        if let Some(after) = begins
-            && !self.begin_turn(sid, piece.pos, after, at)
+        if let Some(beginning) = begins
+            && !self.begin_turn(sid, piece.pos, &beginning, at)
         {
             return Err(Loss::Buffers);
         }
@@ -376,7 +378,7 @@ impl<P: Payload> Replicas<P> {
     }
 
     /// Begins a turn at `start`. False if there is no room for it.
-    fn begin_turn(&mut self, sid: u32, start: StreamPos, after: u64, at: Nanos) -> bool {
+    fn begin_turn(&mut self, sid: u32, start: StreamPos, of: &Beginning, at: Nanos) -> bool {
         self.close_turn(sid);
         let feed = &self.feeds[sid as usize];
         let (number, count, tail) = (feed.next_turn, feed.replica_count, feed.turns.tail);
@@ -391,12 +393,13 @@ impl<P: Payload> Replicas<P> {
             next: NIL,
             start,
             end: start,
-            after,
+            after: of.after,
             pause_us: (pause / 1_000).min(u64::from(u32::MAX)) as u32,
             open_for: live,
             closed: false,
             broken: None,
             last_at: at,
+            due: of.due,
         };
         let Ok(id) = self.turns.alloc(turn) else {
             return false;
@@ -410,6 +413,7 @@ impl<P: Payload> Replicas<P> {
         feed.turns.tail = id;
         feed.next_turn += 1;
         feed.turn_open = true;
+        feed.turn_fresh = true;
         feed.answered = false;
         self.ledger
             .captured(feed.transfer, Amount::new(1, 0), count);

@@ -292,6 +292,7 @@ impl<P: Payload> Replicas<P> {
         }
         let at = r.tcb.snd_nxt.since(on_wire(self.segs[id].pos));
         if self.send_piece(now, rid, id, at..at + 1, tx) {
+            self.note_departure(now, rid, id);
             self.replicas[rid].tcb.probed();
         }
     }

@@ -2,7 +2,7 @@
 //! acknowledgments.
 
 use super::Replicas;
-use super::data::on_wire;
+use super::data::{Passed, on_wire};
 use super::gate::{self, Answer, Verdict};
 use crate::capture::session::End;
 use crate::core::{Egress, Refused};
@@ -50,6 +50,9 @@ impl<P: Payload> Replicas<P> {
             Ok(()) => self.ledger.common.segments_sent += 1,
             Err(refused) => {
                 self.ledger.common.tx_full += 1;
+                if refused == Refused::Unreachable {
+                    self.hold_turn(rid);
+                }
                 self.block(now, rid, refused);
             }
         }
@@ -123,9 +126,12 @@ impl<P: Payload> Replicas<P> {
         let id = r.nxt;
         let seg = &self.segs[id];
         let at = r.tcb.snd_nxt.since(on_wire(seg.pos));
-        let n = r.tcb.sendable(seg.len - at, self.pipe(rid));
+        let left = seg.len - at;
+        let n = r.tcb.sendable(left, self.pipe(rid));
         if n == 0 {
-            let waits = r.tcb.window_closed() || r.tcb.window_is_silly(seg.len - at);
+            self.hold_turn(rid);
+            let r = &self.replicas[rid];
+            let waits = r.tcb.window_closed() || r.tcb.window_is_silly(left);
             if waits && r.rto_at == Due::NONE {
                 let due = now + r.tcb.rto.timeout();
                 self.replicas[rid].rto_at = Due::at(due);
@@ -139,8 +145,34 @@ impl<P: Payload> Replicas<P> {
         true
     }
 
+    /// The turn that the gate has let through has to wait for the target.
+    pub(super) fn hold_turn(&mut self, rid: u32) {
+        let passed = &mut self.replicas[rid].passed;
+        if *passed == Passed::Turn {
+            *passed = Passed::HeldTurn;
+        }
+    }
+
+    /// Bytes of segment `id` have gone: if they are the first of a turn, notes how long after it was
+    /// due.
+    #[inline]
+    pub(super) fn note_departure(&mut self, now: Nanos, rid: u32, id: u32) {
+        let (r, seg) = (&mut self.replicas[rid], &self.segs[id]);
+        let is_turn = matches!(r.passed, Passed::Turn | Passed::HeldTurn);
+        if !is_turn || seg.turn_number + 1 != r.released {
+            return;
+        }
+        let late = now.saturating_sub(self.turns[seg.turn].due);
+        let t = self.ledger.target(r.transfer);
+        match std::mem::take(&mut r.passed) {
+            Passed::Turn => t.schedule_late.record(late),
+            _ => t.schedule_held.record(late),
+        }
+    }
+
     /// `n` bytes from `snd_nxt`, in segment `id`, have gone.
     pub(super) fn sent_piece(&mut self, now: Nanos, rid: u32, id: u32, n: u32) {
+        self.note_departure(now, rid, id);
         let ((_, end), next) = (self.segs[id].wire(), self.segs[id].next);
         let r = &mut self.replicas[rid];
         // What begins with the byte of a window probe may go on with new ones.
@@ -192,6 +224,14 @@ impl<P: Payload> Replicas<P> {
             return Next::Again;
         }
         let r = &mut self.replicas[rid];
+        let feed = &self.feeds[r.session as usize];
+        // What was captured before this frame has waited for something.
+        let fresh = feed.turn_fresh && number + 1 == feed.next_turn;
+        r.passed = if fresh {
+            Passed::Turn
+        } else {
+            Passed::HeldTurn
+        };
         r.released = number + 1;
         r.answer = Answer::default();
         r.answered = false;
@@ -306,11 +346,11 @@ impl<P: Payload> Replicas<P> {
         if !r.tcb.state.may_send() {
             return false;
         }
-        if !r.end_released {
+        if r.passed != Passed::End {
             if !self.gate_lets(now, rid, after, 0) {
                 return false;
             }
-            self.replicas[rid].end_released = true;
+            self.replicas[rid].passed = Passed::End;
         }
         match end {
             End::Fin => {

@@ -74,6 +74,8 @@ pub fn value(core: &Core<MemoryPayload>, name: &str) -> Option<u64> {
         },
         "production_latency" => latency(&c.production_latency, reason),
         "target_latency" => latency(&c.target_latency, reason),
+        "schedule_late" => latency(&c.schedule_late, reason),
+        "schedule_held" => latency(&c.schedule_held, reason),
         _ => None,
     }
 }
@@ -94,7 +96,12 @@ pub fn names() -> String {
     }
     all.extend(Unused::ALL.iter().map(|d| format!("dropped.{}", d.name())));
     all.push("held.sessions, held.segments, held.slots, held.handshakes".to_owned());
-    for of in ["production_latency", "target_latency"] {
+    for of in [
+        "production_latency",
+        "target_latency",
+        "schedule_late",
+        "schedule_held",
+    ] {
         all.push(format!("{of}.count, {of}.max_us"));
     }
     all.join(", ")

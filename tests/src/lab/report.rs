@@ -76,8 +76,8 @@ impl Report {
     }
 
     /// Checks that nothing is unaccounted for: `production.turns × copies = replayed + lost + in
-    /// flight`, the same of bytes, and mirrored frames = used frames + those dropped by reason
-    /// + parts of datagrams that wait for the rest.
+    /// flight`, the same of bytes; the schedule has all turns that were sent; and mirrored frames =
+    /// used frames + those dropped by reason + parts of datagrams that wait for the rest.
     ///
     /// # Errors
     /// A sentence for the first sum that is wrong.
@@ -97,6 +97,16 @@ impl Report {
                     "the books of {what} don't balance: production {production} × {copies} = {expected}, but replayed {replayed} + lost {lost} + in flight {in_flight} = {found}\n{self}"
                 );
             }
+        }
+        let sent = self.number("schedule.late.count")? + self.number("schedule.held.count")?;
+        let (replayed, owed) = (
+            self.number("replayed.turns")?,
+            self.number("production.turns")? * u64::from(copies),
+        );
+        if !(replayed..=owed).contains(&sent) {
+            bail!(
+                "the schedule tells of {sent} turns, but {replayed} were replayed of {owed}\n{self}"
+            );
         }
         let (frames, used, dropped, held) = (
             self.number("mirror.frames")?,
@@ -135,10 +145,16 @@ mod tests {
     use super::*;
 
     fn report(replayed: u64, lost: u64, used: u64) -> Report {
+        scheduled(18, replayed, lost, used)
+    }
+
+    fn scheduled(sent: u64, replayed: u64, lost: u64, used: u64) -> Report {
         Report::parse(&format!(
             r#"{{"production": {{"turns": 10, "bytes": 100}}, "replayed": {{"turns": {replayed}, "bytes": 180}},
+                 "schedule": {{"late": {{"count": 1}}, "held": {{"count": {}}}}},
                  "lost": {{"turns": {lost}, "bytes": 15, "shed": 1}}, "in_flight": {{"turns": 2, "bytes": 5}},
-                 "mirror": {{"frames": 51, "used": {used}, "fragments": {{"held": 1}}, "dropped": {{"not_tcp": 3, "bad": {{"ip": 1, "tcp": 1}}}}}}}}"#
+                 "mirror": {{"frames": 51, "used": {used}, "fragments": {{"held": 1}}, "dropped": {{"not_tcp": 3, "bad": {{"ip": 1, "tcp": 1}}}}}}}}"#,
+            sent - 1
         ))
         .unwrap()
     }
@@ -153,6 +169,11 @@ mod tests {
             mirror.contains("51 frames, but 44 used + 5 dropped + 1 held"),
             "{mirror}"
         );
+        for sent in [16, 21] {
+            let schedule = scheduled(sent, 17, 1, 45).check_books(2).unwrap_err();
+            let told = format!("tells of {sent} turns, but 17 were replayed of 20");
+            assert!(schedule.to_string().contains(&told), "{schedule}");
+        }
         assert!(report(17, 1, 45).check_nothing_lost().is_err());
     }
 
