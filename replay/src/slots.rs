@@ -1,6 +1,7 @@
 //! Client addresses from a pool: (address, port) slots, each in use by at most one connection, and
-//! none used again before its quarantine is over (the target may hold the old connection in
-//! TIME_WAIT, RFC 9293 section 3.6.1).
+//! none used again while the target holds the old connection in TIME-WAIT (RFC 9293 section 3.6.1),
+//! as one does that closed first. Where we closed first, or RST ended the connection, the target has
+//! forgotten it.
 //!
 //! A core owns a range of ports on every pool address. Slots are dealt out round the whole range,
 //! so that a slot rests as long as possible; the starting point is a seed, so that a restarted
@@ -8,7 +9,7 @@
 
 use wire::{Addr, Endpoint, Nanos};
 
-/// How long a slot rests after its connection is over: the TIME_WAIT of Linux, and a little more.
+/// How long a slot rests after a connection that its target closed first: the TIME_WAIT of Linux, and a little more.
 pub const QUARANTINE: Nanos = 61_000_000_000;
 const SECOND: Nanos = 1_000_000_000;
 const IN_USE: u32 = u32::MAX;
@@ -124,12 +125,16 @@ impl Slots {
         Some(self.endpoint(taken))
     }
 
-    /// Gives a slot back; it rests for [`QUARANTINE`].
+    /// Gives a slot back; if it `rests`, for [`QUARANTINE`].
     #[inline]
-    pub fn give_back(&mut self, now: Nanos, e: &Endpoint) {
+    pub fn give_back(&mut self, now: Nanos, e: &Endpoint, rests: bool) {
         let slot = self.slot(e);
         if let Some(s) = self.state.get_mut(slot).filter(|s| **s == IN_USE) {
-            *s = ((now + QUARANTINE).div_ceil(SECOND) as u32).min(IN_USE - 1);
+            *s = if rests {
+                ((now + QUARANTINE).div_ceil(SECOND) as u32).min(IN_USE - 1)
+            } else {
+                0
+            };
             self.used -= 1;
         }
     }
@@ -171,7 +176,7 @@ mod tests {
             let slot = s.take(0).unwrap();
             assert!(s.has(0, left) && !s.has(0, left + 1));
             if left == 5 {
-                s.give_back(0, &slot);
+                s.give_back(0, &slot, true);
             }
         }
         assert!(!s.has(QUARANTINE - SECOND, 1) && s.has(QUARANTINE, 1));
@@ -204,16 +209,20 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_rests_before_it_is_used_again() {
+    fn a_slot_rests_before_it_is_used_again_or_does_not() {
         let mut s = slots(1, 2_000, 2_001, 0);
         let a = s.take(0).unwrap();
         let b = s.take(0).unwrap();
         assert_ne!(a, b);
-        s.give_back(5 * SECOND, &a);
-        s.give_back(5 * SECOND, &a);
+        s.give_back(5 * SECOND, &a, true);
+        // What was given back is not taken back by a second word.
+        s.give_back(5 * SECOND, &a, false);
         assert_eq!(s.used(), 1);
         assert_eq!(s.take(5 * SECOND + QUARANTINE - 1), None);
         assert_eq!(s.take(5 * SECOND + QUARANTINE), Some(a));
+        s.give_back(100 * SECOND, &b, false);
+        assert_eq!(s.take(100 * SECOND), Some(b));
+        assert_eq!(s.take(100 * SECOND), None);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl<P: Payload> Replicas<P> {
                 blocked_since: Due::NONE,
             };
             let Ok(rid) = self.replicas.alloc(replica) else {
-                self.free_address(now, transfer, &local, tx);
+                self.free_address(now, transfer, &local, false, tx);
                 continue;
             };
             let feed = &mut self.feeds[sid as usize];
@@ -147,12 +147,14 @@ impl<P: Payload> Replicas<P> {
         None
     }
 
-    /// The address is not used any more.
+    /// The address is not used any more. One of the pool `rests` if the target still holds the
+    /// connection.
     pub(super) fn free_address(
         &mut self,
         now: Nanos,
         transfer: u16,
         local: &Endpoint,
+        rests: bool,
         tx: &mut impl Egress<P>,
     ) {
         if self.slots.is_empty() {
@@ -160,7 +162,7 @@ impl<P: Payload> Replicas<P> {
         }
         for slots in &mut self.slots {
             if slots.contains(local) {
-                slots.give_back(now, local);
+                slots.give_back(now, local, rests);
             }
         }
     }

@@ -78,7 +78,7 @@ impl<P: Payload> Replicas<P> {
             let again = match r.tcb.state {
                 State::SynSent => false,
                 State::Closed => self.pump_closed(now, rid, tx),
-                State::TimeWait => {
+                State::TimeWait | State::PeerTimeWait => {
                     self.finish(now, rid, true, tx);
                     return;
                 }

@@ -212,6 +212,7 @@ impl<P: Payload> Replicas<P> {
         if self.replicas[rid].done {
             return;
         }
+        let rests = self.replicas[rid].tcb.state == State::PeerTimeWait;
         self.disconnected(rid);
         let r = &mut self.replicas[rid];
         r.done = true;
@@ -219,7 +220,7 @@ impl<P: Payload> Replicas<P> {
         let flow = r.flow(self.params.transfers[usize::from(transfer)].to);
         self.connections.remove(rid, &flow);
         self.timers.cancel(rid);
-        self.free_address(now, transfer, &local, tx);
+        self.free_address(now, transfer, &local, rests, tx);
         self.count(rid).replayed_sessions += u64::from(in_order);
         self.active -= 1;
     }

@@ -119,7 +119,7 @@ impl Tcb {
             if self.fin_sent && ack == self.snd_max {
                 self.state = match self.state {
                     State::FinWait1 => State::FinWait2,
-                    State::LastAck => State::TimeWait,
+                    State::LastAck => State::PeerTimeWait,
                     other => other,
                 };
             }
@@ -185,7 +185,7 @@ impl Tcb {
     pub fn peer_closed(&self) -> bool {
         matches!(
             self.state,
-            State::CloseWait | State::LastAck | State::TimeWait
+            State::CloseWait | State::LastAck | State::TimeWait | State::PeerTimeWait
         )
     }
 }

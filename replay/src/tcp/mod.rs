@@ -45,8 +45,11 @@ pub enum State {
     FinWait2,
     /// Both FINs are sent, ours is not acknowledged.
     LastAck,
-    /// Both FINs are sent and acknowledged.
+    /// Both FINs are sent and acknowledged, ours before the target sent its own: the waiting is
+    /// ours, and the target has forgotten the connection.
     TimeWait,
+    /// The same, and the target sent its own before: it is in TIME-WAIT, where we are CLOSED.
+    PeerTimeWait,
 }
 
 impl State {

@@ -148,7 +148,7 @@ fn the_slower_copy_keeps_the_bytes_it_needs() {
 }
 
 #[test]
-fn pool_addresses_are_used_once_and_rest_before_they_are_used_again() {
+fn pool_addresses_are_used_once_and_rest_after_the_target_closed_first() {
     let mut b = Bed::with(|p| p.pool = vec![pool(1, 2000, 2001)]);
     let mut first = b.open(4000);
     let mut t = b.accept();
@@ -168,9 +168,10 @@ fn pool_addresses_are_used_once_and_rest_before_they_are_used_again() {
     assert_eq!(b.lost(Loss::NoAddress), (2, 50));
     b.exchange(&mut first, &mut t, 10, 10);
     for (c, t) in [(&mut first, &mut t), (&mut second, &mut u)] {
+        // The target closes first, so it holds the connection in TIME-WAIT.
+        b.close(t);
         b.fin(c);
         b.receive(t);
-        b.close(t);
     }
     b.assert_over();
     let mut fourth = b.open(4003);

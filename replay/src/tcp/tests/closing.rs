@@ -41,7 +41,7 @@ fn simultaneous_close() {
     assert!(take(&mut t, 0, &crossing).fin);
     assert_eq!(t.state, State::LastAck, "which is CLOSING by another name");
     take(&mut t, 0, &segment(Flags::ACK, IRS + 2, ISS + 2, 0));
-    assert_eq!(t.state, State::TimeWait);
+    assert_eq!(t.state, State::PeerTimeWait);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn last_ack_ends_with_the_acknowledgment_of_our_fin() {
     take(&mut t, 0, &segment(Flags::ACK, IRS + 2, ISS + 1, 0));
     assert_eq!(t.state, State::LastAck);
     take(&mut t, 0, &segment(Flags::ACK, IRS + 2, ISS + 2, 0));
-    assert_eq!(t.state, State::TimeWait);
+    assert_eq!(t.state, State::PeerTimeWait);
 }
 
 #[test]
