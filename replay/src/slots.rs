@@ -1,7 +1,7 @@
 //! Client addresses from a pool: (address, port) slots, each in use by at most one connection, and
-//! none used again while the target holds the old connection in TIME-WAIT (RFC 9293 section 3.6.1),
-//! as one does that closed first. Where we closed first, or RST ended the connection, the target has
-//! forgotten it.
+//! none used again while the target holds the old connection in TIME-WAIT (RFC 9293 section
+//! 3.6.1), as one does that closed first. Where we closed first, or RST ended the connection, the
+//! target has forgotten it.
 //!
 //! A core owns a range of ports on every pool address. Slots are dealt out round the whole range,
 //! so that a slot rests as long as possible; the starting point is a seed, so that a restarted
@@ -9,7 +9,8 @@
 
 use wire::{Addr, Endpoint, Nanos};
 
-/// How long a slot rests after a connection that its target closed first: the TIME_WAIT of Linux, and a little more.
+/// How long a slot rests after a connection that its target closed first: the TIME_WAIT of Linux,
+/// and a little more.
 pub const QUARANTINE: Nanos = 61_000_000_000;
 const SECOND: Nanos = 1_000_000_000;
 const IN_USE: u32 = u32::MAX;
