@@ -14,7 +14,7 @@ DPDK_MIN=22.11
 BUILD=(build-essential clang dpdk libclang-dev libdpdk-dev pkg-config)
 # curl and its certificates fetch Rust.
 RUN=(ca-certificates curl iproute2)
-LAB=(apache2-utils dpdk-dev ethtool exim4-daemon-light nftables nginx-light redis-server redis-tools tcpdump wrk)
+LAB=(apache2-utils dpdk-dev ethtool exim4-daemon-light nftables nginx-light redis-server redis-tools tcpdump wireshark-common wrk)
 
 # Where Rust's installer and its checksums are:
 # https://rust-lang.github.io/rustup/installation/other.html

@@ -230,8 +230,9 @@ fn captures_in_other_guises_arrive_as_the_manifest_says() {
     let all = captures(&folder);
     let _turn = Turn::take().unwrap();
     let mut rig = Offline::start().unwrap();
+    let guises = Guise::all();
     let rounds = match std::env::var_os("REPLAY_ALL_GUISES") {
-        Some(_) => Guise::ALL.len(),
+        Some(_) => guises.len(),
         None => 1,
     };
     for round in 0..rounds {
@@ -239,7 +240,7 @@ fn captures_in_other_guises_arrive_as_the_manifest_says() {
         replay_all(&mut rig, &all, |lab, play| {
             n += 1;
             play.workers = 1 + n % 2;
-            Guise::ALL[n % Guise::ALL.len()].put_on(lab, play).unwrap();
+            guises[n % guises.len()].put_on(lab, play).unwrap();
         });
     }
 }
