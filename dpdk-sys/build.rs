@@ -90,6 +90,9 @@ const TYPES: &[&str] = &[
     "shim_mbuf_offset",
     "shim_mbuf_l3_len",
     "shim_interface_flag",
+    "shim_ring",
+    "shim_ring_field",
+    "shim_ring_bits",
 ];
 const VARIABLES: &[&str] = &[
     "SHIM_.*",

@@ -1,12 +1,16 @@
 #define _GNU_SOURCE
 #include "shim.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -206,6 +210,167 @@ int shim_packet_statistics(int fd, uint32_t *frames, uint32_t *drops)
 	*frames = stats.tp_packets;
 	*drops = stats.tp_drops;
 	return 0;
+}
+
+/* Since Linux 4.20 and 5.0; Debian 12's headers have both. */
+#ifndef PACKET_IGNORE_OUTGOING
+#define PACKET_IGNORE_OUTGOING 23
+#endif
+
+/* Longest copy of a frame that is given. */
+#define WHOLE 0x40000
+/* What is given of a frame that this host sends: the headers of any TCP segment. */
+#define HEADERS 192
+
+static int filter(int fd, struct sock_filter *code, unsigned short len)
+{
+	struct sock_fprog program = { .len = len, .filter = code };
+
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0 ? -errno : 0;
+}
+
+int shim_packet_mute(int fd)
+{
+	struct sock_filter none[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
+
+	return filter(fd, none, 1);
+}
+
+/* What comes, whole; of what is sent, the headers of untagged TCP segments with payload. */
+static int hear_what_is_sent(int fd)
+{
+	struct sock_filter code[] = {
+		/*  0 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, SKF_AD_OFF + SKF_AD_PKTTYPE),
+		/*  1 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_OUTGOING, 0, 22),
+		/*  2 */ BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 12),
+		/*  3 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 9),
+		/*  4 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 23),
+		/*  5 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 17),
+		/* Is the total length more than a header of 20 bytes, as ours is, and the data offset? */
+		/*  6 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 46),
+		/*  7 */ BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
+		/*  8 */ BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 2),
+		/*  9 */ BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 20),
+		/* 10 */ BPF_STMT(BPF_MISC | BPF_TAX, 0),
+		/* 11 */ BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 16),
+		/* 12 */ BPF_JUMP(BPF_JMP | BPF_JGT | BPF_X, 0, 9, 10),
+		/* 13 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 9),
+		/* 14 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 20),
+		/* 15 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_TCP, 0, 7),
+		/* 16 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 66),
+		/* 17 */ BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf0),
+		/* 18 */ BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 2),
+		/* 19 */ BPF_STMT(BPF_MISC | BPF_TAX, 0),
+		/* 20 */ BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 18),
+		/* 21 */ BPF_JUMP(BPF_JMP | BPF_JGT | BPF_X, 0, 0, 1),
+		/* 22 */ BPF_STMT(BPF_RET | BPF_K, HEADERS),
+		/* 23 */ BPF_STMT(BPF_RET | BPF_K, 0),
+		/* 24 */ BPF_STMT(BPF_RET | BPF_K, WHOLE),
+	};
+
+	return filter(fd, code, sizeof(code) / sizeof(code[0]));
+}
+
+static int hear_what_comes(int fd)
+{
+	struct sock_filter all[] = { BPF_STMT(BPF_RET | BPF_K, WHOLE) };
+
+	return filter(fd, all, 1);
+}
+
+/* Shares the flows with the other rings of the group, of which this may be the first. */
+static int share(struct shim_ring *ring)
+{
+	int kind = PACKET_FANOUT_HASH | PACKET_FANOUT_FLAG_DEFRAG | PACKET_FANOUT_FLAG_ROLLOVER;
+	int arg = ring->group < 0 ? (kind | PACKET_FANOUT_FLAG_UNIQUEID) << 16 : kind << 16 | ring->group;
+	socklen_t len = sizeof(arg);
+
+	if (setsockopt(ring->fd, SOL_PACKET, PACKET_FANOUT, &arg, sizeof(arg)) < 0)
+		return -errno;
+	if (ring->group < 0) {
+		if (getsockopt(ring->fd, SOL_PACKET, PACKET_FANOUT, &arg, &len) < 0)
+			return -errno;
+		ring->group = arg & 0xffff;
+	}
+	return 0;
+}
+
+static int ring_open(struct shim_ring *ring)
+{
+	struct tpacket_req req = {
+		.tp_block_size = ring->block_size,
+		.tp_block_nr = ring->frames / (ring->block_size / ring->frame_size),
+		.tp_frame_size = ring->frame_size,
+		.tp_frame_nr = ring->frames,
+	};
+	struct sockaddr_ll addr = {
+		.sll_family = AF_PACKET,
+		.sll_protocol = htons(ETH_P_ALL),
+		.sll_ifindex = (int)ring->interface,
+	};
+	int version = TPACKET_V2, one = 1, room = 8 << 20, result;
+	int fd = ring->fd;
+
+	if (setsockopt(fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) < 0 ||
+	    /* Frames that are too long for their place in the ring are queued as well. */
+	    setsockopt(fd, SOL_PACKET, PACKET_COPY_THRESH, &one, sizeof(one)) < 0)
+		return -errno;
+	/* The room for these. What is more than the system allows by itself needs a capability. */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) < 0)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	/* An older kernel tells of what is sent; the reader leaves it out. */
+	if (!ring->outgoing)
+		setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof(one));
+	/* Nothing before all is set. */
+	result = shim_packet_mute(fd);
+	if (result < 0)
+		return result;
+	if (setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req)) < 0)
+		return -errno;
+	ring->ring = mmap(NULL, (size_t)req.tp_block_size * req.tp_block_nr, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (ring->ring == MAP_FAILED) {
+		ring->ring = NULL;
+		return -errno;
+	}
+	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -errno;
+	if (ring->shared_by > 1) {
+		result = share(ring);
+		if (result < 0)
+			return result;
+	}
+	return ring->outgoing ? hear_what_is_sent(fd) : hear_what_comes(fd);
+}
+
+int shim_ring_open(struct shim_ring *ring)
+{
+	int result;
+
+	ring->ring = NULL;
+	ring->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (ring->fd < 0)
+		return -errno;
+	result = ring_open(ring);
+	if (result < 0)
+		shim_ring_close(ring);
+	return result;
+}
+
+void shim_ring_close(struct shim_ring *ring)
+{
+	if (ring->ring != NULL)
+		munmap(ring->ring, (size_t)ring->frames * ring->frame_size);
+	if (ring->fd >= 0)
+		close(ring->fd);
+	ring->ring = NULL;
+	ring->fd = -1;
+}
+
+ssize_t shim_ring_long_frame(int fd, void *into, size_t size)
+{
+	ssize_t got = recv(fd, into, size, MSG_DONTWAIT);
+
+	return got < 0 ? -errno : got;
 }
 
 _Static_assert((int)SHIM_IFF_UP == (int)IFF_UP, "IFF_UP");

@@ -4,6 +4,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+
+#include <linux/if_packet.h>
 
 #include <rte_bus_vdev.h>
 #include <rte_cycles.h>
@@ -137,5 +140,52 @@ int shim_packet_interface(int fd);
  * asked last, and of these the ones that found its ring full. 0, or a negative errno.
  */
 int shim_packet_statistics(int fd, uint32_t *frames, uint32_t *drops);
+
+/* A ring of TPACKET_V2 (packet(7), linux/if_packet.h) that a packet socket of ours receives into. */
+struct shim_ring {
+	/* In: the interface, bytes of each frame's place, how many, and of each block of them. */
+	unsigned int interface;
+	uint32_t frame_size;
+	uint32_t frames;
+	uint32_t block_size;
+	/* In: how many rings share the flows. In and out: the number of their group; negative for the first of them. */
+	int shared_by;
+	int group;
+	/* In: also tells of TCP segments with payload that this host sends. */
+	int outgoing;
+	/* Out: the socket, and where the ring is. */
+	int fd;
+	void *ring;
+};
+
+/* Where fields stand in a frame's place of the ring, in bytes, and the bits of its status. */
+enum shim_ring_field {
+	SHIM_RING_STATUS = offsetof(struct tpacket2_hdr, tp_status),
+	SHIM_RING_LEN = offsetof(struct tpacket2_hdr, tp_len),
+	SHIM_RING_SNAPLEN = offsetof(struct tpacket2_hdr, tp_snaplen),
+	SHIM_RING_MAC = offsetof(struct tpacket2_hdr, tp_mac),
+	SHIM_RING_SEC = offsetof(struct tpacket2_hdr, tp_sec),
+	SHIM_RING_NSEC = offsetof(struct tpacket2_hdr, tp_nsec),
+	SHIM_RING_VLAN_TCI = offsetof(struct tpacket2_hdr, tp_vlan_tci),
+	SHIM_RING_VLAN_TPID = offsetof(struct tpacket2_hdr, tp_vlan_tpid),
+	SHIM_RING_PKTTYPE = TPACKET_ALIGN(sizeof(struct tpacket2_hdr)) + offsetof(struct sockaddr_ll, sll_pkttype),
+};
+
+enum shim_ring_bits {
+	SHIM_RING_USER = TP_STATUS_USER,
+	SHIM_RING_COPY = TP_STATUS_COPY,
+	SHIM_RING_VLAN_VALID = TP_STATUS_VLAN_VALID,
+	SHIM_RING_VLAN_TPID_VALID = TP_STATUS_VLAN_TPID_VALID,
+	SHIM_RING_OUTGOING = PACKET_OUTGOING,
+};
+
+/* Opens and maps the ring; what comes is in it from now on. 0, or a negative errno, and nothing is open. */
+int shim_ring_open(struct shim_ring *ring);
+/* Unmaps and closes it. */
+void shim_ring_close(struct shim_ring *ring);
+/* The whole of the next frame that was too long for its place: its bytes, of `size` at most; a negative errno. */
+ssize_t shim_ring_long_frame(int fd, void *into, size_t size);
+/* From now on the packet socket `fd` is given nothing. 0, or a negative errno. */
+int shim_packet_mute(int fd);
 
 #endif

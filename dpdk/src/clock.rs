@@ -1,11 +1,12 @@
 //! Time on the packet path: the CPU's time-stamp counter, read without a syscall and scaled to
 //! nanoseconds.
 //!
-//! All clocks of a process count from the start of its EAL, so instants of different cores compare.
-//! The counter is taken to be invariant and in step across cores, as it is on every x86-64 server
+//! All clocks of a process begin with the system's time at the start of its EAL and run on by the
+//! counter alone, so instants of different cores compare and none is before an earlier one. The
+//! counter is taken to be invariant and in step across cores, as it is on every x86-64 server
 //! CPU that DPDK supports.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use wire::Nanos;
 
 /// A monotonic clock. Copy one into each worker.
@@ -14,6 +15,8 @@ pub struct Clock {
     start: u64,
     /// Nanoseconds per cycle, as a 32.32 fixed-point number.
     scale: u64,
+    /// The system's time at `start`.
+    epoch: Nanos,
 }
 
 /// Shortest time over which the counter is measured against the system's clock: 20 ms make the
@@ -21,11 +24,21 @@ pub struct Clock {
 const CALIBRATION_NS: u128 = 20_000_000;
 
 impl Clock {
-    /// Nanoseconds since the EAL was started. Costs one read of the counter and one multiplication.
+    /// Nanoseconds since 1970, by a clock that never goes back: it was right when the EAL was
+    /// started. Costs one read of the counter and one multiplication.
     #[inline]
     pub fn now(&self) -> Nanos {
         let cycles = cycles().saturating_sub(self.start);
-        ((u128::from(cycles) * u128::from(self.scale)) >> 32) as Nanos
+        self.epoch + ((u128::from(cycles) * u128::from(self.scale)) >> 32) as Nanos
+    }
+
+    /// What makes this clock's time of one of the system's, now.
+    #[inline]
+    pub(crate) fn beside_the_system(&self) -> Offset {
+        Offset {
+            ours: self.now(),
+            system: unix(),
+        }
     }
 
     /// Cycles of the counter per second.
@@ -34,10 +47,34 @@ impl Clock {
     }
 }
 
+/// The time of two clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offset {
+    ours: Nanos,
+    system: Nanos,
+}
+
+impl Offset {
+    /// The system's time `at`, a short while ago, on our clock. What has not been yet is now: the
+    /// system's clock was set meanwhile.
+    #[inline]
+    pub(crate) fn of(&self, at: Nanos) -> Nanos {
+        self.ours.saturating_sub(self.system.saturating_sub(at))
+    }
+}
+
+/// The system's time (CLOCK_REALTIME), which the kernel stamps frames with.
+#[inline]
+fn unix() -> Nanos {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_nanos() as Nanos
+}
+
 /// The two clocks, read together before the EAL starts.
 pub(crate) struct Calibration {
     cycles: u64,
     instant: Instant,
+    epoch: Nanos,
 }
 
 impl Calibration {
@@ -45,6 +82,7 @@ impl Calibration {
         Self {
             cycles: cycles(),
             instant: Instant::now(),
+            epoch: unix(),
         }
     }
 
@@ -64,6 +102,7 @@ impl Calibration {
         Clock {
             start: self.cycles,
             scale: u64::try_from(scale).unwrap_or(u64::MAX),
+            epoch: self.epoch,
         }
     }
 }
@@ -72,4 +111,21 @@ impl Calibration {
 fn cycles() -> u64 {
     // SAFETY: reads the time-stamp counter, no precondition.
     unsafe { dpdk_sys::shim_rdtsc() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_the_system_s_has_its_place_on_ours() {
+        let o = Offset {
+            ours: 5_000,
+            system: 9_000,
+        };
+        assert_eq!(o.of(9_000), 5_000);
+        assert_eq!(o.of(8_300), 4_300);
+        assert_eq!(o.of(9_001), 5_000, "not after now");
+        assert_eq!(o.of(1), 0, "not before the beginning");
+    }
 }

@@ -11,6 +11,7 @@ use wire::Nanos;
 const BULK: usize = 32;
 
 /// Makes frames in mbufs of one pool. It may be used on a thread that is no lcore.
+#[derive(Debug)]
 pub struct FrameMaker {
     pool: Mempool,
     /// Fresh ones, for the next frames.
@@ -23,6 +24,11 @@ impl FrameMaker {
     /// # Errors
     /// Mbufs have no room for a frame's time: drivers have taken it all for fields of their own.
     pub fn new(_eal: &Eal, pool: &Mempool) -> Result<Self, Error> {
+        Self::of(pool)
+    }
+
+    /// The same for who has a pool already, and so the EAL.
+    pub(crate) fn of(pool: &Mempool) -> Result<Self, Error> {
         if !register_captured_at() {
             return Err(Error::Device {
                 port: "capture file".to_owned(),

@@ -24,6 +24,7 @@ mod logging;
 mod mbuf;
 mod mempool;
 mod numa;
+mod packet_ring;
 mod payload;
 mod pci;
 mod port;
@@ -45,7 +46,7 @@ pub use mempool::{DATA_ROOM, HEADER_ROOM, HEADROOM, MBUF_OVERHEAD, Mempool, SMAL
 pub use numa::Hugepages;
 pub use payload::Payload;
 pub use pci::{Unusable, nic_node, pci_address};
-pub use port::{MirrorPort, Port, PortInfo, PortOptions, PortStats, data_room};
+pub use port::{FrameClock, MirrorPort, Port, PortInfo, PortOptions, PortStats, data_room};
 pub use reassembly::Reassembly;
 pub use rx::{RxQueue, prefetch};
 pub use tx::{TxCounters, TxQueue};

@@ -214,9 +214,9 @@ impl Mbuf {
         }
     }
 
-    /// See [`wire::io::Frame::captured_at`]: what a [`FrameMaker`](crate::FrameMaker) was told, or
-    /// else what net_pcap read. Other drivers tell nothing, since their timestamps are never asked
-    /// for.
+    /// See [`wire::io::Frame::captured_at`]: what a [`FrameMaker`](crate::FrameMaker) or the kernel
+    /// told, or else what net_pcap read. Other drivers tell nothing, since their timestamps are
+    /// never asked for.
     #[inline]
     pub fn captured_at(&self) -> Option<Nanos> {
         self.time(&CAPTURED)
@@ -228,6 +228,27 @@ impl Mbuf {
         if !self.set_time(&CAPTURED, at) {
             self.set_time(&RECEIVED, at / 1_000);
         }
+    }
+
+    /// What the driver's own field says, in ns.
+    #[inline]
+    pub(crate) fn received_at(&self) -> Option<Nanos> {
+        Some(self.time(&RECEIVED)?.saturating_mul(1_000))
+    }
+
+    /// This host sent the frame, as the kernel tells.
+    pub(crate) fn set_sent(&mut self) {
+        let m = self.ptr();
+        let flag = SENT.load(Ordering::Relaxed);
+        // SAFETY: we own the metadata; the flag is one that was registered for this.
+        unsafe { raw::set_ol_flags(m, raw::ol_flags(m) | flag) };
+    }
+
+    /// See [`wire::io::Frame::was_sent`].
+    #[inline]
+    pub fn was_sent(&self) -> bool {
+        // SAFETY: we own the metadata.
+        unsafe { raw::ol_flags(self.ptr()) & SENT.load(Ordering::Relaxed) != 0 }
     }
 
     #[inline]
@@ -318,6 +339,11 @@ impl wire::io::Frame for Mbuf {
     }
 
     #[inline]
+    fn was_sent(&self) -> bool {
+        self.was_sent()
+    }
+
+    #[inline]
     fn checksum(&self) -> Checksum {
         self.checksum()
     }
@@ -357,6 +383,8 @@ struct TimeField {
 static RECEIVED: TimeField = TimeField::new();
 /// Our own, in nanoseconds since the epoch.
 static CAPTURED: TimeField = TimeField::new();
+/// The flag of frames that this host sent; 0 as long as there is none.
+static SENT: AtomicU64 = AtomicU64::new(0);
 
 impl TimeField {
     const fn new() -> Self {
@@ -424,7 +452,16 @@ pub(crate) fn register_captured_at() -> bool {
             dpdk_sys::rte_mbuf_dynflag_register(&flag),
         )
     };
-    CAPTURED.set(offset, bit)
+    name(&mut flag.name, c"replay_dynflag_sent");
+    // SAFETY: as above.
+    let sent = unsafe { dpdk_sys::rte_mbuf_dynflag_register(&flag) };
+    if let Some(flag) = u32::try_from(sent)
+        .ok()
+        .and_then(|bit| 1_u64.checked_shl(bit))
+    {
+        SENT.store(flag, Ordering::Relaxed);
+    }
+    sent >= 0 && CAPTURED.set(offset, bit)
 }
 
 #[cfg(test)]

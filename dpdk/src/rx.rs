@@ -1,6 +1,8 @@
 //! Receive queues.
 
+use crate::clock::Clock;
 use crate::mbuf::Mbuf;
+use crate::packet_ring::Ring;
 use crate::port::Inner;
 use arrayvec::ArrayVec;
 use std::cell::Cell;
@@ -27,12 +29,30 @@ pub struct RxQueue {
     number: u16,
     queue: u16,
     frames: u64,
+    from: From,
     _unsync: PhantomData<Cell<()>>,
+}
+
+/// Where the frames of a queue come from, and who knows their times.
+#[derive(Debug)]
+enum From {
+    /// The driver, which knows none, or those of a file.
+    Driver,
+    /// The driver, which has the system's times: they are told by this clock.
+    Stamped(Clock),
+    /// A packet socket.
+    Socket(Box<Ring>),
 }
 
 impl RxQueue {
     pub(crate) fn new(port: Arc<Inner>, queue: u16) -> Self {
+        let from = match (port.take_ring(queue), port.stamping_clock()) {
+            (Some(ring), _) => From::Socket(Box::new(ring)),
+            (None, Some(clock)) => From::Stamped(clock),
+            (None, None) => From::Driver,
+        };
         Self {
+            from,
             number: port.number(),
             port,
             queue,
@@ -59,6 +79,28 @@ impl RxQueue {
     /// See [`wire::io::Rx::rx_burst`]. The first bytes of each frame are prefetched.
     #[inline]
     pub fn rx_burst(&mut self, out: &mut ArrayVec<Mbuf, BURST>) -> usize {
+        if let From::Socket(ring) = &mut self.from {
+            let got = ring.rx_burst(out);
+            self.frames += got as u64;
+            return got;
+        }
+        let len = out.len();
+        let got = self.driver_burst(out);
+        if let From::Stamped(clock) = &self.from
+            && got > 0
+        {
+            let offset = clock.beside_the_system();
+            for frame in out.iter_mut().skip(len) {
+                if let Some(at) = frame.received_at() {
+                    frame.set_captured_at(offset.of(at));
+                }
+            }
+        }
+        got
+    }
+
+    #[inline]
+    fn driver_burst(&mut self, out: &mut ArrayVec<Mbuf, BURST>) -> usize {
         let len = out.len();
         let room = out.remaining_capacity();
         if room == 0 {

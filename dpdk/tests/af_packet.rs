@@ -262,7 +262,7 @@ fn inside() {
     }
     set_promiscuous("a0", false);
 
-    // The ring's size decides what arrives whole.
+    // What is too long for its place in the ring arrives whole all the same.
     let (_mirror, mut cut) = MirrorPort::open(
         &eal,
         "net_af_packet0,iface=a0,framesz=256",
@@ -272,9 +272,33 @@ fn inside() {
     .unwrap();
     tx[0].send(&h, Some((&mut payload, 0..1000))).unwrap();
     tx[0].flush();
-    let cut = receive(&mut cut[0], 1);
-    assert_eq!(cut[0].frame_len(), 256 - 66);
-    assert_eq!(cut[0].bytes()[54..], data[..136]);
+    let whole = receive(&mut cut[0], 1);
+    assert_eq!(whole[0].frame_len(), 54 + 1000);
+    assert_eq!(whole[0].bytes()[54..], data[..1000]);
+
+    // The kernel's time, by our clock; what the port itself sends is told of if it is a segment
+    // with payload.
+    let mut bare = h.clone();
+    bare[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+    (bare[23], bare[46]) = (6, 0x50);
+    bare[16..18].copy_from_slice(&40_u16.to_be_bytes());
+    let mut h = bare.clone();
+    h[16..18].copy_from_slice(&1040_u16.to_be_bytes());
+    let before = eal.clock().now();
+    tx[0].send(&bare, None).unwrap();
+    tx[0].send(&h, Some((&mut payload, 0..1000))).unwrap();
+    tx[0].flush();
+    let sent = receive(&mut rx[0], 1);
+    let after = eal.clock().now();
+    let at = sent[0].captured_at().unwrap();
+    assert!((before..=after).contains(&at), "{before} {at} {after}");
+    assert!(sent[0].was_sent() && sent[0].bytes()[..54] == h[..]);
+    let at = whole[0].captured_at().unwrap();
+    assert!(at < before && before - at < 30_000_000_000 && !whole[0].was_sent());
+    assert!(
+        rx[0].rx_burst(&mut ArrayVec::new()) == 0,
+        "one of two has payload"
+    );
 
     // What the rings cannot carry is said before a frame is lost.
     let jumbo = PortOptions {

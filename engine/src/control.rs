@@ -13,7 +13,7 @@ use crate::tunnels::RefusedLog;
 use crate::unseen::Unseen;
 use anyhow::{Context, Result};
 use config::replay::Replay;
-use dpdk::{LcoreHandle, LinkState, MirrorPort, PortStats};
+use dpdk::{FrameClock, LcoreHandle, LinkState, MirrorPort, PortStats};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +140,12 @@ pub fn run(
 fn links_up(machine: &Machine) -> Vec<bool> {
     let mirrors = machine.mirrors.iter().map(MirrorPort::is_link_up);
     mirrors.chain([machine.replay.is_link_up()]).collect()
+}
+
+/// Who tells when frames came, for the mirror ports and for the replay port.
+fn clocks(machine: &Machine) -> Vec<FrameClock> {
+    let mirrors = machine.mirrors.iter().map(|m| m.info().clock);
+    mirrors.chain([machine.replay.info().clock]).collect()
 }
 
 /// How long nothing may change before it is plain that nothing will: a gate's limit and more.
@@ -322,6 +328,7 @@ impl Run<'_> {
             unseen: self.unseen,
             spread: m.spread.name(),
             links_up: &self.links,
+            clocks: clocks(m),
             transfers: &self.transfers,
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),

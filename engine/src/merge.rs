@@ -173,6 +173,7 @@ mod tests {
             unseen: Unseen::default(),
             spread: "alone",
             links_up: &[],
+            clocks: Vec::new(),
             replay: ("replay0".to_owned(), PortStats::default()),
             transfers: &[
                 (":80".to_owned(), "10.0.0.1:80".to_owned()),

@@ -10,7 +10,7 @@ use crate::tunnels::{RefusedLog, RefusedTunnels};
 use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
 use anyhow::{Context, Result};
-use dpdk::{LinkState, PortStats};
+use dpdk::{FrameClock, LinkState, PortStats};
 use replay::histogram::Histogram;
 use replay::{Counters, Loss, TargetCounters, Unused};
 use serde_json::{Map, Value, json};
@@ -37,6 +37,8 @@ pub struct Sources<'a> {
     pub spread: &'static str,
     /// The links of the mirror ports, and that of the replay port behind them.
     pub links_up: &'a [LinkState],
+    /// Who tells when frames came, in the same order.
+    pub clocks: Vec<FrameClock>,
     /// The replay port.
     pub replay: (String, PortStats),
     /// Each transfer's production and target, in their order.
@@ -206,6 +208,10 @@ fn port(s: &Sources<'_>, i: usize) -> Value {
         "errors": p.rx_errors,
         "too_long": p.rx_too_long,
         "no_mbuf": p.rx_no_mbuf,
+        "clock": match s.capture {
+            Some(_) => Some("file"),
+            None => s.clocks.get(i).map(|c| c.name()),
+        },
         "link": link.map(LinkState::name),
         "link_changes": link.map(LinkState::changes),
     })
@@ -236,6 +242,7 @@ fn replay_port(s: &Sources<'_>) -> Value {
     let (w, (name, p), link) = (s.workers, &s.replay, s.links_up.last());
     json!({
         "name": name,
+        "clock": s.clocks.last().map(|c| c.name()),
         "link": link.map(LinkState::name),
         "link_changes": link.map(LinkState::changes),
         "sent_frames": p.tx_frames,
@@ -491,6 +498,7 @@ mod tests {
             unseen: Unseen::default(),
             spread: "alone",
             links_up: &[],
+            clocks: Vec::new(),
             replay: (String::new(), PortStats::default()),
             transfers: &[],
             links,

@@ -18,7 +18,7 @@ use dpdk::{
     PortOptions, Reassembly, RxQueue, SMALL_ROOM, TxQueue,
 };
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use wire::decode::{LinkType, MirrorOptions, UdpPorts};
 use wire::defragment::MAX_PARTS;
 use wire::host::Responder;
@@ -83,7 +83,6 @@ pub struct Machine {
 /// section 5.4).
 #[derive(Clone, Copy)]
 pub struct Now {
-    epoch: Nanos,
     clock: Clock,
 }
 
@@ -91,7 +90,7 @@ impl Now {
     /// The time.
     #[inline]
     pub fn get(&self) -> Nanos {
-        self.epoch + self.clock.now()
+        self.clock.now()
     }
 }
 
@@ -106,14 +105,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     let buffers = Buffers::of(config);
     let (data, headers) = (buffers.frames, HEADER_MBUFS * workers as u32);
     let eal = start_eal(config, buffers, headers)?;
-    let unix = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let clock = eal.clock();
-    let now = Now {
-        epoch: unix.as_nanos() as Nanos - clock.now(),
-        clock,
-    };
+    let now = Now { clock: eal.clock() };
     let cache = |count: u32| CACHE.min(count / 2 / (workers as u32 + 1));
     // Where the first NIC is that receives.
     let devices = devices(config);

@@ -16,7 +16,8 @@ use replay::{Core, Params};
 use side::Place;
 use std::sync::Arc;
 use wire::decode::{
-    Fragment, LinkType, Local, MirrorOptions, Packet, fragment_with, local_frame, refused_tunnel,
+    Fragment, LinkType, Local, MirrorOptions, Packet, fragment_with, local_frame, mirrored,
+    refused_tunnel,
 };
 use wire::defragment::{Defragment, Insert, NoDefragment, datagram_hash};
 use wire::host::{Asked, FrameBuf, Kind};
@@ -42,6 +43,8 @@ pub enum Parcel<F> {
     Fragment(Fragment, F),
     /// The header of a response to a connection that the other core owns, and when it was received.
     Response(Head, Nanos),
+    /// A segment of ours, and when it left.
+    Sent(Head, Nanos),
     /// A segment of this flow was longer than the path's MTU, and that.
     TooBig(Flow, Seq, u32),
     /// A neighbour that answered.
@@ -375,6 +378,7 @@ where
                         self.reassemble(now, part, frame);
                     }
                     Parcel::Response(head, received_at) => self.response(now, received_at, &head),
+                    Parcel::Sent(head, at) => self.core.sent(at.min(now), &head),
                     Parcel::TooBig(flow, seq, mtu) => {
                         self.core.too_big(now, &flow, seq, mtu, &mut self.out);
                     }
@@ -418,9 +422,14 @@ where
         });
         self.core.expect_responses::<R>(segments);
         for (frame, seen) in frames.drain(..).zip(&seen) {
+            let at = frame.captured_at().map_or(now, |at| at.min(now));
+            if frame.was_sent() {
+                self.sent(at, &frame);
+                continue;
+            }
             self.counters.replay_frames += 1;
             match seen {
-                Local::Tcp(packet) => self.replay_segment(now, &packet.head),
+                Local::Tcp(packet) => self.replay_segment(now, at, &packet.head),
                 Local::Control => self.control(now, frame.bytes()),
                 Local::Skip(_) => self.counters.replay_skipped += 1,
             }
@@ -429,9 +438,27 @@ where
         received
     }
 
-    /// A TCP segment on the replay port: a response, if this engine absorbs them itself.
+    /// The kernel tells of a segment of ours that it left at `at`. What is shown of it may be its
+    /// headers alone.
     #[inline]
-    fn replay_segment(&mut self, now: Nanos, head: &Head) {
+    fn sent(&mut self, at: Nanos, frame: &R::Frame) {
+        let Ok(packet) = mirrored(frame.bytes(), frame.frame_len()) else {
+            return;
+        };
+        match self.owner.of(&packet.head.flow.reversed()) {
+            Some(owner) if owner == self.index => self.core.sent(at, &packet.head),
+            // If the ring is full the time at which it was given to the driver serves.
+            Some(owner) => {
+                let _ = self.to[usize::from(owner)].push(Parcel::Sent(packet.head, at));
+            }
+            None => {}
+        }
+    }
+
+    /// A TCP segment on the replay port, received at `at`: a response, if this engine absorbs them
+    /// itself.
+    #[inline]
+    fn replay_segment(&mut self, now: Nanos, at: Nanos, head: &Head) {
         let owner = if self.out.is_remote() {
             None
         } else {
@@ -443,9 +470,9 @@ where
         };
         self.counters.replay_responses += 1;
         if owner == self.index {
-            self.response(now, now, head);
+            self.response(now, at, head);
         } else if self.to[usize::from(owner)]
-            .push(Parcel::Response(*head, now))
+            .push(Parcel::Response(*head, at))
             .is_err()
         {
             self.counters.response_full += 1;

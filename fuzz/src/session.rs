@@ -221,9 +221,9 @@ fn scope(seen: Seen) -> u32 {
     }
 }
 
-fn stamped(frame: MemoryFrame, now: Nanos, seen: Seen) -> MemoryFrame {
+fn stamped(frame: MemoryFrame, epoch: Nanos, now: Nanos, seen: Seen) -> MemoryFrame {
     match seen.stamp {
-        Some(ms) => frame.captured_at((EPOCH + now).wrapping_add_signed(i64::from(ms) * MS as i64)),
+        Some(ms) => frame.captured_at((epoch + now).wrapping_add_signed(i64::from(ms) * MS as i64)),
         None => frame,
     }
 }
@@ -304,6 +304,9 @@ pub fn run(data: &[u8]) {
     };
     let mut core = Core::<MemoryPayload>::new(params(&input), 0);
     let mut out = Out::default();
+    // Of a live mirror the times are told by our own clock.
+    let live = core.params().pace == Pace::Live;
+    let epoch = if live { 0 } else { EPOCH };
     let mut now = SECOND;
     for event in input.events.iter().take(300) {
         match *event {
@@ -328,7 +331,7 @@ pub fn run(data: &[u8]) {
                     out.captured.extend(there);
                 }
                 let frame = MemoryFrame::chained(&bytes, usize::from(buffer) * 16 + 64);
-                let frame = stamped(frame, now, seen);
+                let frame = stamped(frame, epoch, now, seen);
                 let packet = Packet {
                     head: h,
                     payload_offset: 0,
@@ -360,7 +363,7 @@ pub fn run(data: &[u8]) {
                     depth: 0,
                     scope: scope(seen),
                 };
-                let frame = stamped(MemoryFrame::new(&[]), now, seen);
+                let frame = stamped(MemoryFrame::new(&[]), epoch, now, seen);
                 let _ = core.mirror(now, &packet, frame, &mut out);
             }
             Event::Damaged {

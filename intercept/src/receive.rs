@@ -184,7 +184,10 @@ where
         self.counters.frames += 1;
         self.counters.bytes += len as u64;
         match decode::local_frame(&frame) {
-            Local::Tcp(packet) => self.response(&packet, frame.bytes(), now),
+            Local::Tcp(packet) => {
+                let at = frame.captured_at().map_or(now, |at| at.min(now));
+                self.response(&packet, frame.bytes(), at);
+            }
             Local::Control => self.control(frame, now),
             Local::Skip(why) => {
                 if let Some(counter) = self.counters.skipped.get_mut(why as usize) {
@@ -194,7 +197,8 @@ where
         }
     }
 
-    fn response(&mut self, packet: &Packet, bytes: &[u8], now: Nanos) {
+    /// A response that was received at `at`.
+    fn response(&mut self, packet: &Packet, bytes: &[u8], at: Nanos) {
         let payload = bytes
             .get(packet.payload_range(bytes.len()))
             .unwrap_or_default();
@@ -204,9 +208,9 @@ where
         match self.parts.claims.find(&packet.head.flow) {
             Some(route) => {
                 self.pushed += 1;
-                self.parts.out.push(route, &packet.head, now, prefix);
+                self.parts.out.push(route, &packet.head, at, prefix);
             }
-            None if self.pending.push(&packet.head, now, prefix) => {}
+            None if self.pending.push(&packet.head, at, prefix) => {}
             None => self.drop_responses(Unsent::PendingFull, 1),
         }
     }

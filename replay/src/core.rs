@@ -177,6 +177,12 @@ impl<P: Payload> Core<P> {
         self.replicas.response(now, received_at, head, tx);
     }
 
+    /// A segment with payload that went out as `head` left at `at`, which is not after now, as the
+    /// kernel tells: that is when the turn's last byte was sent, if it was this.
+    pub fn sent(&mut self, at: Nanos, head: &Head) {
+        self.replicas.sent(at, head);
+    }
+
     /// A router said that the segment of `flow` (ours, towards the target) with this sequence
     /// number was longer than the `mtu` bytes the path carries; 0 if it did not say. Believed
     /// only of what is on the way (RFC 5927 section 7.2); the segments are cut smaller and sent

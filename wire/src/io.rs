@@ -41,9 +41,15 @@ pub trait Frame: Sized {
     /// headers of its own. `None` when there is but one segment.
     fn split_rest(&mut self) -> Option<Self>;
 
-    /// When the frame was captured, if the driver knows (net_pcap: the file's time), in ns since
-    /// the epoch.
+    /// When the frame was captured, if the driver knows, in ns since the epoch: by the clock of
+    /// who polls for a frame of a live port, or a capture file's time.
     fn captured_at(&self) -> Option<Nanos>;
+
+    /// True if this host has sent the frame, and it tells when: [`Frame::captured_at`].
+    #[inline]
+    fn was_sent(&self) -> bool {
+        false
+    }
 
     /// What the driver knows of the checksum of the TCP segment that the frame holds. It counts for
     /// plain frames: of a tunnel it may mean the outer headers. By default nothing.

@@ -8,6 +8,7 @@
 
 use crate::error::Error;
 use crate::mempool::{DATA_ROOM, HEADROOM};
+use crate::packet_ring::RingSize;
 use crate::pci::pci_address;
 use crate::rights;
 use std::ffi::CString;
@@ -23,6 +24,8 @@ const KERNEL_HEADER: u32 = 66;
 /// Ring frames per queue and direction unless the user says otherwise: 32 MiB at 2048 bytes each, a
 /// quarter of a second at 60 kpps, which is what a worker on a shared core may be kept waiting.
 const FRAME_COUNT: u32 = 16_384;
+/// Places per queue of the driver's own rings, of which it uses the one that it sends from.
+const DRIVER_FRAMES: u32 = 1_024;
 /// Least size of a block of ring frames.
 const BLOCK_SIZE: u32 = 65536;
 const PAGE: u32 = 4096;
@@ -222,8 +225,8 @@ impl Device {
     /// Fills in what an af_packet port needs and the user left out, and checks what the user gave.
     /// `queues` is how many queue pairs are used, `data_room` the size of the buffers frames
     /// are received into, `asked` the MTU the user wants and `mtu` that which is
-    /// expected otherwise. Returns the longest IP packet that the port's rings carry, if they set a
-    /// limit.
+    /// expected otherwise. Returns the ring to receive from, and the longest IP packet that can be
+    /// sent.
     pub(super) fn complete(
         &mut self,
         port: &str,
@@ -231,7 +234,7 @@ impl Device {
         data_room: u16,
         asked: Option<u16>,
         mtu: u16,
-    ) -> Result<Option<u16>, Error> {
+    ) -> Result<Option<(RingSize, u16)>, Error> {
         if !self.is_af_packet() {
             return Ok(None);
         }
@@ -283,16 +286,11 @@ impl Device {
         let carried = framesz
             .saturating_sub(LINK_HEADERS + KERNEL_HEADER)
             .min(u16::MAX.into()) as u16;
-        if carried < mtu {
+        if let Some(asked) = asked.filter(|asked| *asked > carried) {
             let accepted = format!(
                 "an MTU of at most {carried} with frames of {framesz} bytes in its ring and mbufs of {data_room}"
             );
-            match asked {
-                Some(asked) => return Err(option("mtu", asked.into(), accepted)),
-                None => log::warn!(
-                    "{port}: its interface has an MTU of {mtu}, but it takes {accepted}; longer frames are cut, unless a framesz or mirror.mtu says more"
-                ),
-            }
+            return Err(option("mtu", asked.into(), accepted));
         }
         let block_unit = lcm(framesz, PAGE);
         let blocksz = match given("blocksz")? {
@@ -332,20 +330,32 @@ impl Device {
                 format!("at most {}, 1 GiB per ring", (u32::MAX >> 2) / framesz),
             ));
         }
+        let Self::Virtual { args, .. } = self else {
+            return Ok(None);
+        };
+        // The ring that frames are received from is a socket's of ours; the driver's are there to
+        // send, and need not be as long.
+        args.retain(|(key, _)| key != "framecnt");
+        let own = framecnt.min(per_block * DRIVER_FRAMES.div_ceil(per_block));
         for (key, value) in [
             ("qpairs", qpairs),
             ("framesz", framesz),
             ("blocksz", blocksz),
-            ("framecnt", framecnt),
-            ("qdisc_bypass", 1),
+            ("framecnt", own),
+            // What is sent past the queueing discipline is shown to no socket, and so nobody tells
+            // when it left.
+            ("qdisc_bypass", 0),
         ] {
-            if self.arg(key).is_none()
-                && let Self::Virtual { args, .. } = self
-            {
+            if !args.iter().any(|(k, _)| k == key) {
                 args.push((key.to_owned(), Some(value.to_string())));
             }
         }
-        Ok(Some(carried))
+        let ring = RingSize {
+            frame: framesz,
+            frames: framecnt,
+            block: blocksz,
+        };
+        Ok(Some((ring, carried)))
     }
 }
 
@@ -396,6 +406,13 @@ fn check_interface(port: &str, interface: &str) -> Result<(), Error> {
         log::warn!("{port}: interface {interface} is down; `ip link set {interface} up` starts it");
     }
     Ok(())
+}
+
+/// Index of an interface of this network namespace.
+pub(super) fn interface_index(interface: &str) -> Option<u32> {
+    let name = CString::new(interface).ok()?;
+    // SAFETY: a C string that lives during the call.
+    Some(unsafe { dpdk_sys::shim_interface_index(name.as_ptr()) }).filter(|i| *i > 0)
 }
 
 /// MTU of an interface of this network namespace.
@@ -452,7 +469,7 @@ mod tests {
         let args = completed("net_af_packet0,iface=a", 2, HEADROOM + 2048, 1500).unwrap();
         assert_eq!(
             args,
-            "iface=a,qpairs=2,framesz=2048,blocksz=65536,framecnt=16384,qdisc_bypass=1"
+            "iface=a,qpairs=2,framesz=2048,blocksz=65536,framecnt=1024,qdisc_bypass=0"
         );
         let args = completed(
             "net_af_packet0,iface=a,qdisc_bypass=0",
@@ -475,7 +492,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             args,
-            "iface=a,framesz=9216,qdisc_bypass=0,qpairs=1,blocksz=73728,framecnt=16384"
+            "iface=a,framesz=9216,qdisc_bypass=0,qpairs=1,blocksz=73728,framecnt=1024"
         );
     }
 

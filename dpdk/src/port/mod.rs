@@ -10,29 +10,34 @@ mod device;
 mod longest;
 mod mirror;
 mod options;
+mod probed;
 mod ring;
 mod setup;
 mod spread;
 
 pub use device::data_room;
 pub use mirror::MirrorPort;
-pub use options::{PortInfo, PortOptions, PortStats};
+pub use options::{FrameClock, PortInfo, PortOptions, PortStats};
 
+use crate::clock::Clock;
 use crate::eal::Eal;
 use crate::error::{Error, reason};
-use crate::mbuf::{Mbuf, find_timestamp};
+use crate::frames::FrameMaker;
+use crate::mbuf::{Mbuf, find_timestamp, register_captured_at};
 use crate::mempool::{HEADROOM, Mempool};
+use crate::packet_ring::{Ring, RingCounters};
 use crate::rx::RxQueue;
 use crate::tx::TxQueue;
 use device::Device;
 use dpdk_sys as sys;
-use ring::Rings;
+use probed::Probed;
 use setup::Setup;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Drivers that end in the kernel, a file or memory. All of them send chained frames, whether they
 /// say so or not.
@@ -49,10 +54,6 @@ const SENDS_CHAINS: [&str; 4] = ["net_af_packet", "net_pcap", "net_ring", "net_n
 /// Ethernet header, two VLAN tags and nothing more: what comes on top of the MTU.
 const LINK_HEADERS: u32 = 14 + 8;
 const DEFAULT_MTU: u16 = 1500;
-
-/// Ports that have been opened here, so that none is opened twice.
-static OPEN: Mutex<[bool; sys::RTE_MAX_ETHPORTS as usize]> =
-    Mutex::new([false; sys::RTE_MAX_ETHPORTS as usize]);
 
 /// A port that receives and sends.
 #[derive(Debug)]
@@ -133,28 +134,13 @@ pub(crate) struct Inner {
     /// DPDK's number of the counter of frames that were too long.
     too_long: Option<u64>,
     device: Probed,
+    /// The clock by which the driver's times are told, if it has the kernel's.
+    stamped: Option<Clock>,
+    /// The sockets to receive from instead of the driver, for the queues' handles.
+    rings: Mutex<Vec<Option<Ring>>>,
+    counters: Vec<Arc<RingCounters>>,
     /// The driver holds mbufs of these until the port is closed.
     _pools: Vec<Mempool>,
-}
-
-/// A port that exists and is ours; set up or not.
-#[derive(Debug)]
-struct Probed {
-    number: u16,
-    /// The virtual device to remove.
-    virtual_name: Option<CString>,
-    /// What it receives from, if these are packet sockets.
-    rings: Rings,
-    /// The kernel's interface under it was in promiscuous mode before, and is to be afterwards.
-    was_promiscuous: bool,
-    eal: Eal,
-}
-
-fn lock(eal: &Eal) -> MutexGuard<'_, ()> {
-    eal.inner
-        .control
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
@@ -179,10 +165,10 @@ impl Inner {
         let room = rx_pool.data_room().saturating_sub(HEADROOM);
         let wanted = options.mtu.or(interface_mtu).unwrap_or(DEFAULT_MTU);
         let queues = options.rx_queues.max(tx_queues);
-        let carried = device.complete(&port, queues, rx_pool.data_room(), options.mtu, wanted)?;
-        let wanted = carried.map_or(wanted, |most| most.min(wanted));
+        let ring = device.complete(&port, queues, rx_pool.data_room(), options.mtu, wanted)?;
+        let wanted = ring.map_or(wanted, |(_, most)| most.min(wanted));
 
-        let probed = Probed::probe(eal, &device, &port)?;
+        let mut probed = Probed::probe(eal, &device, &port)?;
         let raw = probed.raw_info(&port)?;
         let driver = if raw.driver_name.is_null() {
             String::new()
@@ -242,6 +228,7 @@ impl Inner {
             table: 0,
             chains,
             software,
+            clock: FrameClock::Poll,
             // SAFETY: the port exists.
             socket: u32::try_from(unsafe { sys::rte_eth_dev_socket_id(probed.number) }).ok(),
         };
@@ -279,12 +266,31 @@ impl Inner {
         (info.rss, info.table) = (spread.is_some(), spread.unwrap_or_default());
         find_timestamp();
         let too_long = counter(probed.number, &TOO_LONG);
+        let stamped = info.interface.is_some() && ring.is_none() && register_captured_at();
+        let index = device.interface().and_then(device::interface_index);
+        let (mut rings, mut counters) = (Vec::new(), Vec::new());
+        if let (Some((size, _)), Some(index)) = (ring, index) {
+            let outgoing = tx_queues > 0 && role == "port";
+            let maker = || FrameMaker::of(rx_pool);
+            let clock = eal.clock();
+            rings = Ring::open(&port, index, size, rx_queues, outgoing, clock, maker)?;
+            let sockets: Vec<_> = rings.iter().map(Ring::socket).collect();
+            counters = rings.iter().map(|r| Arc::clone(r.counters())).collect();
+            probed.rings = probed.rings.mute(&sockets);
+        }
+        info.clock = match (rings.is_empty(), stamped) {
+            (true, false) => FrameClock::Poll,
+            _ => FrameClock::Kernel,
+        };
         let was_promiscuous = probed.was_promiscuous;
         let mut inner = Self {
             info,
             promiscuous: false,
             too_long,
             device: probed,
+            stamped: stamped.then(|| eal.clock()),
+            rings: Mutex::new(rings.into_iter().map(Some).collect()),
+            counters,
             _pools: pools.iter().map(|p| (*p).clone()).collect(),
         };
         // Starting a port ends its interface's promiscuous mode, whoever had wanted it
@@ -328,18 +334,37 @@ impl Inner {
             raw.assume_init()
         };
         let rings = self.device.rings.counts();
+        let sum = |of: fn(&RingCounters) -> &AtomicU64| -> u64 {
+            self.counters
+                .iter()
+                .map(|c| of(c).load(Ordering::Relaxed))
+                .sum()
+        };
+        let (frames, no_mbuf) = (sum(|c| &c.frames), sum(|c| &c.no_mbuf));
+        let taken = frames + sum(|c| &c.sent) + no_mbuf;
         PortStats {
-            rx_frames: raw.ipackets,
-            rx_bytes: raw.ibytes,
+            rx_frames: raw.ipackets + frames,
+            rx_bytes: raw.ibytes + sum(|c| &c.bytes),
             rx_missed: raw.imissed + rings.dropped,
-            rx_waiting: (rings.frames - rings.dropped).saturating_sub(raw.ipackets),
+            rx_waiting: (rings.frames - rings.dropped).saturating_sub(raw.ipackets + taken),
             rx_errors: raw.ierrors,
             rx_too_long: self.too_long.and_then(|id| counted(self.number(), id)),
-            rx_no_mbuf: raw.rx_nombuf,
+            rx_no_mbuf: raw.rx_nombuf + no_mbuf,
             tx_frames: raw.opackets,
             tx_bytes: raw.obytes,
             tx_errors: raw.oerrors,
         }
+    }
+
+    /// What the queue receives from, if not from the driver. Once.
+    pub(crate) fn take_ring(&self, queue: u16) -> Option<Ring> {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        rings.get_mut(usize::from(queue))?.take()
+    }
+
+    /// The clock by which the driver's times are to be told.
+    pub(crate) fn stamping_clock(&self) -> Option<Clock> {
+        self.stamped
     }
 
     fn is_link_up(&self) -> bool {
@@ -381,142 +406,6 @@ impl Drop for Inner {
 #[allow(non_camel_case_types, reason = "stands beside DPDK's names")]
 type sys_mbuf = *mut sys::rte_mbuf;
 
-impl Probed {
-    fn probe(eal: &Eal, device: &Device, port: &str) -> Result<Self, Error> {
-        let _guard = lock(eal);
-        crate::logging::clear();
-        let was_promiscuous = device
-            .interface()
-            .and_then(device::interface_flags)
-            .is_some_and(|f| f & sys::SHIM_IFF_PROMISC != 0);
-        let others = Rings::open_files(device);
-        let bad_name = |_| Error::Device {
-            port: port.to_owned(),
-            what: "its name has a NUL byte".to_owned(),
-        };
-        let name = CString::new(device.name()).map_err(bad_name)?;
-        let virtual_name = match device {
-            Device::Existing(_) => None,
-            Device::Virtual { .. } => {
-                if find(&name).is_some() {
-                    return Err(Error::Duplicate {
-                        port: port.to_owned(),
-                    });
-                }
-                let args = CString::new(device.args()).map_err(bad_name)?;
-                // SAFETY: two C strings that live during the call, which copies them.
-                let result = unsafe { sys::rte_vdev_init(name.as_ptr(), args.as_ptr()) };
-                if result < 0 {
-                    let port = port.to_owned();
-                    // A driver that refuses says why in its log; without one, the bus says nothing.
-                    return Err(match (result, crate::logging::said()) {
-                        // net_af_packet's words where the kernel says EAGAIN (mmap(2)).
-                        (_, Some(said)) if said.contains("call to mmap failed on AF_PACKET") => {
-                            Error::LockedMemory { port }
-                        }
-                        (-1, None) => Error::UnknownDriver { port },
-                        (-1, Some(reason)) => Error::Port {
-                            port,
-                            step: "making the virtual device",
-                            reason,
-                        },
-                        (_, said) => {
-                            let said = said.map(|s| format!(" ({s})")).unwrap_or_default();
-                            Error::Port {
-                                port,
-                                step: "making the virtual device",
-                                reason: reason(result) + &said,
-                            }
-                        }
-                    });
-                }
-                Some(name.clone())
-            }
-        };
-        let Some(number) = find(&name) else {
-            if let Some(name) = &virtual_name {
-                // SAFETY: the device was made above.
-                unsafe { sys::rte_vdev_uninit(name.as_ptr()) };
-            }
-            return Err(Error::NoPort {
-                port: port.to_owned(),
-                reason: said_of(&eal.inner.said, device.name()),
-            });
-        };
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        match open.get_mut(usize::from(number)) {
-            Some(slot) if !*slot => *slot = true,
-            _ => {
-                return Err(Error::Duplicate {
-                    port: port.to_owned(),
-                });
-            }
-        }
-        Ok(Self {
-            number,
-            virtual_name,
-            rings: Rings::find(device, &others),
-            was_promiscuous,
-            eal: eal.clone(),
-        })
-    }
-
-    fn raw_info(&self, port: &str) -> Result<sys::rte_eth_dev_info, Error> {
-        let mut raw = MaybeUninit::<sys::rte_eth_dev_info>::zeroed();
-        // SAFETY: the port exists and the structure is writable.
-        let result = unsafe { sys::rte_eth_dev_info_get(self.number, raw.as_mut_ptr()) };
-        if result < 0 {
-            return Err(Error::Port {
-                port: port.to_owned(),
-                step: "asking what the device can do",
-                reason: reason(result),
-            });
-        }
-        // SAFETY: filled in by DPDK; it has integers and pointers alone, so all-zero would be a
-        // value of it, too.
-        Ok(unsafe { raw.assume_init() })
-    }
-
-    fn mac(&self, port: &str) -> Result<[u8; 6], Error> {
-        let mut raw = sys::rte_ether_addr { addr_bytes: [0; 6] };
-        // SAFETY: the port exists and the structure is writable.
-        let result = unsafe { sys::rte_eth_macaddr_get(self.number, &mut raw) };
-        if result < 0 {
-            return Err(Error::Port {
-                port: port.to_owned(),
-                step: "reading the Ethernet address",
-                reason: reason(result),
-            });
-        }
-        Ok(raw.addr_bytes)
-    }
-}
-
-impl Drop for Probed {
-    fn drop(&mut self) {
-        let _guard = lock(&self.eal);
-        // SAFETY: the port exists and is ours alone. Stopping one that was never started does
-        // nothing, nor does asking for promiscuous mode where it is on.
-        unsafe {
-            if self.was_promiscuous {
-                sys::rte_eth_promiscuous_enable(self.number);
-            }
-            sys::rte_eth_dev_stop(self.number);
-            sys::rte_eth_dev_close(self.number);
-            if let Some(name) = &self.virtual_name {
-                sys::rte_vdev_uninit(name.as_ptr());
-            }
-        }
-        if let Some(slot) = OPEN
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(usize::from(self.number))
-        {
-            *slot = false;
-        }
-    }
-}
-
 /// What drivers call the counter of frames that were longer than they take.
 const TOO_LONG: [&CStr; 4] = [
     c"rx_oversize_errors",
@@ -541,52 +430,4 @@ fn counted(number: u16, id: u64) -> Option<u64> {
     // SAFETY: the port exists; one number to read and one to write.
     let result = unsafe { sys::rte_eth_xstats_get_by_id(number, &id, &mut value, 1) };
     (result == 1).then_some(value)
-}
-
-/// Number of the port with this name.
-fn find(name: &CStr) -> Option<u16> {
-    let mut number = 0;
-    // SAFETY: a C string and a writable number.
-    (unsafe { sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut number) } == 0)
-        .then_some(number)
-}
-
-/// What DPDK said of a device while it started: lines that name it, or else those of a fault on the
-/// way to it.
-fn said_of(said: &[String], device: &str) -> String {
-    let is_of = |line: &&String| line.contains(device);
-    let is_fault = |line: &&String| {
-        ["VFIO", "vfio", "PCI", "probe", "IOVA", "uio"]
-            .iter()
-            .any(|word| line.contains(word))
-    };
-    let mut told: Vec<&str> = said.iter().filter(is_of).map(String::as_str).collect();
-    if told.is_empty() {
-        told = said.iter().filter(is_fault).map(String::as_str).collect();
-    }
-    told.truncate(crate::logging::TOLD);
-    if told.is_empty() {
-        "it gives no reason".to_owned()
-    } else {
-        told.join("; ")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_dpdk_said_of_a_device_at_start_is_quoted() {
-        let said: Vec<String> = [
-            "EAL: No free 1048576 kB hugepages reported on node 0",
-            "EAL: Cannot open /dev/vfio/12: Device or resource busy",
-            "EAL: Requested device 0000:01:00.0 cannot be used",
-        ]
-        .map(String::from)
-        .into();
-        assert_eq!(said_of(&said, "0000:01:00.0"), said[2]);
-        assert_eq!(said_of(&said, "0000:02:00.0"), said[1]);
-        assert_eq!(said_of(&said[..1], "0000:02:00.0"), "it gives no reason");
-    }
 }

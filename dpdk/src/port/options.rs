@@ -88,8 +88,29 @@ pub struct PortInfo {
     /// True for drivers that poll the kernel, a file or memory instead of a NIC: they may as well
     /// sleep when idle.
     pub software: bool,
+    /// Who tells when a frame came.
+    pub clock: FrameClock,
     /// NUMA node, if the device has one.
     pub socket: Option<u32>,
+}
+
+/// Who tells when a frame came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameClock {
+    /// The kernel, when it took the frame. Its times are told by the engine's clock.
+    Kernel,
+    /// Nobody: the frame counts as having come when it was found.
+    Poll,
+}
+
+impl FrameClock {
+    /// `kernel` or `poll`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Poll => "poll",
+        }
+    }
 }
 
 /// Counters of a port since it was opened (`struct rte_eth_stats`).

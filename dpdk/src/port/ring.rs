@@ -54,6 +54,24 @@ impl Rings {
         }
     }
 
+    /// The driver's sockets are given nothing from now on: others receive in their place.
+    pub(super) fn mute(&self, instead: &[RawFd]) -> Self {
+        for socket in &self.sockets {
+            // SAFETY: the socket is the driver's and open as long as the port is.
+            let result = unsafe { sys::shim_packet_mute(*socket) };
+            if result < 0 {
+                log::debug!(
+                    "a packet socket of the driver's stays open: errno {}",
+                    -result
+                );
+            }
+        }
+        Self {
+            sockets: instead.to_vec(),
+            counts: Mutex::default(),
+        }
+    }
+
     /// What came so far.
     pub(super) fn counts(&self) -> Counts {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

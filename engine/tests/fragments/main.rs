@@ -251,6 +251,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             unseen: engine::unseen::Unseen::default(),
             spread: "alone",
             links_up: &[],
+            clocks: Vec::new(),
             replay: Default::default(),
             links: None,
             copies: 1,

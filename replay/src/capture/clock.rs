@@ -1,8 +1,8 @@
 //! Production's clock: the time at which frames were captured.
 //!
-//! On a live mirror it is ours. In a recording it is the file's, whatever the pace it is played
-//! at: all that the capture half waits for is measured on it, so that every pace gives the same
-//! result.
+//! On a live mirror it is ours, and so are the times of its frames: none is after now. In a
+//! recording it is the file's, whatever the pace it is played at: all that the capture half waits
+//! for is measured on it, so that every pace gives the same result.
 //!
 //! It also tells when a frame of a recording was due on our own clock. That it came later than that
 //! is our fault, unless the recording was held up.
@@ -46,6 +46,9 @@ impl CaptureClock {
         let Some(captured) = captured else {
             return now;
         };
+        if self.pace == Pace::Live {
+            return captured.min(now);
+        }
         let begin = self.time(now);
         if std::mem::take(&mut self.held) {
             self.at = now;
@@ -56,7 +59,7 @@ impl CaptureClock {
         // What was captured before our time began was captured when it did.
         let at = (captured.wrapping_add_signed(offset) as i64).max(0) as Nanos;
         self.newest = self.newest.max(at);
-        if self.pace != Pace::Live && at > self.latest {
+        if at > self.latest {
             self.latest = self.time(now).max(at);
             self.at = now;
         }
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_frame_from_before_our_time_does_not_move_the_clock() {
-        for pace in [Pace::Live, Pace::Recorded(1.0), Pace::Unpaced] {
+        for pace in [Pace::Recorded(1.0), Pace::Unpaced] {
             let mut c = CaptureClock::new(pace, 0);
             assert_eq!(c.frame(S, Some(7_000 * S)), c.time(S));
             assert_eq!(c.frame(S, Some(6_000 * S)), 0);
@@ -196,9 +199,9 @@ mod tests {
         let mut c = CaptureClock::new(Pace::Live, 5);
         assert_eq!(c.frame(10, None), 10);
         assert_eq!(c.time(11), 11);
-        // A clock of the driver's: differences are its own.
-        assert_eq!(c.frame(20, Some(1_000)), 20);
-        assert_eq!(c.frame(25, Some(1_003)), 23);
+        // What the driver tells is on it, and nothing comes before it is there.
+        assert_eq!(c.frame(20, Some(17)), 17);
+        assert_eq!(c.frame(25, Some(26)), 25);
         assert_eq!(c.time(25), 25);
     }
 }

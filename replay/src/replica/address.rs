@@ -1,7 +1,7 @@
 //! The client addresses that the targets see, and the replicas that have them.
 
 use super::Replicas;
-use super::data::{InARow, Passed, Replica};
+use super::data::{InARow, Passed, Replica, Spoken};
 use super::gate::Answer;
 use crate::core::Egress;
 use crate::due::{Due, Moment};
@@ -45,7 +45,7 @@ impl<P: Payload> Replicas<P> {
                 abort_pending: false,
                 dropping: None,
                 gate_free: false,
-                answered: true,
+                spoken: Spoken::Answered,
                 ack_refused: false,
                 in_a_row: InARow::default(),
                 passed: Passed::Nothing,

@@ -193,8 +193,7 @@ pub(crate) struct Replica {
     pub dropping: Option<crate::Loss>,
     /// The next turn needs no answer: the connection is new and the answer went to an old one.
     pub gate_free: bool,
-    /// The first byte of the target's answer to the released turn has come.
-    pub answered: bool,
+    pub spoken: Spoken,
     /// The transmit queue refused an acknowledgment.
     pub ack_refused: bool,
     pub in_a_row: InARow,
@@ -226,6 +225,17 @@ pub(crate) struct Replica {
     pub gate_at: Due,
     /// Since when it waits in a list for the transmit queue or the next hop, if it does.
     pub blocked_since: Due,
+}
+
+/// How far the released turn has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spoken {
+    /// Its newest payload was given to the transmit queue.
+    Queued,
+    /// The kernel has told when that left.
+    Left,
+    /// The first byte of the target's answer has come.
+    Answered,
 }
 
 impl Replica {

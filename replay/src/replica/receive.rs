@@ -1,6 +1,7 @@
 //! What a segment of the target brings about.
 
 use super::Replicas;
+use super::data::Spoken;
 use crate::core::Egress;
 use crate::due::Due;
 use crate::slab::NIL;
@@ -165,8 +166,8 @@ impl<P: Payload> Replicas<P> {
             // A half-closed connection lives as long as the target has something to say.
             r.rto_at = Due::at(now + FIN_WAIT_2);
         }
-        if outcome.payload && !r.answered && r.released > 0 {
-            r.answered = true;
+        if outcome.payload && r.spoken != Spoken::Answered && r.released > 0 {
+            r.spoken = Spoken::Answered;
             let t = self.ledger.target(r.transfer);
             t.responses += 1;
             // An answer before the turn's last byte went out (100 Continue, an early error) says

@@ -2,7 +2,7 @@
 //! acknowledgments.
 
 use super::Replicas;
-use super::data::{Passed, on_wire};
+use super::data::{Passed, Spoken, on_wire};
 use super::gate::{self, Answer, Verdict};
 use crate::capture::session::End;
 use crate::core::{Egress, Refused};
@@ -185,11 +185,28 @@ impl<P: Payload> Replicas<P> {
             t.retransmitted_segments += 1;
         } else {
             r.sent_at = Moment::at(now);
+            if r.spoken == Spoken::Left {
+                r.spoken = Spoken::Queued;
+            }
         }
         if r.tcb.snd_nxt == end {
             r.nxt = next;
         }
         self.await_answer(now, rid);
+    }
+
+    /// The kernel tells when a segment left. Only the newest payload's first transmission counts;
+    /// whatever else it may tell of is of no use any more.
+    pub fn sent(&mut self, at: Nanos, head: &Head) {
+        let Some(rid) = self.by_flow(&head.flow) else {
+            return;
+        };
+        let r = &mut self.replicas[rid];
+        let end = r.tcb.snd_max - u32::from(r.tcb.fin_sent);
+        if r.spoken == Spoken::Queued && head.seq + head.payload_len == end {
+            r.spoken = Spoken::Left;
+            r.sent_at = Moment::at(at);
+        }
     }
 
     /// At a turn's first byte: may the turn go, and over this connection?
@@ -234,7 +251,7 @@ impl<P: Payload> Replicas<P> {
         };
         r.released = number + 1;
         r.answer = Answer::default();
-        r.answered = false;
+        r.spoken = Spoken::Queued;
         r.gate_free = false;
         r.waiting_since = Due::NONE;
         r.progress_at = Due::at(now);

@@ -144,7 +144,13 @@ impl World {
         };
         let mut frame = MemoryFrame::chained(&bytes, buffer);
         if self.plan.stamped || self.plan.pace != Pace::Live {
-            frame = frame.captured_at(EPOCH + seen);
+            // Of a live mirror the times are told by our own clock.
+            let epoch = if self.plan.pace == Pace::Live {
+                0
+            } else {
+                EPOCH
+            };
+            frame = frame.captured_at(epoch + seen);
         }
         let packet = match verified_on(LinkType::Ethernet, frame.bytes(), frame.frame_len()) {
             Ok(packet) => packet,

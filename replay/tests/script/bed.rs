@@ -410,6 +410,8 @@ impl Bed<'_> {
             }
         };
         let frame = match shape.at {
+            // Of a live mirror the times are told by our own clock.
+            Some(at) if self.core.params().pace == Pace::Live => frame.captured_at(START + at),
             Some(at) => frame.captured_at(RECORDED + at),
             None => frame,
         };

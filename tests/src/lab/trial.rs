@@ -107,6 +107,14 @@ impl Trial {
     /// # Errors
     /// The first thing that is not as it should be, with what is needed to find out why.
     pub fn finish(self) -> Result<Outcome> {
+        Ok(self.finish_beside(|| Ok(()))?.0)
+    }
+
+    /// The same, and ends what goes on beside the trial as long as its lab is there.
+    ///
+    /// # Errors
+    /// As [`Trial::finish`], and what `beside` fails with.
+    pub fn finish_beside<T>(self, beside: impl FnOnce() -> Result<T>) -> Result<(Outcome, T)> {
         let Self {
             parts,
             options,
@@ -114,7 +122,9 @@ impl Trial {
             connections,
             lab,
         } = self;
-        let outcome = parts.finish(&options, turns, connections);
+        let outcome = parts
+            .finish(&options, turns, connections)
+            .and_then(|outcome| Ok((outcome, beside()?)));
         if outcome.is_err() {
             lab.failed();
         }
