@@ -109,7 +109,7 @@ impl Ring {
                 outgoing,
                 clock,
                 maker: maker()?,
-                scratch: vec![0; LONGEST].into_boxed_slice(),
+                scratch: vec![0; LONGEST + 4].into_boxed_slice(),
                 counters: Arc::default(),
             });
         }
@@ -150,7 +150,8 @@ impl Ring {
     fn frame(&mut self, place: &Place, at: Nanos) -> Option<Mbuf> {
         let (status, len) = (place.status, place.wire_len());
         let sent = place.is_outgoing();
-        let mut bytes = place.bytes();
+        let here = place.bytes();
+        let mut whole = None;
         if status & sys::SHIM_RING_COPY != 0 {
             // SAFETY: a writable buffer of this length, which no reference leads to.
             let got = unsafe {
@@ -160,31 +161,35 @@ impl Ring {
                     self.scratch.len(),
                 )
             };
-            match usize::try_from(got)
-                .ok()
-                .and_then(|n| self.scratch.get(..n))
-            {
-                Some(whole) => bytes = whole,
-                None => return self.no_room(),
+            whole = usize::try_from(got).ok().filter(|n| *n <= LONGEST);
+            if whole.is_none() {
+                return self.no_room();
             }
         }
         if sent && !self.outgoing {
             return None;
         }
-        if !sent && bytes.len() < len {
+        let got = whole.unwrap_or(here.len());
+        if !sent && got < len {
             // The kernel had no room for a copy of it.
             return self.no_room();
         }
-        let tag = place.vlan();
-        let frame = match (tag, bytes.split_at_checked(ADDRESSES)) {
-            (Some(tag), Some((addresses, rest))) => {
-                let mut tagged = Vec::new();
-                tagged.extend_from_slice(addresses);
-                tagged.extend_from_slice(&tag);
-                tagged.extend_from_slice(rest);
-                self.maker.make(&tagged, at)
+        let tag = place.vlan().filter(|_| (ADDRESSES..LONGEST).contains(&got));
+        let frame = match (tag, whole) {
+            (None, None) => self.maker.make(here, at),
+            (None, Some(n)) => self.maker.make(&self.scratch[..n], at),
+            (Some(tag), whole) => {
+                let (behind, end) = (ADDRESSES + tag.len(), got + tag.len());
+                match whole {
+                    Some(n) => self.scratch.copy_within(ADDRESSES..n, behind),
+                    None => {
+                        self.scratch[..ADDRESSES].copy_from_slice(&here[..ADDRESSES]);
+                        self.scratch[behind..end].copy_from_slice(&here[ADDRESSES..]);
+                    }
+                }
+                self.scratch[ADDRESSES..behind].copy_from_slice(&tag);
+                self.maker.make(&self.scratch[..end], at)
             }
-            _ => self.maker.make(bytes, at),
         };
         let Some(mut frame) = frame else {
             return self.no_room();

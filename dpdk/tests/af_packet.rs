@@ -300,6 +300,16 @@ fn inside() {
         "one of two has payload"
     );
 
+    receive(&mut cut[0], 2);
+    // The kernel takes VLAN tags out, and they are put back, in either way.
+    let tagged = [&h[..12], &[0x81, 0x00, 0xa0, 0x2a], &h[12..]].concat();
+    for n in [100, 1000] {
+        tx[0].send(&tagged, Some((&mut payload, 0..n))).unwrap();
+        tx[0].flush();
+        let got = receive(&mut cut[0], 1).into_iter().map(flatten).next();
+        assert_eq!(got.unwrap(), [&tagged[..], &data[..n]].concat());
+    }
+
     // What the rings cannot carry is said before a frame is lost.
     let jumbo = PortOptions {
         mtu: Some(9000),
