@@ -173,7 +173,10 @@ fn inside() {
     let (port, mut rx, mut tx) = Port::open(
         &eal,
         "net_af_packet1,iface=b0,framecnt=64",
-        &options,
+        &PortOptions {
+            tells_sent: true,
+            ..options.clone()
+        },
         &packets,
         &small,
     )

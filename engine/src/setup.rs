@@ -123,6 +123,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         rx_desc: descriptors,
         tx_desc: descriptors,
         rss: true,
+        tells_sent: true,
         cores: workers as u16,
         // Whoever looks for an IPv6 address asks a multicast address for it (RFC 4861).
         all_multicast: has_ipv6(config),
@@ -133,6 +134,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             .context("replay.port")?;
     let options = PortOptions {
         mtu: config.mirror.mtu,
+        tells_sent: false,
         ..options
     };
     let (mut mirrors, mut queues, mut answering) = (Vec::new(), Vec::new(), Vec::new());

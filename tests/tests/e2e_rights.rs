@@ -148,8 +148,8 @@ fn what_is_missing_is_said_in_a_sentence() {
         let last = said((case.0, case.1, has, 0), "lacking");
         assert!(last.contains(words), "{last}");
     }
-    // The rings of this device are larger than the limit on locked memory that a lab's processes
-    // are given.
+    // The driver's rings, of 4 MiB, are larger than the limit on locked memory that this process is
+    // given.
     let (mirror, _, capabilities, _) = AF_PACKET;
     let large = (
         mirror,
@@ -160,7 +160,7 @@ fn what_is_missing_is_said_in_a_sentence() {
     let mut options = options(large);
     options.args.push("--check".to_owned());
     let command = Engine::command(&lab, &options).unwrap();
-    let script = "ulimit -l 4096; exec \"$@\"";
+    let script = "ulimit -l 2048; exec \"$@\"";
     let mut limited = lab.command(Node::Appliance, "bash");
     limited.args(["-c", script, "bash"]);
     // Not through the namespace twice: what comes behind its name.

@@ -270,7 +270,7 @@ impl Inner {
         let index = device.interface().and_then(device::interface_index);
         let (mut rings, mut counters) = (Vec::new(), Vec::new());
         if let (Some((size, _)), Some(index)) = (ring, index) {
-            let outgoing = tx_queues > 0 && role == "port";
+            let outgoing = options.tells_sent;
             let maker = || FrameMaker::of(rx_pool);
             let clock = eal.clock();
             rings = Ring::open(&port, index, size, rx_queues, outgoing, clock, maker)?;

@@ -28,6 +28,10 @@ pub struct PortOptions {
     /// Cores that flows are dealt out to, by [`PortInfo::table`]; as many as receive queues or
     /// more.
     pub cores: u16,
+    /// Whether the receive queues also give the headers of the segments with payload that are sent,
+    /// with the time at which they left ([`Mbuf::was_sent`](crate::Mbuf::was_sent)), where the
+    /// kernel tells: over net_af_packet. Who asks for it must tell them from what was received.
+    pub tells_sent: bool,
     /// Whether a payload that cannot be sent in place may be sent as a chain of mbufs where the
     /// device can do that. Without, it is copied.
     pub chains: bool,
@@ -46,6 +50,7 @@ impl Default for PortOptions {
             all_multicast: false,
             rss: false,
             cores: 1,
+            tells_sent: false,
             chains: true,
         }
     }
