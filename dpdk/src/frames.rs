@@ -14,6 +14,8 @@ const BULK: usize = 32;
 #[derive(Debug)]
 pub struct FrameMaker {
     pool: Mempool,
+    /// Takes mbufs out in bulk.
+    ahead: bool,
     /// Fresh ones, for the next frames.
     spare: ArrayVec<Mbuf, BULK>,
 }
@@ -24,11 +26,13 @@ impl FrameMaker {
     /// # Errors
     /// Mbufs have no room for a frame's time: drivers have taken it all for fields of their own.
     pub fn new(_eal: &Eal, pool: &Mempool) -> Result<Self, Error> {
-        Self::of(pool)
+        Self::of(pool, true)
     }
 
     /// The same for who has a pool already, and so the EAL.
-    pub(crate) fn of(pool: &Mempool) -> Result<Self, Error> {
+    /// Without `ahead` no mbuf is out of the pool but those of frames, as on an lcore, which has a
+    /// cache of its own.
+    pub(crate) fn of(pool: &Mempool, ahead: bool) -> Result<Self, Error> {
         if !register_captured_at() {
             return Err(Error::Device {
                 port: "capture file".to_owned(),
@@ -37,6 +41,7 @@ impl FrameMaker {
         }
         Ok(Self {
             pool: pool.clone(),
+            ahead,
             spare: ArrayVec::new(),
         })
     }
@@ -74,7 +79,7 @@ impl FrameMaker {
 
     #[inline]
     fn fresh(&mut self) -> Option<Mbuf> {
-        if self.spare.is_empty() && !self.pool.alloc_bulk(&mut self.spare) {
+        if !self.ahead || (self.spare.is_empty() && !self.pool.alloc_bulk(&mut self.spare)) {
             // There may be a few.
             return self.pool.alloc();
         }

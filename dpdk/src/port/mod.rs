@@ -271,7 +271,7 @@ impl Inner {
         let (mut rings, mut counters) = (Vec::new(), Vec::new());
         if let (Some((size, _)), Some(index)) = (ring, index) {
             let outgoing = options.tells_sent;
-            let maker = || FrameMaker::of(rx_pool);
+            let maker = || FrameMaker::of(rx_pool, false);
             let clock = eal.clock();
             rings = Ring::open(&port, index, size, rx_queues, outgoing, clock, maker)?;
             let sockets: Vec<_> = rings.iter().map(Ring::socket).collect();
