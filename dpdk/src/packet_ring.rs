@@ -14,6 +14,7 @@ use crate::frames::FrameMaker;
 use crate::mbuf::Mbuf;
 use arrayvec::ArrayVec;
 use dpdk_sys as sys;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use wire::Nanos;
@@ -44,7 +45,7 @@ pub(crate) struct RingCounters {
     pub(crate) frames: AtomicU64,
     /// Their bytes.
     pub(crate) bytes: AtomicU64,
-    /// Frames of this host's that were told of.
+    /// Frames that this host sent, whether they are told of or not.
     pub(crate) sent: AtomicU64,
     /// Frames that no buffer was there for, or whose rest the kernel had no room for.
     pub(crate) no_mbuf: AtomicU64,
@@ -53,6 +54,8 @@ pub(crate) struct RingCounters {
 /// The socket and its ring.
 pub(crate) struct Ring {
     raw: sys::shim_ring,
+    /// Shared with who asks it what it dropped, so that its number is no other file's meanwhile.
+    socket: Arc<OwnedFd>,
     next: u32,
     outgoing: bool,
     clock: Clock,
@@ -93,6 +96,7 @@ impl Ring {
                 fd: -1,
                 ring: std::ptr::null_mut(),
             };
+            let maker = maker()?;
             // SAFETY: a writable structure, whose sizes fit each other.
             let result = unsafe { sys::shim_ring_open(&mut raw) };
             if result < 0 {
@@ -103,12 +107,15 @@ impl Ring {
                 });
             }
             group = raw.group;
+            // SAFETY: opened just now, and nobody else closes it: the number in `raw` is taken out.
+            let socket = unsafe { OwnedFd::from_raw_fd(std::mem::replace(&mut raw.fd, -1)) };
             rings.push(Self {
                 raw,
+                socket: Arc::new(socket),
                 next: 0,
                 outgoing,
                 clock,
-                maker: maker()?,
+                maker,
                 scratch: vec![0; LONGEST + 4].into_boxed_slice(),
                 counters: Arc::default(),
             });
@@ -122,15 +129,16 @@ impl Ring {
     }
 
     /// The socket.
-    pub(crate) fn socket(&self) -> std::os::fd::RawFd {
-        self.raw.fd
+    pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.socket
     }
 
-    /// Moves frames to `out`, until that is full or no frame is there. Returns how many.
+    /// Moves frames to `out`, until that is full or no frame is there; no more than a burst, those
+    /// that are dropped counted in. Returns how many.
     pub(crate) fn rx_burst(&mut self, out: &mut ArrayVec<Mbuf, BURST>) -> usize {
         let mut received = 0;
         let mut offset = None;
-        while !out.is_full() {
+        for _ in 0..out.remaining_capacity() {
             let Some(place) = Place::filled(&self.raw, self.next) else {
                 break;
             };
@@ -156,7 +164,7 @@ impl Ring {
             // SAFETY: a writable buffer of this length, which no reference leads to.
             let got = unsafe {
                 sys::shim_ring_long_frame(
-                    self.raw.fd,
+                    self.socket.as_raw_fd(),
                     self.scratch.as_mut_ptr().cast(),
                     self.scratch.len(),
                 )
@@ -166,8 +174,11 @@ impl Ring {
                 return self.no_room();
             }
         }
-        if sent && !self.outgoing {
-            return None;
+        if sent {
+            count(&self.counters.sent, 1);
+            if !self.outgoing {
+                return None;
+            }
         }
         let got = whole.unwrap_or(here.len());
         if !sent && got < len {
@@ -192,14 +203,10 @@ impl Ring {
             }
         };
         let Some(mut frame) = frame else {
-            return self.no_room();
-        };
-        let count = |counter: &AtomicU64, by: u64| {
-            counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+            return if sent { None } else { self.no_room() };
         };
         if sent {
             frame.set_sent();
-            count(&self.counters.sent, 1);
         } else {
             count(&self.counters.frames, 1);
             count(&self.counters.bytes, frame.frame_len() as u64);
@@ -217,7 +224,7 @@ impl Ring {
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ring")
-            .field("socket", &self.raw.fd)
+            .field("socket", &self.socket)
             .field("next", &self.next)
             .finish_non_exhaustive()
     }
@@ -225,9 +232,15 @@ impl std::fmt::Debug for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: opened once, closed once; no place of it is referred to any more.
+        // SAFETY: mapped once, unmapped once; no place of it is referred to any more.
         unsafe { sys::shim_ring_close(&mut self.raw) };
     }
+}
+
+/// There is one writer.
+#[inline]
+fn count(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// A place in the ring that the kernel has filled and given to us.

@@ -274,9 +274,9 @@ impl Inner {
             let maker = || FrameMaker::of(rx_pool, false);
             let clock = eal.clock();
             rings = Ring::open(&port, index, size, rx_queues, outgoing, clock, maker)?;
-            let sockets: Vec<_> = rings.iter().map(Ring::socket).collect();
+            let sockets = rings.iter().map(|r| Arc::clone(r.socket())).collect();
             counters = rings.iter().map(|r| Arc::clone(r.counters())).collect();
-            probed.rings = probed.rings.mute(&sockets);
+            probed.rings.mute(sockets);
         }
         info.clock = match (rings.is_empty(), stamped) {
             (true, false) => FrameClock::Poll,

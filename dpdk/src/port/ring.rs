@@ -9,8 +9,8 @@ use super::device::Device;
 use dpdk_sys as sys;
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::os::fd::RawFd;
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What came for the sockets of a port since they were opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,6 +25,8 @@ pub(super) struct Counts {
 #[derive(Debug, Default)]
 pub(super) struct Rings {
     sockets: Vec<RawFd>,
+    /// Those that receive in place of the driver's.
+    instead: Vec<Arc<OwnedFd>>,
     /// The kernel counts from zero again whenever it is asked.
     counts: Mutex<Counts>,
 }
@@ -50,12 +52,13 @@ impl Rings {
         };
         Self {
             sockets: files().difference(before).copied().filter(bound).collect(),
+            instead: Vec::new(),
             counts: Mutex::default(),
         }
     }
 
     /// The driver's sockets are given nothing from now on: others receive in their place.
-    pub(super) fn mute(&self, instead: &[RawFd]) -> Self {
+    pub(super) fn mute(&mut self, instead: Vec<Arc<OwnedFd>>) {
         for socket in &self.sockets {
             // SAFETY: the socket is the driver's and open as long as the port is.
             let result = unsafe { sys::shim_packet_mute(*socket) };
@@ -66,19 +69,22 @@ impl Rings {
                 );
             }
         }
-        Self {
-            sockets: instead.to_vec(),
-            counts: Mutex::default(),
-        }
+        self.instead = instead;
     }
 
     /// What came so far.
     pub(super) fn counts(&self) -> Counts {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        for socket in &self.sockets {
+        let instead: Vec<RawFd> = self.instead.iter().map(|s| s.as_raw_fd()).collect();
+        let sockets = if instead.is_empty() {
+            &self.sockets
+        } else {
+            &instead
+        };
+        for socket in sockets {
             let (mut frames, mut dropped) = (0, 0);
-            // SAFETY: two writable integers. The socket is the driver's and open as long as the
-            // port is, which has this.
+            // SAFETY: two writable integers. The socket is open as long as the port is, which has
+            // this.
             if unsafe { sys::shim_packet_statistics(*socket, &mut frames, &mut dropped) } == 0 {
                 counts.frames += u64::from(frames);
                 counts.dropped += u64::from(dropped);
