@@ -16,7 +16,7 @@ use crate::traffic::{LINK, PRODUCTION, Schedule, TARGET};
 use anyhow::{Context, Result, bail, ensure};
 use arrayvec::ArrayVec;
 use clap::ValueEnum;
-use engine::egress::Outlet;
+use engine::egress::{Outlet, Wire};
 use engine::worker::{ResponseOwner, Worker};
 use replay::{Core, Ownership, Params, Transfer};
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ where
         ownership: Ownership::ALONE,
         targets: vec![(TARGET, PRODUCTION)],
     };
-    let out = Outlet::new(tx, host, LINK.src, vec![TARGET], None, 0);
+    let out = Outlet::of_one(Wire::new(tx, host), &[TARGET], 0);
     let start = params.start;
     Worker::new(0, Core::new(params, start), out, owner)
 }
@@ -252,7 +252,8 @@ impl Rig {
             MemorySink::new(Rc::clone(&target)),
         );
         worker.mirrors.push(MemorySource::Mirror(Box::new(mirror)));
-        worker.replay = Some(MemorySource::Replay(Rc::clone(&target)));
+        let replies = MemorySource::Replay(Rc::clone(&target));
+        worker.replay.push((0, replies));
         Self {
             worker,
             schedule,

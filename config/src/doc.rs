@@ -155,6 +155,11 @@ impl<'a> Doc<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// Its name, as errors have it: `replay`, `transfer[1]`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The value of a key of this table, if it is given.
     pub fn get(&self, key: &str) -> Option<Item<'a>> {
         let value = find(self.table?, key)?;

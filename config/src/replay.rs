@@ -1,8 +1,8 @@
 //! `replay.toml`, the engine's configuration: its model and how the file is read.
 //!
 //! Holds always, in a [`Replay`] that [`parse`] or [`load`] returned: no target is a production
-//! address, every target can be reached over the replay port, no client pool contains an address
-//! that somebody else uses, and the mirror is not the replay port. An address is never an
+//! address, every target can be reached over its wire, no client pool contains an address that
+//! somebody else uses, and no replay port is a mirror port or another replay port. An address is never an
 //! IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
 
 mod check;
@@ -10,6 +10,7 @@ mod files;
 mod read;
 #[cfg(test)]
 mod tests;
+mod wires;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::doc::Found;
 use crate::key::KeyReader;
 use crate::shared::{self, Eal, Report};
 use crate::{Error, read_key_file};
@@ -29,8 +31,8 @@ pub use files::Files;
 pub struct Replay {
     /// `[mirror]`
     pub mirror: Mirror,
-    /// `[replay]`
-    pub replay: ReplayPort,
+    /// `[replay]`: the replay ports with their wires; at least one.
+    pub wires: Vec<Wire>,
     /// `[[transfer]]`, in the order of the file; at least one.
     pub transfers: Vec<Transfer>,
     /// `[clients]`
@@ -116,9 +118,11 @@ pub enum Speed {
     Max,
 }
 
-/// `[replay]`: the port towards the target.
+/// A replay port and the wire that leads from it towards targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplayPort {
+pub struct Wire {
+    /// Its table, as errors call it.
+    pub table: String,
     /// DPDK device: PCI address or vdev string with its arguments.
     pub port: String,
     /// Our addresses on that wire, each with the length of its on-link prefix. Empty only with
@@ -151,6 +155,8 @@ pub struct Transfer {
     /// `wait_for_responses`, `rtt` and `gate_timeout`, each from `[traffic]` where the transfer
     /// does not say it.
     pub pace: Pace,
+    /// The wire over which the target is reached, as an index into `wires`.
+    pub wire: usize,
 }
 
 /// `transfer.from`: a production service.
@@ -263,6 +269,10 @@ pub struct Limits {
     pub mbufs_bytes: u64,
     /// Captured payload a session may hold, in bytes.
     pub session_bytes: u64,
+}
+
+fn values<T>(found: Vec<Found<'_, T>>) -> Vec<T> {
+    found.into_iter().map(|f| f.value).collect()
 }
 
 impl Replay {

@@ -15,11 +15,8 @@ pub fn devices(config: &Replay) -> Vec<&str> {
         Source::Ports(ports) => ports,
         Source::Files(_) => &[],
     };
-    mirrors
-        .iter()
-        .chain([&config.replay.port])
-        .map(String::as_str)
-        .collect()
+    let wires = config.wires.iter().map(|wire| &wire.port);
+    mirrors.iter().chain(wires).map(String::as_str).collect()
 }
 
 /// The mbufs that `limits.mbufs` buys.
@@ -37,7 +34,7 @@ impl Buffers {
     /// Those of a configuration: as large as the device with the longest frames needs them.
     pub fn of(config: &Replay) -> Self {
         let rooms = devices(config).into_iter().map(|device| {
-            let mirrored = device != config.replay.port;
+            let mirrored = config.wires.iter().all(|wire| device != wire.port);
             dpdk::data_room(device, config.mirror.mtu.filter(|_| mirrored))
         });
         let room = rooms.max().unwrap_or(DATA_ROOM);

@@ -174,7 +174,7 @@ mod tests {
             spread: "alone",
             links_up: &[],
             clocks: Vec::new(),
-            replay: ("replay0".to_owned(), PortStats::default()),
+            replay: vec![("replay0".to_owned(), PortStats::default())],
             transfers: &[
                 (":80".to_owned(), "10.0.0.1:80".to_owned()),
                 (":81".to_owned(), "10.0.0.1:81".to_owned()),

@@ -35,12 +35,12 @@ pub struct Sources<'a> {
     pub unseen: Unseen,
     /// How mirrored frames come to their owner.
     pub spread: &'static str,
-    /// The links of the mirror ports, and that of the replay port behind them.
+    /// The links of the mirror ports, and those of the replay ports behind them.
     pub links_up: &'a [LinkState],
     /// Who tells when frames came, in the same order.
     pub clocks: Vec<FrameClock>,
-    /// The replay port.
-    pub replay: (String, PortStats),
+    /// The replay ports by name, in their order.
+    pub replay: Vec<(String, PortStats)>,
     /// Each transfer's production and target, in their order.
     pub transfers: &'a [(String, String)],
     /// The control links; `None` if the intercept is embedded.
@@ -239,15 +239,16 @@ fn capture(s: &Sources<'_>, c: &CaptureStats) -> Value {
 }
 
 fn replay_port(s: &Sources<'_>) -> Value {
-    let (w, (name, p), link) = (s.workers, &s.replay, s.links_up.last());
+    let (w, link) = (s.workers, s.links_up.last());
+    let sent = |of: fn(&PortStats) -> u64| s.replay.iter().map(|(_, p)| of(p)).sum::<u64>();
     json!({
-        "name": name,
+        "name": s.replay.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
         "clock": s.clocks.last().map(|c| c.name()),
         "link": link.map(LinkState::name),
         "link_changes": link.map(LinkState::changes),
-        "sent_frames": p.tx_frames,
-        "sent_bytes": p.tx_bytes,
-        "send_errors": p.tx_errors,
+        "sent_frames": sent(|p| p.tx_frames),
+        "sent_bytes": sent(|p| p.tx_bytes),
+        "send_errors": sent(|p| p.tx_errors),
         "received_frames": sum(w, |w| w.worker.replay_frames),
         "control": sum(w, |w| w.worker.replay_control),
         "strays": sum(w, |w| w.worker.replay_strays),
@@ -499,7 +500,7 @@ mod tests {
             spread: "alone",
             links_up: &[],
             clocks: Vec::new(),
-            replay: (String::new(), PortStats::default()),
+            replay: Vec::new(),
             transfers: &[],
             links,
             copies: 1,

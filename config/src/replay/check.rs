@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::read::FoundTransfer;
+use super::wires::{self, FoundWire};
 use crate::Error;
 use crate::doc::Found;
 use crate::value::{Device, link_local};
@@ -21,11 +22,8 @@ fn on_link(addr: IpAddr, addresses: &[Found<'_, IpNet>]) -> bool {
         .any(|own| own.value.contains(&addr) || (link_local(addr) && same(own)))
 }
 
-/// Ports are distinct: no mirror twice, and the mirror is not the replay port.
-pub(super) fn devices(
-    mirrors: &[Found<'_, Device>],
-    replay: &Found<'_, Device>,
-) -> Result<(), Error> {
+/// Ports are distinct: no mirror twice, no replay port twice, and no mirror is a replay port.
+pub(super) fn devices(mirrors: &[Found<'_, Device>], wires: &[FoundWire<'_>]) -> Result<(), Error> {
     for (i, one) in mirrors.iter().enumerate() {
         for other in &mirrors[..i] {
             if let Some(shared) = one.value.shared(&other.value) {
@@ -42,22 +40,31 @@ pub(super) fn devices(
             let reason = "a mirror port sends nothing, but tx_pcap would make its file empty; leave tx_pcap out";
             return Err(mirror.item.fail(reason));
         }
-        if let Some(shared) = replay.value.shared(&mirror.value) {
-            let reason = format_args!(
-                "uses {shared}, as {} does; give a port that is no mirror",
-                mirror.item.key
-            );
-            return Err(replay.item.fail(reason));
+        for FoundWire { device, .. } in wires {
+            if let Some(shared) = device.value.shared(&mirror.value) {
+                let reason = format_args!(
+                    "uses {shared}, as {} does; give a port that is no mirror",
+                    mirror.item.key
+                );
+                return Err(device.item.fail(reason));
+            }
         }
     }
     Ok(())
 }
 
 /// A gateway is on the wire, is not ourselves, and is the only one of its family.
-pub(super) fn gateways(
-    gateways: &[Found<'_, IpAddr>],
-    addresses: &[Found<'_, IpNet>],
-) -> Result<(), Error> {
+pub(super) fn gateways(wires: &[FoundWire<'_>]) -> Result<(), Error> {
+    wires.iter().try_for_each(gateways_of)
+}
+
+fn gateways_of(wire: &FoundWire<'_>) -> Result<(), Error> {
+    let FoundWire {
+        table,
+        gateways,
+        addresses,
+        ..
+    } = wire;
     for (i, one) in gateways.iter().enumerate() {
         let addr = one.value;
         if let Some(own) = addresses.iter().find(|own| own.value.addr() == addr) {
@@ -67,8 +74,9 @@ pub(super) fn gateways(
             )));
         }
         if !on_link(addr, addresses) {
-            let reason =
-                "is not on the wire; give a router within the prefix of one of replay.address";
+            let reason = format_args!(
+                "is not on the wire; give a router within the prefix of one of {table}.address"
+            );
             return Err(one.item.fail(reason));
         }
         if let Some(other) = gateways[..i]
@@ -92,8 +100,7 @@ pub(super) fn gateways(
 /// target is never taken for production is then upheld by [`super::Replay::transfer_for`].
 pub(super) fn transfers(
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
+    wires: &[FoundWire<'_>],
 ) -> Result<(), Error> {
     for (i, one) in transfers.iter().enumerate() {
         if let Some(other) = transfers[..i]
@@ -115,17 +122,16 @@ pub(super) fn transfers(
             (Some(to), &one.to.item),
             (one.from.value.addr, &one.from.item),
         ] {
-            if let Some(own) = addresses.iter().find(|own| Some(own.value.addr()) == end) {
+            let mut addresses = wires::addresses(wires);
+            if let Some(own) = addresses.find(|own| Some(own.value.addr()) == end) {
                 return Err(item.fail(format_args!(
                     "is our own address ({}); give a server's",
                     own.item.key
                 )));
             }
         }
-        if let Some(gateway) = gateways
-            .iter()
-            .find(|g| Some(g.value) == one.from.value.addr)
-        {
+        let mut gateways = wires::gateways(wires);
+        if let Some(gateway) = gateways.find(|g| Some(g.value) == one.from.value.addr) {
             let reason = format_args!(
                 "is the replay port's gateway ({}); give the production server",
                 gateway.item.key
@@ -139,33 +145,40 @@ pub(super) fn transfers(
 /// Frames to every target have a next hop, and a source of its family.
 pub(super) fn reachable(
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
-    next_hop_given: bool,
+    wires: &[FoundWire<'_>],
 ) -> Result<(), Error> {
-    if next_hop_given {
-        return Ok(());
-    }
-    for FoundTransfer { to, .. } in transfers {
+    for FoundTransfer { to, wire, .. } in transfers {
+        let FoundWire {
+            table,
+            gateways,
+            addresses,
+            next_hop_mac,
+            ..
+        } = &wires[*wire];
+        if next_hop_mac.is_some() {
+            continue;
+        }
         let (addr, family) = (to.value.ip(), family(to.value.ip()));
         if !addresses
             .iter()
             .any(|own| own.value.addr().is_ipv4() == addr.is_ipv4())
         {
             let reason = format_args!(
-                "is {family}; give an {family} address in replay.address too, or replay.next_hop_mac"
+                "is {family}; give an {family} address in {table}.address too, or {table}.next_hop_mac"
             );
             return Err(to.item.fail(reason));
         }
         if addresses.iter().any(|own| edge(&own.value, addr)) {
-            let reason = "is the network's or the broadcast address of a prefix of replay.address; give a host's own address";
+            let reason = format_args!(
+                "is the network's or the broadcast address of a prefix of {table}.address; give a host's own address"
+            );
             return Err(to.item.fail(reason));
         }
         if !on_link(addr, addresses)
             && !gateways.iter().any(|g| g.value.is_ipv4() == addr.is_ipv4())
         {
             let reason = format_args!(
-                "is not within any prefix of replay.address; give an {family} replay.gateway, or replay.next_hop_mac"
+                "is not within any prefix of {table}.address; give an {family} {table}.gateway, or {table}.next_hop_mac"
             );
             return Err(to.item.fail(reason));
         }
@@ -183,8 +196,7 @@ fn edge(net: &IpNet, addr: IpAddr) -> bool {
 pub(super) fn pool(
     pool: &[Found<'_, IpNet>],
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
+    wires: &[FoundWire<'_>],
 ) -> Result<(), Error> {
     for FoundTransfer { from, to, .. } in transfers {
         let (addr, family) = (to.value.ip(), family(to.value.ip()));
@@ -226,10 +238,8 @@ pub(super) fn pool(
         let origins = transfers
             .iter()
             .filter_map(|t| Some((t.from.value.addr?, &t.from.item.key, "production")));
-        let own = addresses
-            .iter()
-            .map(|a| (a.value.addr(), &a.item.key, "our own address"));
-        let routers = gateways.iter().map(|g| (g.value, &g.item.key, "a gateway"));
+        let own = wires::addresses(wires).map(|a| (a.value.addr(), &a.item.key, "our own address"));
+        let routers = wires::gateways(wires).map(|g| (g.value, &g.item.key, "a gateway"));
         if let Some((addr, key, what)) = targets
             .chain(origins)
             .chain(own)
@@ -250,8 +260,7 @@ pub(super) fn pool(
 pub(super) fn listening(
     listening: &[Found<'_, IpNet>],
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
+    wires: &[FoundWire<'_>],
     pool: &[Found<'_, IpNet>],
 ) -> Result<(), Error> {
     for one in listening {
@@ -264,12 +273,10 @@ pub(super) fn listening(
             .iter()
             .find(|t| t.to.value.ip() == addr)
             .map(|t| (&t.to.item.key, "a target"));
-        let own = addresses
-            .iter()
+        let own = wires::addresses(wires)
             .find(|a| a.value.addr() == addr)
             .map(|a| (&a.item.key, "the replay port's own address"));
-        let router = gateways
-            .iter()
+        let router = wires::gateways(wires)
             .find(|g| g.value == addr)
             .map(|g| (&g.item.key, "the replay port's gateway"));
         let client = pool

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::wires::FoundWire;
 use super::{
-    Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Shard, Source, Traffic, Transfer,
-    TunnelEnd, check, files,
+    Clients, Intercept, Limits, Mirror, Pace, Replay, Shard, Source, Traffic, Transfer, TunnelEnd,
+    check, files, values,
 };
 use crate::doc::{Doc, Found, Schema, Section};
 use crate::key::KeyReader;
@@ -60,6 +61,8 @@ pub(super) struct FoundTransfer<'a> {
     pub from: Found<'a, Origin>,
     pub to: Found<'a, std::net::SocketAddr>,
     pub pace: Pace,
+    /// The place of its wire in the list of wires.
+    pub wire: usize,
 }
 
 pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay, Error> {
@@ -87,29 +90,8 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         addresses: Vec::new(),
         tunnels: tunnels(&section)?,
     };
-    let section = doc.section(root, "replay")?;
-    let item = section.need("port", format_args!("give {}", value::DEVICE))?;
-    let device = Found {
-        value: item.parsed(value::DEVICE, value::device)?,
-        item,
-    };
-    check::devices(&mirrors, &device)?;
-
-    let addresses = shared::own_addresses(&section)?;
-    let gateways = match section.get("gateway") {
-        Some(item) => item.list(value::GATEWAY, value::gateway)?,
-        None => Vec::new(),
-    };
-    let next_hop_mac = section
-        .get("next_hop_mac")
-        .map(|item| item.parsed(value::MAC, value::mac))
-        .transpose()?;
-    if addresses.is_empty() && next_hop_mac.is_none() {
-        return Err(section.missing(
-            "address",
-            format_args!("is missing or empty; give a list, each {}", value::OWN),
-        ));
-    }
+    let wires = vec![FoundWire::read(&doc.section(root, "replay")?)?];
+    check::devices(&mirrors, &wires)?;
 
     let traffic = traffic(&doc.section(root, "traffic")?)?;
     let mut transfers = Vec::new();
@@ -125,7 +107,12 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
             item,
         };
         let pace = pace(&section, traffic.pace)?;
-        transfers.push(FoundTransfer { from, to, pace });
+        transfers.push(FoundTransfer {
+            from,
+            to,
+            pace,
+            wire: 0,
+        });
     }
     if transfers.is_empty() {
         let reason = "is missing; give at least one [[transfer]] with from and to";
@@ -136,11 +123,11 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         None => Vec::new(),
     };
 
-    check::gateways(&gateways, &addresses)?;
-    check::transfers(&transfers, &addresses, &gateways)?;
-    check::reachable(&transfers, &addresses, &gateways, next_hop_mac.is_some())?;
-    check::pool(&pool, &transfers, &addresses, &gateways)?;
-    check::listening(&listening, &transfers, &addresses, &gateways, &pool)?;
+    check::gateways(&wires)?;
+    check::transfers(&transfers, &wires)?;
+    check::reachable(&transfers, &wires)?;
+    check::pool(&pool, &transfers, &wires)?;
+    check::listening(&listening, &transfers, &wires, &pool)?;
     mirror.addresses = values(listening);
     let any = transfers.iter().any(|t| t.from.value.addr.is_none());
     let opened = !mirror.addresses.is_empty() || mirror.tunnels.is_some();
@@ -153,18 +140,14 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     let intercept = intercept(path, &doc.section(root, "intercept")?, keys, &mut warnings)?;
     Ok(Replay {
         mirror,
-        replay: ReplayPort {
-            port: device.value.text,
-            addresses: values(addresses),
-            gateways: values(gateways),
-            next_hop_mac,
-        },
+        wires: wires.into_iter().map(FoundWire::wire).collect(),
         transfers: transfers
             .into_iter()
             .map(|t| Transfer {
                 from: t.from.value,
                 to: t.to.value,
                 pace: t.pace,
+                wire: t.wire,
             })
             .collect(),
         clients: Clients { pool: values(pool) },
@@ -175,10 +158,6 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         eal: Eal::read(&doc.section(root, "eal")?)?,
         warnings,
     })
-}
-
-fn values<T>(found: Vec<Found<'_, T>>) -> Vec<T> {
-    found.into_iter().map(|f| f.value).collect()
 }
 
 fn mirror<'a>(

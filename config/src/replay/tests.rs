@@ -187,10 +187,11 @@ idle = "sleep"
         ]
     );
     assert!(!replay.mirror.verify_checksums);
-    assert_eq!(replay.replay.port, "01:00.0");
-    assert_eq!(replay.replay.addresses[1].to_string(), "2001:db8::9/64");
-    assert_eq!(replay.replay.gateways[1].to_string(), "fe80::1");
-    assert_eq!(replay.replay.next_hop_mac, Some([2, 0xab, 0, 0, 0, 1]));
+    let wire = &replay.wires[0];
+    assert_eq!(wire.port, "01:00.0");
+    assert_eq!(wire.addresses[1].to_string(), "2001:db8::9/64");
+    assert_eq!(wire.gateways[1].to_string(), "fe80::1");
+    assert_eq!(wire.next_hop_mac, Some([2, 0xab, 0, 0, 0, 1]));
     assert_eq!(
         replay.transfers[0].from,
         Origin {
