@@ -2,8 +2,8 @@
 //!
 //! Holds always, in a [`Replay`] that [`parse`] or [`load`] returned: no target is a production
 //! address, every target can be reached over its wire, no client pool contains an address that
-//! somebody else uses, and no replay port is a mirror port or another replay port. An address is never an
-//! IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
+//! somebody else uses, and no two ports are the same. An address is never an IPv4-mapped IPv6 one
+//! and never has a scope, so comparing two compares what goes on the wire.
 
 mod check;
 mod files;
@@ -31,7 +31,7 @@ pub use files::Files;
 pub struct Replay {
     /// `[mirror]`
     pub mirror: Mirror,
-    /// `[replay]`: the replay ports with their wires; at least one.
+    /// `[replay]`, or `[[wire]]` in the order of the file: the replay ports; at least one.
     pub wires: Vec<Wire>,
     /// `[[transfer]]`, in the order of the file; at least one.
     pub transfers: Vec<Transfer>,
@@ -121,8 +121,10 @@ pub enum Speed {
 /// A replay port and the wire that leads from it towards targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wire {
-    /// Its table, as errors call it.
+    /// Its table, as errors call it: `replay` or, for example, `wire[1]`.
     pub table: String,
+    /// What transfers call it; `None` with `[replay]`.
+    pub name: Option<String>,
     /// DPDK device: PCI address or vdev string with its arguments.
     pub port: String,
     /// Our addresses on that wire, each with the length of its on-link prefix. Empty only with

@@ -35,6 +35,17 @@ pub(super) fn devices(mirrors: &[Found<'_, Device>], wires: &[FoundWire<'_>]) ->
             }
         }
     }
+    for (i, FoundWire { device, .. }) in wires.iter().enumerate() {
+        for FoundWire { device: other, .. } in &wires[..i] {
+            if let Some(shared) = device.value.shared(&other.value) {
+                let reason = format_args!(
+                    "uses {shared}, as {} does; give each port once",
+                    other.item.key
+                );
+                return Err(device.item.fail(reason));
+            }
+        }
+    }
     for mirror in mirrors {
         if mirror.value.writes_file() {
             let reason = "a mirror port sends nothing, but tx_pcap would make its file empty; leave tx_pcap out";
@@ -43,7 +54,7 @@ pub(super) fn devices(mirrors: &[Found<'_, Device>], wires: &[FoundWire<'_>]) ->
         for FoundWire { device, .. } in wires {
             if let Some(shared) = device.value.shared(&mirror.value) {
                 let reason = format_args!(
-                    "uses {shared}, as {} does; give a port that is no mirror",
+                    "uses {shared}, as {} does; give a port that is no mirror: nothing is sent where production is mirrored",
                     mirror.item.key
                 );
                 return Err(device.item.fail(reason));
@@ -89,6 +100,23 @@ fn gateways_of(wire: &FoundWire<'_>) -> Result<(), Error> {
                 other.item.key
             );
             return Err(one.item.fail(reason));
+        }
+    }
+    Ok(())
+}
+
+/// Each of our addresses is on one wire.
+pub(super) fn addresses(wires: &[FoundWire<'_>]) -> Result<(), Error> {
+    for (i, wire) in wires.iter().enumerate() {
+        for own in &wire.addresses {
+            let same = |other: &&Found<'_, IpNet>| other.value.addr() == own.value.addr();
+            if let Some(other) = wires::addresses(&wires[..i]).find(same) {
+                let reason = format_args!(
+                    "is the address of {} too; give each wire its own",
+                    other.item.key
+                );
+                return Err(own.item.fail(reason));
+            }
         }
     }
     Ok(())

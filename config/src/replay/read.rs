@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::wires::FoundWire;
+use super::wires::{self, FoundWire};
 use super::{
     Clients, Intercept, Limits, Mirror, Pace, Replay, Shard, Source, Traffic, Transfer, TunnelEnd,
     check, files, values,
@@ -31,8 +31,19 @@ pub(super) const SCHEMA: Schema = &[
     ),
     ("replay", &["port", "address", "gateway", "next_hop_mac"]),
     (
+        "wire",
+        &["name", "port", "address", "gateway", "next_hop_mac"],
+    ),
+    (
         "transfer",
-        &["from", "to", "wait_for_responses", "rtt", "gate_timeout"],
+        &[
+            "from",
+            "to",
+            "wire",
+            "wait_for_responses",
+            "rtt",
+            "gate_timeout",
+        ],
     ),
     ("clients", &["pool"]),
     (
@@ -90,7 +101,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         addresses: Vec::new(),
         tunnels: tunnels(&section)?,
     };
-    let wires = vec![FoundWire::read(&doc.section(root, "replay")?)?];
+    let wires = wires::read(&doc, root)?;
     check::devices(&mirrors, &wires)?;
 
     let traffic = traffic(&doc.section(root, "traffic")?)?;
@@ -111,7 +122,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
             from,
             to,
             pace,
-            wire: 0,
+            wire: wires::of_transfer(&section, &wires)?,
         });
     }
     if transfers.is_empty() {
@@ -123,6 +134,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         None => Vec::new(),
     };
 
+    check::addresses(&wires)?;
     check::gateways(&wires)?;
     check::transfers(&transfers, &wires)?;
     check::reachable(&transfers, &wires)?;

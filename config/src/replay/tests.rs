@@ -1,6 +1,7 @@
 mod between;
 mod paths;
 mod values;
+mod wires;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -324,7 +325,7 @@ fn unknown_keys_name_the_nearest_known_one() {
     refused(
         &and("[qqqqqqqqqqqq]"),
         "qqqqqqqqqqqq",
-        &["mirror, replay, transfer"],
+        &["mirror, replay, wire, transfer"],
     );
     refused(
         &and("[traffic.percent]\nx = 1"),

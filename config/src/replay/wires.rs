@@ -1,12 +1,17 @@
-//! The replay ports: what each of them is and how it is read.
+//! The replay ports: what each of them is and how it is read, from `[replay]` or from `[[wire]]`
+//! tables.
+//!
+//! Holds always, in what [`read`] returned: there is at least one wire. Either it is the only one
+//! and has no name, or all have names, none twice.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use toml::de::DeTable;
 
 use super::{Wire, values};
 use crate::Error;
-use crate::doc::{Found, Section};
+use crate::doc::{Doc, Found, Section};
 use crate::shared;
 use crate::value::{self, Device};
 
@@ -14,15 +19,82 @@ use crate::value::{self, Device};
 pub(super) struct FoundWire<'a> {
     /// Its table, as errors call it.
     pub table: String,
+    /// What transfers call it; `[replay]` has none.
+    pub name: Option<Found<'a, String>>,
     pub device: Found<'a, Device>,
     pub addresses: Vec<Found<'a, IpNet>>,
     pub gateways: Vec<Found<'a, IpAddr>>,
     pub next_hop_mac: Option<[u8; 6]>,
 }
 
+/// The wires of the file.
+pub(super) fn read<'a>(doc: &Doc<'a>, root: &'a DeTable<'a>) -> Result<Vec<FoundWire<'a>>, Error> {
+    let single = doc.section(root, "replay")?;
+    let tables = doc.sections(root, "wire")?;
+    let Some(first) = tables.first() else {
+        return Ok(vec![FoundWire::read(&single, None)?]);
+    };
+    if single.is_given() {
+        return Err(first.fail(
+            "cannot be given together with [replay]; write each replay port as a [[wire]], or the only one as [replay]",
+        ));
+    }
+    let mut wires: Vec<FoundWire<'a>> = Vec::with_capacity(tables.len());
+    for section in &tables {
+        let item = section.need("name", format_args!("give {}", value::NAME))?;
+        let name = Found {
+            value: item.parsed(value::NAME, value::name)?,
+            item,
+        };
+        let same = |wire: &&FoundWire<'_>| wire.named(&name.value);
+        if let Some(other) = wires.iter().find(same) {
+            let reason = format_args!(
+                "is the name of {} already; give each wire its own",
+                other.table
+            );
+            return Err(name.item.fail(reason));
+        }
+        wires.push(FoundWire::read(section, Some(name))?);
+    }
+    Ok(wires)
+}
+
+/// The place of the wire that a transfer's `wire` names; without it, there is but one.
+pub(super) fn of_transfer(section: &Section<'_>, wires: &[FoundWire<'_>]) -> Result<usize, Error> {
+    let names = || {
+        let names = wires.iter().filter_map(|wire| wire.name.as_ref());
+        let names: Vec<String> = names.map(|name| format!("{:?}", name.value)).collect();
+        names.join(" or ")
+    };
+    let Some(item) = section.get("wire") else {
+        return match wires {
+            [_] => Ok(0),
+            _ => Err(section.missing(
+                "wire",
+                format_args!(
+                    "is missing; say over which [[wire]] the target is reached, {}",
+                    names()
+                ),
+            )),
+        };
+    };
+    if wires.iter().all(|wire| wire.name.is_none()) {
+        return Err(
+            item.fail("is for [[wire]] tables, and [replay] is the only wire; leave it out")
+        );
+    }
+    let name = item.parsed(value::NAME, value::name)?;
+    let place = wires.iter().position(|wire| wire.named(&name));
+    place.ok_or_else(|| item.fail(format_args!("is the name of no [[wire]]; give {}", names())))
+}
+
 impl<'a> FoundWire<'a> {
-    /// The keys of one table.
-    pub(super) fn read(section: &Section<'a>) -> Result<Self, Error> {
+    fn named(&self, name: &str) -> bool {
+        self.name.as_ref().is_some_and(|n| n.value == name)
+    }
+
+    /// The keys of one table, but for its name.
+    fn read(section: &Section<'a>, name: Option<Found<'a, String>>) -> Result<Self, Error> {
         let item = section.need("port", format_args!("give {}", value::DEVICE))?;
         let device = Found {
             value: item.parsed(value::DEVICE, value::device)?,
@@ -45,6 +117,7 @@ impl<'a> FoundWire<'a> {
         }
         Ok(Self {
             table: section.name().to_owned(),
+            name,
             device,
             addresses,
             gateways,
@@ -55,6 +128,7 @@ impl<'a> FoundWire<'a> {
     pub(super) fn wire(self) -> Wire {
         Wire {
             table: self.table,
+            name: self.name.map(|name| name.value),
             port: self.device.value.text,
             addresses: values(self.addresses),
             gateways: values(self.gateways),
