@@ -1,8 +1,7 @@
-//! Packet buffers: how many `limits.mbufs` buys, of which size, and where they lie.
+//! Packet buffers: how many `limits.mbufs` buys, and of which size.
 
-use anyhow::Result;
 use config::replay::{Replay, Source};
-use dpdk::{DATA_ROOM, Eal, HEADER_ROOM, MBUF_OVERHEAD, Mempool, SMALL_ROOM};
+use dpdk::{DATA_ROOM, HEADER_ROOM, MBUF_OVERHEAD, SMALL_ROOM};
 
 /// A page without hugepages. No mbuf crosses one (rte_mempool.c, rte_mempool_get_page_size).
 const PAGE: u64 = 4_096;
@@ -68,23 +67,6 @@ impl Buffers {
         let share = self.frames / 16 / (queues.max(1) as u32);
         let power = share.clamp(least, most).ilog2();
         1 << power
-    }
-}
-
-/// Makes a pool on a NUMA node, or elsewhere if there is no room.
-pub fn pool(
-    eal: &Eal,
-    name: &str,
-    (count, room): (u32, u16),
-    cache: u32,
-    node: Option<u32>,
-) -> Result<Mempool> {
-    match Mempool::new(eal, name, count, room, cache, node) {
-        Err(e) if node.is_some() => {
-            log::warn!("{e}; now memory of other NUMA nodes is taken, which is slower");
-            Ok(Mempool::new(eal, name, count, room, cache, None)?)
-        }
-        made => Ok(made?),
     }
 }
 

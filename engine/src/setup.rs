@@ -2,7 +2,7 @@
 //! worker for each lcore.
 
 use crate::answering::Answering;
-use crate::buffers::{Buffers, devices, pool};
+use crate::buffers::{Buffers, devices};
 use crate::lcore::{Orders, RunPhase};
 use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{Ahead, Player, Reading, Ring, Tape};
@@ -111,7 +111,8 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     // Where the first NIC is that receives.
     let devices = devices(config);
     let node = devices.iter().find_map(|device| dpdk::nic_node(device));
-    let make = |name, mbufs: (u32, u16), cache| pool(&eal, name, mbufs, cache, node);
+    let make =
+        |name, mbufs: (u32, u16), cache| Mempool::near(&eal, name, mbufs.0, mbufs.1, cache, node);
     let pool = make("mirror", (data, buffers.room), cache(data))?;
     let count = buffers.small;
     let small = make("payloads", (count, SMALL_ROOM), cache(count))?;
