@@ -170,6 +170,7 @@ pub fn json(s: &Sources<'_>) -> Value {
         "intercept": {
             "mode": if s.links.is_some() { "remote" } else { "embedded" },
             "responses": sum(w, |w| w.worker.replay_responses + w.worker.link_responses),
+            "handed_over": sum(w, |w| w.worker.responses_handed_over),
             "unknown": c.responses_unknown,
             "dropped": sum(w, |w| w.worker.response_full),
             "claims_dropped": sum(w, |w| w.egress.claims_dropped),

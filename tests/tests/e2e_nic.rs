@@ -22,10 +22,14 @@ fn prove(test: &str, setup: &Setup) -> Option<Outcome> {
     Some(outcome.unwrap_or_else(|e| panic!("{test}: {e:#}")))
 }
 
-/// Frames that went to another core than the one that received them.
+/// Frames, of the mirror and of the target, that came to another core than that of their session.
 fn handed_over(outcome: &Outcome) -> u64 {
-    let number = outcome.report.number("mirror.handed_over");
-    number.unwrap_or_else(|e| panic!("{e:#}"))
+    let both = ["mirror.handed_over", "intercept.handed_over"];
+    let numbers = both.map(|name| outcome.report.number(name));
+    numbers
+        .map(|n| n.unwrap_or_else(|e| panic!("{e:#}")))
+        .iter()
+        .sum()
 }
 
 /// Both cables were pulled and plugged in again: the report tells it, as the log does.

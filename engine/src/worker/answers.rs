@@ -100,12 +100,11 @@ where
         };
         self.counters.replay_responses += 1;
         if owner == self.index {
-            self.response(now, at, head);
-        } else if self.to[usize::from(owner)]
-            .push(Parcel::Response(*head, at))
-            .is_err()
-        {
-            self.counters.response_full += 1;
+            return self.response(now, at, head);
+        }
+        match self.to[usize::from(owner)].push(Parcel::Response(*head, at)) {
+            Ok(()) => self.counters.responses_handed_over += 1,
+            Err(_) => self.counters.response_full += 1,
         }
     }
 
