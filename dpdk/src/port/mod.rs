@@ -6,6 +6,7 @@
 //! [`MirrorPort`] has no transmit queue handle at all; one that is opened to answer has handles
 //! that take answers alone.
 
+mod af_packet;
 mod device;
 mod longest;
 mod mirror;
@@ -15,7 +16,7 @@ mod ring;
 mod setup;
 mod spread;
 
-pub use device::data_room;
+pub use af_packet::data_room;
 pub use mirror::MirrorPort;
 pub use options::{FrameClock, PortInfo, PortOptions, PortStats};
 
