@@ -30,12 +30,9 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Those of a configuration: as large as the device with the longest frames needs them.
+    /// Those of a configuration: as large as the replay port with the longest frames needs them.
     pub fn of(config: &Replay) -> Self {
-        let rooms = devices(config).into_iter().map(|device| {
-            let mirrored = config.wires.iter().all(|wire| device != wire.port);
-            dpdk::data_room(device, config.mirror.mtu.filter(|_| mirrored))
-        });
+        let rooms = config.wires.iter().map(|w| dpdk::data_room(&w.port));
         let room = rooms.max().unwrap_or(DATA_ROOM);
         Self::bought(config.limits.mbufs_bytes, room)
     }

@@ -334,7 +334,7 @@ fn watch(
 fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue>, Vec<TxQueue>)> {
     let cores = u16::try_from(config.eal.lcores.len()).unwrap_or(u16::MAX);
     let count = MBUFS * u32::from(cores);
-    let room = dpdk::data_room(&config.port.device, None);
+    let room = dpdk::data_room(&config.port.device);
     let node = dpdk::nic_node(&config.port.device);
     let rx_pool = Mempool::near(eal, "responses", count, room, 256, node)?;
     let header_pool = Mempool::near(eal, "answers", HEADER_MBUFS, dpdk::HEADER_ROOM, 32, node)?;

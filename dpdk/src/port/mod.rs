@@ -166,7 +166,14 @@ impl Inner {
         let room = rx_pool.data_room().saturating_sub(HEADROOM);
         let wanted = options.mtu.or(interface_mtu).unwrap_or(DEFAULT_MTU);
         let queues = options.rx_queues.max(tx_queues);
-        let ring = device.complete(&port, queues, rx_pool.data_room(), options.mtu, wanted)?;
+        let ring = device.complete(
+            &port,
+            queues,
+            rx_pool.data_room(),
+            options.mtu,
+            wanted,
+            !options.longest,
+        )?;
         let wanted = ring.map_or(wanted, |(_, most)| most.min(wanted));
 
         let mut probed = Probed::probe(eal, &device, &port)?;
