@@ -391,7 +391,9 @@ fn replay_sessions(
     };
     let mut worker: Worker<Receive, Send> = worker(params(SESSIONS, clock.now()), sink);
     worker.mirrors.push(Receive::Queue(rx));
-    worker.replay = Some(Receive::Replies(Rc::clone(&target)));
+    worker
+        .replay
+        .push((0, Receive::Replies(Rc::clone(&target))));
 
     let orders = Orders::new();
     let marks = Rc::new(Marks::default());

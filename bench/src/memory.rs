@@ -16,7 +16,7 @@ use crate::traffic::{LINK, PRODUCTION, Schedule, TARGET};
 use anyhow::{Context, Result, bail, ensure};
 use arrayvec::ArrayVec;
 use clap::ValueEnum;
-use engine::egress::Outlet;
+use engine::egress::{Outlet, Wire};
 use engine::worker::{ResponseOwner, Worker};
 use replay::{Core, Params, Transfer};
 use serde::{Deserialize, Serialize};
@@ -178,8 +178,8 @@ where
         seed: 1,
     });
     let owner = ResponseOwner::new(&params, Vec::new());
-    let targets = params.transfers.iter().map(|t| t.to[0].to).collect();
-    let out = Outlet::new(tx, host, LINK.src, targets, None, 0);
+    let targets: Vec<_> = params.transfers.iter().map(|t| t.to[0].to).collect();
+    let out = Outlet::of_one(Wire::new(tx, host), &targets, 0);
     let start = params.start;
     Worker::new(0, Core::new(params, start), out, owner)
 }
@@ -267,7 +267,8 @@ impl Rig {
             MemorySink::new(Rc::clone(&target)),
         );
         worker.mirrors.push(MemorySource::Mirror(Box::new(mirror)));
-        worker.replay = Some(MemorySource::Replay(Rc::clone(&target)));
+        let replies = MemorySource::Replay(Rc::clone(&target));
+        worker.replay.push((0, replies));
         Self {
             worker,
             schedule,

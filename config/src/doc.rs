@@ -159,6 +159,21 @@ impl<'a> Doc<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// Its name, as errors have it: `replay`, `transfer[1]`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The table stands in the file.
+    pub fn is_given(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// An error about the table as a whole.
+    pub fn fail(&self, reason: impl Display) -> Error {
+        Error::missing(self.doc.path, self.line, &self.name, reason)
+    }
+
     /// The value of a key of this table, if it is given.
     pub fn get(&self, key: &str) -> Option<Item<'a>> {
         let value = find(self.table?, key)?;

@@ -1,15 +1,16 @@
 //! `replay.toml`, the engine's configuration: its model and how the file is read.
 //!
 //! Holds always, in a [`Replay`] that [`parse`] or [`load`] returned: no target is a production
-//! address, every target can be reached over the replay port, no client pool contains an address
-//! that somebody else uses, and the mirror is not the replay port. An address is never an
-//! IPv4-mapped IPv6 one and never has a scope, so comparing two compares what goes on the wire.
+//! address, every target can be reached over its wire, no client pool contains an address that
+//! somebody else uses, and no two ports are the same. An address is never an IPv4-mapped IPv6 one
+//! and never has a scope, so comparing two compares what goes on the wire.
 
 mod check;
 mod files;
 mod read;
 #[cfg(test)]
 mod tests;
+mod wires;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::doc::Found;
 use crate::key::KeyReader;
 use crate::shared::{self, Eal, Report};
 use crate::{Error, read_key_file};
@@ -29,8 +31,8 @@ pub use files::Files;
 pub struct Replay {
     /// `[mirror]`
     pub mirror: Mirror,
-    /// `[replay]`
-    pub replay: ReplayPort,
+    /// `[replay]`, or `[[wire]]` in the order of the file: the replay ports; at least one.
+    pub wires: Vec<Wire>,
     /// `[[transfer]]`, in the order of the file; at least one.
     pub transfers: Vec<Transfer>,
     /// `[clients]`
@@ -116,9 +118,13 @@ pub enum Speed {
     Max,
 }
 
-/// `[replay]`: the port towards the target.
+/// A replay port and the wire that leads from it towards targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplayPort {
+pub struct Wire {
+    /// Its table, as errors call it: `replay` or, for example, `wire[1]`.
+    pub table: String,
+    /// What transfers call it; `None` with `[replay]`.
+    pub name: Option<String>,
     /// DPDK device: PCI address or vdev string with its arguments.
     pub port: String,
     /// Our addresses on that wire, each with the length of its on-link prefix. Empty only with
@@ -196,6 +202,8 @@ pub struct Target {
     pub percent: f64,
     /// `wait_for_responses`, `rtt` and `gate_timeout`, each from the same places.
     pub pace: Pace,
+    /// The wire over which it is reached, as an index into `wires`; from the target or the transfer.
+    pub wire: usize,
 }
 
 impl fmt::Display for Target {
@@ -343,6 +351,10 @@ pub struct Limits {
     pub mbufs_bytes: u64,
     /// Captured payload a session may hold, in bytes.
     pub session_bytes: u64,
+}
+
+fn values<T>(found: Vec<Found<'_, T>>) -> Vec<T> {
+    found.into_iter().map(|f| f.value).collect()
 }
 
 impl Replay {

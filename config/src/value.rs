@@ -102,6 +102,9 @@ pub(crate) const GATEWAY: &str = "an address without prefix length, such as \"10
 pub(crate) const TUNNEL: &str = "an address or a prefix that tunnels may end at, with a VNI or a GRE key if only that network's are meant, such as \"10.9.0.5\", \"10.9.0.0/24 vni 77\" or \"2001:db8::5 key 7\"";
 /// What [`mac`] reads.
 pub(crate) const MAC: &str = "six bytes in hex, such as \"02:00:00:00:00:01\"";
+/// What [`name`] reads.
+pub(crate) const NAME: &str =
+    "a name of 1 to 32 letters, digits, \"-\" and \"_\", such as \"lan-a\"";
 /// What [`device`] reads.
 pub(crate) const DEVICE: &str =
     "a PCI address such as \"0000:01:00.0\" or a DPDK vdev such as \"net_af_packet0,iface=span0\"";
@@ -185,6 +188,15 @@ pub(crate) fn server(text: &str) -> Result<SocketAddr, String> {
         host(addr.ip())?;
     }
     port(addr.port()).map(|_| addr)
+}
+
+/// `"lan-a"`.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if (1..=32).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("give {NAME}"))
 }
 
 /// `"0.0.0.0:36524"`; the kernel's addresses, so the unspecified one and loopback are fine.

@@ -117,11 +117,20 @@ fn commented_out_keys_are_known() {
             else {
                 continue;
             };
+            // One of a table that is commented out as well is shown with its table.
+            let above = text.lines().take(number).collect::<Vec<_>>();
+            let commented = above.iter().rev().take_while(|l| l.starts_with("# "));
+            let table = commented.clone().position(|l| l.starts_with("# [["));
+            let table = table.map(|back| number - 1 - back);
             // Each alone, in place of its own line; only that the key is known is asked here.
             let changed: Vec<&str> = text
                 .lines()
                 .enumerate()
-                .map(|(i, l)| if i == number { shown } else { l })
+                .map(|(i, l)| match l.strip_prefix("# ") {
+                    _ if i == number => shown,
+                    Some(header) if Some(i) == table => header,
+                    _ => l,
+                })
                 .collect();
             let result = match name {
                 "intercept.toml" => config::intercept::parse(&changed.join("\n"), name).err(),

@@ -120,6 +120,27 @@ impl Mempool {
         })
     }
 
+    /// The same near a NUMA node, or elsewhere if there is no room; that is logged.
+    ///
+    /// # Errors
+    /// As [`Mempool::new`].
+    pub fn near(
+        eal: &Eal,
+        name: &str,
+        count: u32,
+        data_room: u16,
+        cache: u32,
+        node: Option<u32>,
+    ) -> Result<Self, Error> {
+        match Self::new(eal, name, count, data_room, cache, node) {
+            Err(e) if node.is_some() => {
+                log::warn!("{e}; now memory of other NUMA nodes is taken, which is slower");
+                Self::new(eal, name, count, data_room, cache, None)
+            }
+            made => made,
+        }
+    }
+
     /// A fresh, empty mbuf with its full headroom; `None` if all are in use.
     #[inline]
     pub fn alloc(&self) -> Option<Mbuf> {

@@ -1,8 +1,7 @@
-//! Packet buffers: how many `limits.mbufs` buys, of which size, and where they lie.
+//! Packet buffers: how many `limits.mbufs` buys, and of which size.
 
-use anyhow::Result;
 use config::replay::{Replay, Source};
-use dpdk::{DATA_ROOM, Eal, HEADER_ROOM, MBUF_OVERHEAD, Mempool, SMALL_ROOM};
+use dpdk::{DATA_ROOM, HEADER_ROOM, MBUF_OVERHEAD, SMALL_ROOM};
 
 /// A page without hugepages. No mbuf crosses one (rte_mempool.c, rte_mempool_get_page_size).
 const PAGE: u64 = 4_096;
@@ -15,11 +14,8 @@ pub fn devices(config: &Replay) -> Vec<&str> {
         Source::Ports(ports) => ports,
         Source::Files(_) => &[],
     };
-    mirrors
-        .iter()
-        .chain([&config.replay.port])
-        .map(String::as_str)
-        .collect()
+    let wires = config.wires.iter().map(|wire| &wire.port);
+    mirrors.iter().chain(wires).map(String::as_str).collect()
 }
 
 /// The mbufs that `limits.mbufs` buys.
@@ -34,12 +30,9 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Those of a configuration: as large as the device with the longest frames needs them.
+    /// Those of a configuration: as large as the replay port with the longest frames needs them.
     pub fn of(config: &Replay) -> Self {
-        let rooms = devices(config).into_iter().map(|device| {
-            let mirrored = device != config.replay.port;
-            dpdk::data_room(device, config.mirror.mtu.filter(|_| mirrored))
-        });
+        let rooms = config.wires.iter().map(|w| dpdk::data_room(&w.port));
         let room = rooms.max().unwrap_or(DATA_ROOM);
         Self::bought(config.limits.mbufs_bytes, room)
     }
@@ -71,23 +64,6 @@ impl Buffers {
         let share = self.frames / 16 / (queues.max(1) as u32);
         let power = share.clamp(least, most).ilog2();
         1 << power
-    }
-}
-
-/// Makes a pool on a NUMA node, or elsewhere if there is no room.
-pub fn pool(
-    eal: &Eal,
-    name: &str,
-    (count, room): (u32, u16),
-    cache: u32,
-    node: Option<u32>,
-) -> Result<Mempool> {
-    match Mempool::new(eal, name, count, room, cache, node) {
-        Err(e) if node.is_some() => {
-            log::warn!("{e}; now memory of other NUMA nodes is taken, which is slower");
-            Ok(Mempool::new(eal, name, count, room, cache, None)?)
-        }
-        made => Ok(made?),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::tunnels::RefusedLog;
 use crate::unseen::Unseen;
 use anyhow::{Context, Result};
 use config::replay::Replay;
-use dpdk::{FrameClock, LcoreHandle, LinkState, MirrorPort, PortStats};
+use dpdk::{FrameClock, LcoreHandle, LinkState, MirrorPort, Port, PortStats};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,16 +136,18 @@ pub fn run(
     result.and(read)
 }
 
-/// Whether the links of the mirror ports and of the replay port are up.
+/// Whether the links of the mirror ports and of the replay ports are up.
 fn links_up(machine: &Machine) -> Vec<bool> {
     let mirrors = machine.mirrors.iter().map(MirrorPort::is_link_up);
-    mirrors.chain([machine.replay.is_link_up()]).collect()
+    let replay = machine.replay.iter().map(Port::is_link_up);
+    mirrors.chain(replay).collect()
 }
 
-/// Who tells when frames came, for the mirror ports and for the replay port.
+/// Who tells when frames came, for the mirror ports and for the replay ports.
 fn clocks(machine: &Machine) -> Vec<FrameClock> {
     let mirrors = machine.mirrors.iter().map(|m| m.info().clock);
-    mirrors.chain([machine.replay.info().clock]).collect()
+    let replay = machine.replay.iter().map(|p| p.info().clock);
+    mirrors.chain(replay).collect()
 }
 
 /// How long nothing may change before it is plain that nothing will: a gate's limit and more.
@@ -198,7 +200,8 @@ impl Run<'_> {
         self.looked_at_links = Instant::now();
         let mirrors = self.machine.mirrors.iter().map(MirrorPort::info);
         let names = mirrors.map(|i| ("mirror port", &i.name));
-        let names = names.chain([("replay port", &self.machine.replay.info().name)]);
+        let replay = self.machine.replay.iter();
+        let names = names.chain(replay.map(|p| ("replay port", &p.info().name)));
         let up = links_up(&self.machine);
         for ((link, up), (role, name)) in self.links.iter_mut().zip(up).zip(names) {
             match link.look(up) {
@@ -330,7 +333,11 @@ impl Run<'_> {
             links_up: &self.links,
             clocks: clocks(m),
             targets: &self.targets,
-            replay: (m.replay.info().name.clone(), m.replay.stats()),
+            replay: m
+                .replay
+                .iter()
+                .map(|p| (p.info().name.clone(), p.stats()))
+                .collect(),
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),
             mbufs: [&m.pool, &m.small].map(|p| (p.in_use(), p.size())),

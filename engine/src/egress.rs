@@ -1,16 +1,17 @@
-//! From the session core's segments to frames on the replay port: next hop, headers, checksums,
-//! transmit queue; and from its claims to the control links.
+//! From the session core's segments to frames on the wires of the replay ports: next hop, headers,
+//! checksums, transmit queue; and from its claims to the control links.
 //!
-//! A frame can only be built for one of the configured targets: the core names it by its number.
+//! A frame can only be built for one of the configured targets: the core names it by its number. A
+//! target has one wire, over which it is reached.
 
 use crate::claims::Claims;
 use replay::{Egress, Refused};
 use std::ops::Range;
 use wire::build::{LinkHeader, tcp};
 use wire::head::HeaderBuf;
-use wire::host::{FrameBuf, Host};
+use wire::host::{FrameBuf, Host, Received};
 use wire::io::{Payload, Tx, TxError};
-use wire::{Endpoint, Flow, Head, Nanos};
+use wire::{Addr, Endpoint, Flow, Head, Nanos};
 
 /// Time to live and hop limit of what we send (RFC 1700's recommendation, Linux's default).
 const TTL: u8 = 64;
@@ -34,13 +35,38 @@ pub struct EgressCounters {
     pub control_sent: u64,
 }
 
-/// The replay port's transmit side on one core.
-pub struct Outlet<T> {
+/// One replay port's transmit side on one core.
+pub struct Wire<T> {
     tx: T,
     /// Resolves next hops, answers ARP, ND and ping.
     pub host: Host,
-    mac: [u8; 6],
-    targets: Vec<Endpoint>,
+}
+
+impl<T: Tx> Wire<T> {
+    /// The wire that `tx` sends on, with the host that we are there.
+    pub const fn new(tx: T, host: Host) -> Self {
+        Self { tx, host }
+    }
+
+    /// The transmit queue.
+    pub const fn tx(&mut self) -> &mut T {
+        &mut self.tx
+    }
+}
+
+/// The target of a transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Its address; with port 0 if it has the port of production.
+    pub to: Endpoint,
+    /// The wire over which it is reached, by its place in the list of wires.
+    pub wire: usize,
+}
+
+/// The replay ports' transmit side on one core.
+pub struct Outlet<T> {
+    wires: Vec<Wire<T>>,
+    targets: Vec<Target>,
     claims: Option<Claims>,
     ident: u16,
     headers: HeaderBuf,
@@ -51,20 +77,16 @@ pub struct Outlet<T> {
 }
 
 impl<T: Tx> Outlet<T> {
-    /// `mac` is the replay port's; `targets` are the transfers' targets by number, with port 0
-    /// where a target has the port of production; `claims` are there in remote mode; `ident` is the IPv4 identification to begin with.
+    /// `targets` are the transfers' by number; `claims` are there in remote mode; `ident` is the IPv4
+    /// identification to begin with.
     pub fn new(
-        tx: T,
-        host: Host,
-        mac: [u8; 6],
-        targets: Vec<Endpoint>,
+        wires: Vec<Wire<T>>,
+        targets: Vec<Target>,
         claims: Option<Claims>,
         ident: u16,
     ) -> Self {
         Self {
-            tx,
-            host,
-            mac,
+            wires,
             targets,
             claims,
             ident,
@@ -74,9 +96,21 @@ impl<T: Tx> Outlet<T> {
         }
     }
 
-    /// The transmit queue.
-    pub fn tx(&mut self) -> &mut T {
-        &mut self.tx
+    /// An outlet of one wire, over which these targets are reached. It has no control links.
+    pub fn of_one(wire: Wire<T>, targets: &[Endpoint], ident: u16) -> Self {
+        let targets = targets.iter().map(|to| Target { to: *to, wire: 0 });
+        Self::new(vec![wire], targets.collect(), None, ident)
+    }
+
+    /// The wires, by index.
+    #[inline]
+    pub fn wires(&mut self) -> &mut [Wire<T>] {
+        &mut self.wires
+    }
+
+    /// Next hops that do not answer, of any wire.
+    pub fn unresolved(&self) -> impl Iterator<Item = Addr> + '_ {
+        self.wires.iter().flat_map(|wire| wire.host.unresolved())
     }
 
     /// The next record of a response that came over a link.
@@ -85,18 +119,30 @@ impl<T: Tx> Outlet<T> {
         self.claims.as_mut()?.next_record()
     }
 
-    /// Sends the frame of ARP, ND or ping in `frame`.
-    pub fn send_control(&mut self, frame: &FrameBuf) {
-        // A lost one is asked for again.
-        if self.tx.send(frame, None).is_ok() {
-            self.counters.control_sent += 1;
+    /// A frame of ARP, ND or ICMP came in on a wire. `proxied` says for which addresses besides its
+    /// own the host answers there.
+    pub fn receive_control(
+        &mut self,
+        now: Nanos,
+        wire: usize,
+        frame: &[u8],
+        proxied: &dyn Fn(&Addr) -> bool,
+        buffer: &mut FrameBuf,
+    ) -> Received {
+        let wire = &mut self.wires[wire];
+        let received = wire.host.receive(now, frame, proxied, buffer);
+        if received.replied {
+            self.counters.control_sent += send_control(&mut wire.tx, buffer);
         }
+        received
     }
 
     /// Asks for next hops that are due.
-    pub fn poll_host(&mut self, now: Nanos, buffer: &mut FrameBuf) {
-        while self.host.poll(now, buffer) {
-            self.send_control(buffer);
+    pub fn poll_hosts(&mut self, now: Nanos, buffer: &mut FrameBuf) {
+        for wire in &mut self.wires {
+            while wire.host.poll(now, buffer) {
+                self.counters.control_sent += send_control(&mut wire.tx, buffer);
+            }
         }
     }
 
@@ -106,13 +152,18 @@ impl<T: Tx> Outlet<T> {
         if let Some(claims) = &mut self.claims {
             claims.flush(wake);
         }
-        self.tx.flush()
+        self.wires.iter_mut().map(|wire| wire.tx.flush()).sum()
     }
 
-    /// The control links are used, rather than the replay port, for responses.
+    /// The control links are used, rather than the replay ports, for responses.
     pub fn is_remote(&self) -> bool {
         self.claims.is_some()
     }
+}
+
+/// Sends a frame of ARP, ND or ping. Returns how many were sent: a lost one is asked for again.
+fn send_control<T: Tx>(tx: &mut T, frame: &FrameBuf) -> u64 {
+    tx.send(frame, None).is_ok().into()
 }
 
 impl<T: Tx> Egress<T::Payload> for Outlet<T> {
@@ -123,10 +174,11 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
         head: &Head,
         payload: Option<(&mut T::Payload, Range<usize>)>,
     ) -> Result<(), Refused> {
-        let to = self.targets[usize::from(target)];
+        let Target { to, wire } = self.targets[usize::from(target)];
         debug_assert_eq!(head.flow.dst.addr, to.addr);
         debug_assert!(to.port == 0 || to.port == head.flow.dst.port);
-        let Some(dst) = self.host.next_hop(&to.addr) else {
+        let wire = &mut self.wires[wire];
+        let Some(dst) = wire.host.next_hop(&to.addr) else {
             self.counters.unreachable += 1;
             return Err(Refused::Unreachable);
         };
@@ -137,13 +189,16 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
             .unwrap_or(&[]);
         tcp(
             &mut self.headers,
-            &LinkHeader { dst, src: self.mac },
+            &LinkHeader {
+                dst,
+                src: wire.host.mac(),
+            },
             head,
             TTL,
             self.ident,
             bytes,
         );
-        self.tx.send(&self.headers, payload).map_err(|e| {
+        wire.tx.send(&self.headers, payload).map_err(|e| {
             match e {
                 TxError::Full => self.counters.full += 1,
                 TxError::NoBuffer => self.counters.no_buffer += 1,

@@ -26,4 +26,5 @@ pub mod snapshots;
 pub mod spread;
 pub mod tunnels;
 pub mod unseen;
+pub mod wires;
 pub mod worker;

@@ -174,7 +174,7 @@ mod tests {
             spread: "alone",
             links_up: &[],
             clocks: Vec::new(),
-            replay: ("replay0".to_owned(), PortStats::default()),
+            replay: vec![("replay0".to_owned(), PortStats::default())],
             targets: &[name(80), name(81)],
             links: None,
             copies: 2,

@@ -3,16 +3,17 @@
 
 use crate::buffers::Buffers;
 use crate::claims::Claims;
-use crate::egress::Outlet;
+use crate::egress::{self, Outlet};
 use crate::lcore::Orders;
 use crate::links::{COMMANDS, WorkerEnd};
 use crate::offline::{Owner, Whose};
 use crate::setup::Job;
+use crate::wires::{self, Queues};
 use crate::worker::{ResponseOwner, Ring, Worker, session_owner};
 use anyhow::{Result, bail};
 use config::replay::{Intercept, Replay, Source, Speed};
 use crossbeam::queue::ArrayQueue;
-use dpdk::{DATA_ROOM, HEADROOM, MirrorPort, PortInfo, Reassembly, RxQueue, TxQueue};
+use dpdk::{DATA_ROOM, HEADROOM, MirrorPort, Port, Reassembly};
 use ipnet::IpNet;
 use link::Claim;
 use replay::slots::Slice;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use wire::decode::{MirrorOptions, Skip, fragment_with, mirrored_with};
 use wire::defragment::datagram_hash;
-use wire::host::{Host, HostConfig, Route};
 use wire::{Addr, Endpoint, Nanos, Prefix};
 
 /// Parcels one core may leave for another.
@@ -45,6 +45,8 @@ pub struct Plan {
     /// Which core owns a session.
     pub ownership: Ownership,
     params: Params,
+    /// All targets, by number.
+    targets: Vec<egress::Target>,
     slices: Vec<Vec<Slice>>,
 }
 
@@ -54,7 +56,7 @@ impl Plan {
     pub fn new(
         config: &Replay,
         mirrors: &[MirrorPort],
-        replay: &PortInfo,
+        ports: &[Port],
         now: Nanos,
         buffers: Buffers,
         seed: u64,
@@ -91,10 +93,10 @@ impl Plan {
             max_segments: per_core(buffers.frames as usize / 4 * 3 + buffers.small as usize),
             max_frames: per_core(buffers.frames as usize / 4 * 3),
             session_bytes: limits.session_bytes,
-            mtu: replay.mtu,
+            mtu: wires::mtu(ports),
             pool: Vec::new(),
             ownership: Ownership { cores, me: 0, by },
-            answers: answers(config, replay, cores),
+            answers: answers(config, ports, cores),
             canaries: Params::CANARIES,
             seed,
             pace: match &config.mirror.source {
@@ -109,6 +111,7 @@ impl Plan {
         Self {
             ownership: params.ownership,
             params,
+            targets: wires::targets(config),
             slices,
         }
     }
@@ -143,36 +146,15 @@ impl Plan {
         })
     }
 
-    /// Every target can be reached from the replay port.
-    ///
-    /// # Errors
-    /// The first that cannot.
-    pub fn check_routes(&self, config: &Replay) -> Result<()> {
-        let host = Host::new(host_config(config, [2, 0, 0, 0, 0, 0], 0));
-        if config.replay.next_hop_mac.is_some() {
-            return Ok(());
-        }
-        for (i, transfer) in config.transfers.iter().enumerate() {
-            for to in &transfer.to {
-                if host.route(&to.addr.into()) == Route::None {
-                    bail!(
-                        "transfer[{i}].to = {to}: it is in no network of replay.address and there is no replay.gateway to it"
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The workers, each with its queues of the replay port, and what it has of the links.
+    /// The workers, each with its queues of the replay ports, and what it has of the links.
     ///
     /// # Errors
     /// The pool is too large to be claimed.
     pub fn workers(
         &self,
         config: &Replay,
-        port: &PortInfo,
-        (rx, tx): (Vec<RxQueue>, Vec<TxQueue>),
+        ports: &[Port],
+        queues: Vec<Queues>,
         reassemblies: Vec<Reassembly>,
         ends: Vec<Option<WorkerEnd>>,
     ) -> Result<Vec<Job>> {
@@ -184,14 +166,15 @@ impl Plan {
                     .collect()
             })
             .collect();
-        let transfers = self.params.transfers.iter();
-        let targets: Vec<Endpoint> = transfers.flat_map(|t| &t.to).map(|t| t.to).collect();
         let claimed = claimed_ends(&self.params.transfers);
         let owner = ResponseOwner::new(&self.params, self.slices.clone());
+        let seed = |me: usize| self.params.seed.wrapping_add((me as u64) << 32);
+        let hosts: Vec<u64> = (0..cores).map(|i| seed(i).rotate_left(16)).collect();
+        let shares = wires::shares(config, ports.iter().map(Port::info), queues, &hosts);
         let mut jobs = Vec::with_capacity(cores);
-        // A device with fewer receive queues than workers: the rest get responses from the others.
-        let mut rx = rx.into_iter();
-        for (i, ((tx, reassembly), end)) in tx.into_iter().zip(reassemblies).zip(ends).enumerate() {
+        for (i, ((share, reassembly), end)) in
+            shares.into_iter().zip(reassemblies).zip(ends).enumerate()
+        {
             let me = i as u16;
             let pool = self.slices[i].clone();
             let params = Params {
@@ -200,17 +183,16 @@ impl Plan {
                     me,
                     ..self.ownership
                 },
-                seed: self.params.seed.wrapping_add(u64::from(me) << 32),
+                seed: seed(i),
                 ..self.params.clone()
             };
-            let host = Host::new(host_config(config, port.mac, params.seed.rotate_left(16)));
             let claims = end
                 .map(|end| self.claims(config, end, &claimed, me))
                 .transpose()?;
-            let out = Outlet::new(tx, host, port.mac, targets.clone(), claims, me);
+            let out = Outlet::new(share.wires, self.targets.clone(), claims, me);
             let core = Core::new(params, self.params.start);
             let mut worker = Worker::new(me, core, out, owner.clone()).reassembling(reassembly);
-            worker.replay = rx.next();
+            worker.replay = share.replay;
             worker.to = rings.iter().map(|from| Arc::clone(&from[i])).collect();
             worker.from = rings[i].iter().map(Arc::clone).collect();
             jobs.push(Job {
@@ -255,13 +237,15 @@ impl Plan {
     }
 }
 
-/// The redirection table by which the replay port brings responses to cores, if they all come
+/// The redirection table by which the replay ports bring responses to cores, if they all come
 /// there. A capture file's sessions take whatever address is free, so that none is missing.
-fn answers(config: &Replay, replay: &PortInfo, cores: u16) -> Option<u16> {
+fn answers(config: &Replay, ports: &[Port], cores: u16) -> Option<u16> {
     let come_here = matches!(config.intercept, Intercept::Embedded);
     let live = matches!(config.mirror.source, Source::Ports(_));
-    let spread = replay.rss && replay.rx_queues >= cores;
-    (come_here && live && spread).then_some(replay.table)
+    let mut ports = ports.iter().map(Port::info);
+    let spread = ports.clone().all(|p| p.rss && p.rx_queues >= cores);
+    let table = ports.by_ref().map(|p| p.table).min();
+    table.filter(|_| come_here && live && spread)
 }
 
 /// Whether every target stands for exactly one production address, as far as a response shows: RSS
@@ -315,16 +299,6 @@ fn transfer(t: &config::replay::Transfer) -> Transfer {
 /// An interface's address, as packets are compared with it.
 pub fn prefix(net: &IpNet) -> Prefix {
     Prefix::new(net.addr().into(), net.prefix_len())
-}
-
-fn host_config(config: &Replay, mac: [u8; 6], seed: u64) -> HostConfig {
-    HostConfig {
-        mac,
-        addresses: config.replay.addresses.iter().map(prefix).collect(),
-        gateways: config.replay.gateways.iter().map(|g| (*g).into()).collect(),
-        next_hop_mac: config.replay.next_hop_mac,
-        seed,
-    }
 }
 
 /// The part of the pool that belongs to one core: all its addresses, and a range of ports.

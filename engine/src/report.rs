@@ -35,12 +35,12 @@ pub struct Sources<'a> {
     pub unseen: Unseen,
     /// How mirrored frames come to their owner.
     pub spread: &'static str,
-    /// The links of the mirror ports, and that of the replay port behind them.
+    /// The links of the mirror ports, and those of the replay ports behind them.
     pub links_up: &'a [LinkState],
     /// Who tells when frames came, in the same order.
     pub clocks: Vec<FrameClock>,
-    /// The replay port.
-    pub replay: (String, PortStats),
+    /// The replay ports by name, in their order.
+    pub replay: Vec<(String, PortStats)>,
     /// All targets, in the order of their numbers.
     pub targets: &'a [TargetName],
     /// The control links; `None` if the intercept is embedded.
@@ -182,6 +182,7 @@ pub fn json(s: &Sources<'_>) -> Value {
         "intercept": {
             "mode": if s.links.is_some() { "remote" } else { "embedded" },
             "responses": sum(w, |w| w.worker.replay_responses + w.worker.link_responses),
+            "handed_over": sum(w, |w| w.worker.responses_handed_over),
             "unknown": c.responses_unknown,
             "dropped": sum(w, |w| w.worker.response_full),
             "claims_dropped": sum(w, |w| w.egress.claims_dropped),
@@ -251,15 +252,22 @@ fn capture(s: &Sources<'_>, c: &CaptureStats) -> Value {
 }
 
 fn replay_port(s: &Sources<'_>) -> Value {
-    let (w, (name, p), link) = (s.workers, &s.replay, s.links_up.last());
+    let w = s.workers;
+    let sent = |of: fn(&PortStats) -> u64| s.replay.iter().map(|(_, p)| of(p)).sum::<u64>();
+    let ports: Vec<Value> = (0..s.replay.len()).map(|i| wire(s, i)).collect();
+    // What is the same of all ports.
+    let common = |key| match ports.split_first() {
+        Some((first, rest)) if rest.iter().all(|p| p[key] == first[key]) => first[key].clone(),
+        _ => Value::Null,
+    };
     json!({
-        "name": name,
-        "clock": s.clocks.last().map(|c| c.name()),
-        "link": link.map(LinkState::name),
-        "link_changes": link.map(LinkState::changes),
-        "sent_frames": p.tx_frames,
-        "sent_bytes": p.tx_bytes,
-        "send_errors": p.tx_errors,
+        "name": s.replay.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
+        "clock": common("clock"),
+        "link": common("link"),
+        "link_changes": ports.iter().filter_map(|p| p["link_changes"].as_u64()).sum::<u64>(),
+        "sent_frames": sent(|p| p.tx_frames),
+        "sent_bytes": sent(|p| p.tx_bytes),
+        "send_errors": sent(|p| p.tx_errors),
         "received_frames": sum(w, |w| w.worker.replay_frames),
         "control": sum(w, |w| w.worker.replay_control),
         "strays": sum(w, |w| w.worker.replay_strays),
@@ -270,6 +278,24 @@ fn replay_port(s: &Sources<'_>) -> Value {
             "next_hop": sum(w, |w| w.egress.unreachable),
             "too_long": sum(w, |w| w.egress.too_long),
         },
+        "ports": ports,
+    })
+}
+
+/// One of the replay ports. Their links and clocks are behind those of the mirror ports.
+fn wire(s: &Sources<'_>, i: usize) -> Value {
+    let (name, p) = &s.replay[i];
+    let behind = |all: usize| (all + i).checked_sub(s.replay.len());
+    let link = behind(s.links_up.len()).and_then(|i| s.links_up.get(i));
+    let clock = behind(s.clocks.len()).and_then(|i| s.clocks.get(i));
+    json!({
+        "name": name,
+        "clock": clock.map(|c| c.name()),
+        "link": link.map(LinkState::name),
+        "link_changes": link.map(LinkState::changes),
+        "sent_frames": p.tx_frames,
+        "sent_bytes": p.tx_bytes,
+        "send_errors": p.tx_errors,
     })
 }
 
@@ -527,7 +553,7 @@ mod tests {
             spread: "alone",
             links_up: &[],
             clocks: Vec::new(),
-            replay: (String::new(), PortStats::default()),
+            replay: Vec::new(),
             targets: &[],
             links,
             copies: 1,

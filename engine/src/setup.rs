@@ -2,13 +2,14 @@
 //! worker for each lcore.
 
 use crate::answering::Answering;
-use crate::buffers::{Buffers, devices, pool};
+use crate::buffers::{Buffers, devices};
 use crate::lcore::{Orders, RunPhase};
 use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{Ahead, Player, Reading, Ring, Tape};
 use crate::plan::{Plan, prefix};
 use crate::spread::Spread;
 use crate::tunnels;
+use crate::wires;
 use crate::worker::Worker;
 use anyhow::{Context, Result};
 use config::replay::{Files, Intercept, Replay, Source, Speed};
@@ -58,8 +59,8 @@ pub struct Job {
 pub struct Machine {
     /// The mirror ports.
     pub mirrors: Vec<MirrorPort>,
-    /// The replay port.
-    pub replay: Port,
+    /// The replay ports.
+    pub replay: Vec<Port>,
     /// Control links, in remote mode.
     pub links: Option<Links>,
     /// The capture files, offline.
@@ -110,7 +111,8 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     // Where the first NIC is that receives.
     let devices = devices(config);
     let node = devices.iter().find_map(|device| dpdk::nic_node(device));
-    let make = |name, mbufs: (u32, u16), cache| pool(&eal, name, mbufs, cache, node);
+    let make =
+        |name, mbufs: (u32, u16), cache| Mempool::near(&eal, name, mbufs.0, mbufs.1, cache, node);
     let pool = make("mirror", (data, buffers.room), cache(data))?;
     let count = buffers.small;
     let small = make("payloads", (count, SMALL_ROOM), cache(count))?;
@@ -129,9 +131,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         all_multicast: has_ipv6(config),
         ..PortOptions::default()
     };
-    let (replay, replay_rx, replay_tx) =
-        Port::open(&eal, &config.replay.port, &options, &pool, &header_pool)
-            .context("replay.port")?;
+    let (replay, replay_queues) = wires::open(&eal, config, &options, &pool, &header_pool)?;
     let options = PortOptions {
         mtu: config.mirror.mtu,
         tells_sent: false,
@@ -150,15 +150,18 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     }
     let sleep = sleeps(
         config,
-        mirrors.iter().map(MirrorPort::info).chain([replay.info()]),
+        mirrors
+            .iter()
+            .map(MirrorPort::info)
+            .chain(replay.iter().map(Port::info)),
     );
     for down in without_link(&mirrors, &replay, UP_TIME) {
         log::warn!("{down} has no link: see its cable and what is at the other end");
     }
     let (links, ends) = start_links(config, workers, now)?;
     let seed = getrandom::u64().context("the system gives no random numbers")?;
-    let plan = Plan::new(config, &mirrors, replay.info(), now.get(), buffers, seed);
-    plan.check_routes(config)?;
+    let plan = Plan::new(config, &mirrors, &replay, now.get(), buffers, seed);
+    wires::check_routes(config)?;
 
     let mut reassemblies = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -169,8 +172,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             None,
         )?);
     }
-    let replay_queues = (replay_rx, replay_tx);
-    let mut jobs = match plan.workers(config, replay.info(), replay_queues, reassemblies, ends) {
+    let mut jobs = match plan.workers(config, &replay, replay_queues, reassemblies, ends) {
         Ok(jobs) => jobs,
         Err(e) => {
             if let Some(links) = links {
@@ -248,14 +250,15 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     ))
 }
 
-/// The replay port is to answer for IPv6 addresses.
+/// The replay ports are to answer for IPv6 addresses.
 fn has_ipv6(config: &Replay) -> bool {
-    let nets = config.clients.pool.iter().chain(&config.replay.addresses);
-    nets.into_iter().any(|net| net.addr().is_ipv6())
+    let own = config.wires.iter().flat_map(|wire| &wire.addresses);
+    let mut nets = config.clients.pool.iter().chain(own);
+    nets.any(|net| net.addr().is_ipv6())
 }
 
 /// The ports whose links are not up, in words. Those of NICs are waited for.
-pub fn without_link(mirrors: &[MirrorPort], replay: &Port, limit: Duration) -> Vec<String> {
+pub fn without_link(mirrors: &[MirrorPort], replay: &[Port], limit: Duration) -> Vec<String> {
     let until = std::time::Instant::now() + limit;
     let is_down = |info: &PortInfo, is_up: &dyn Fn() -> bool| {
         let left = until.saturating_duration_since(std::time::Instant::now());
@@ -266,9 +269,12 @@ pub fn without_link(mirrors: &[MirrorPort], replay: &Port, limit: Duration) -> V
         .filter(|m| is_down(m.info(), &|| m.is_link_up()))
         .map(|m| format!("mirror port {}", m.info().name))
         .collect();
-    if is_down(replay.info(), &|| replay.is_link_up()) {
-        down.push(format!("replay port {}", replay.info().name));
-    }
+    down.extend(
+        replay
+            .iter()
+            .filter(|p| is_down(p.info(), &|| p.is_link_up()))
+            .map(|p| format!("replay port {}", p.info().name)),
+    );
     down
 }
 

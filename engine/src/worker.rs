@@ -4,6 +4,7 @@
 //! a test over a memory port. On its way a frame meets no lock, no allocation, no system call and
 //! no log line. Every frame that is received is used or counted under a reason.
 
+mod answers;
 mod counters;
 mod side;
 
@@ -15,14 +16,11 @@ use crossbeam::queue::ArrayQueue;
 use replay::{Core, Ownership, Sources};
 use side::Place;
 use std::sync::Arc;
-use wire::decode::{
-    Fragment, LinkType, Local, MirrorOptions, Packet, fragment_with, local_frame, mirrored,
-    refused_tunnel,
-};
+use wire::decode::{Fragment, LinkType, MirrorOptions, Packet, fragment_with, refused_tunnel};
 use wire::defragment::{Defragment, Insert, NoDefragment, datagram_hash};
-use wire::host::{Asked, FrameBuf, Kind};
-use wire::io::{BURST, Checksum, Frame, Rx, Tx};
-use wire::{Addr, Endpoint, Flow, Head, Nanos, Seq, Skip};
+use wire::host::{Asked, FrameBuf};
+use wire::io::{BURST, Frame, Rx, Tx};
+use wire::{Addr, Flow, Head, Nanos, Seq, Skip};
 
 pub use crate::owner::ResponseOwner;
 pub use crate::snapshots::Snapshot;
@@ -31,9 +29,6 @@ pub use side::Decoded;
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
 pub const NESTED: usize = 4;
-
-/// Responses that are asked for ahead of the one that is read.
-const AHEAD: usize = 4;
 
 /// What one core gives to another.
 pub enum Parcel<F> {
@@ -47,8 +42,8 @@ pub enum Parcel<F> {
     Sent(Head, Nanos),
     /// A segment of this flow was longer than the path's MTU, and that.
     TooBig(Flow, Seq, u32),
-    /// A neighbour that answered.
-    Neighbor(Addr, [u8; 6]),
+    /// A neighbour on this wire that answered.
+    Neighbor(usize, Addr, [u8; 6]),
 }
 
 /// A single-producer ring from one core to another.
@@ -67,7 +62,7 @@ pub fn session_owner(sources: &Sources, ownership: &Ownership, flow: &Flow) -> O
     }
 }
 
-/// One worker core. `R` receives from the mirror and from the replay port, `T` sends on the replay
+/// One worker core. `R` receives from the mirror and from the replay ports, `T` sends on a replay
 /// port, `D` reassembles what the mirror shows in fragments.
 pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     /// Which worker it is.
@@ -78,8 +73,8 @@ pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     pub answering: Vec<Answering>,
     /// How their frames are read.
     pub mirror_options: MirrorOptions,
-    /// Its queue of the replay port.
-    pub replay: Option<R>,
+    /// Its queues of the replay ports, each with the place of its wire in `out`.
+    pub replay: Vec<(usize, R)>,
     /// Its sessions.
     pub core: Core<T::Payload>,
     /// Where its segments go.
@@ -113,7 +108,7 @@ where
             mirrors: Vec::new(),
             answering: Vec::new(),
             mirror_options: MirrorOptions::default(),
-            replay: None,
+            replay: Vec::new(),
             core,
             out,
             to: Vec::new(),
@@ -166,10 +161,10 @@ where
         }
         work += self.poll_rings(now);
         self.defragment.expire(now);
-        work += self.poll_replay(now);
+        work += self.poll_replay_ports(now);
         work += self.poll_links(now);
         work += self.core.poll(now, &mut self.out);
-        self.out.poll_host(now, &mut self.reply);
+        self.out.poll_hosts(now, &mut self.reply);
         work += self.out.flush(true);
         self.counters.loops += 1;
         self.counters.idle_loops += u64::from(work == 0);
@@ -382,8 +377,8 @@ where
                     Parcel::TooBig(flow, seq, mtu) => {
                         self.core.too_big(now, &flow, seq, mtu, &mut self.out);
                     }
-                    Parcel::Neighbor(addr, mac) => {
-                        self.out.host.learn(addr, mac, now);
+                    Parcel::Neighbor(wire, addr, mac) => {
+                        self.out.wires()[wire].host.learn(addr, mac, now);
                     }
                 }
             }
@@ -394,139 +389,6 @@ where
     /// True if no worker has left anything for this one.
     pub fn has_taken_over(&self) -> bool {
         self.from.iter().all(|ring| ring.is_empty())
-    }
-
-    fn poll_replay(&mut self, now: Nanos) -> usize {
-        let Some(rx) = self.replay.as_mut() else {
-            return 0;
-        };
-        let mut frames = std::mem::take(&mut self.frames);
-        let received = rx.rx_burst(&mut frames);
-        let mut seen = ArrayVec::<_, BURST>::new();
-        // Each frame is asked for while some before it are summed up.
-        let ask = |frame: &R::Frame| {
-            if frame.checksum() != Checksum::Good {
-                side::ask_for::<R>(frame.bytes());
-            }
-        };
-        let (first, rest) = frames.split_at(AHEAD.min(frames.len()));
-        first.iter().for_each(ask);
-        let mut next = rest.iter();
-        seen.extend(frames.iter().map(|frame| {
-            next.next().into_iter().for_each(ask);
-            local_frame(frame)
-        }));
-        let segments = seen.iter().filter_map(|s| match s {
-            Local::Tcp(packet) => Some(&packet.head.flow),
-            _ => None,
-        });
-        self.core.expect_responses::<R>(segments);
-        for (frame, seen) in frames.drain(..).zip(&seen) {
-            let at = frame.captured_at().map_or(now, |at| at.min(now));
-            if frame.was_sent() {
-                self.sent(at, &frame);
-                continue;
-            }
-            self.counters.replay_frames += 1;
-            match seen {
-                Local::Tcp(packet) => self.replay_segment(now, at, &packet.head),
-                Local::Control => self.control(now, frame.bytes()),
-                Local::Skip(_) => self.counters.replay_skipped += 1,
-            }
-        }
-        self.frames = frames;
-        received
-    }
-
-    /// The kernel tells of a segment of ours that it left at `at`. What is shown of it may be its
-    /// headers alone.
-    #[inline]
-    fn sent(&mut self, at: Nanos, frame: &R::Frame) {
-        let Ok(packet) = mirrored(frame.bytes(), frame.frame_len()) else {
-            return;
-        };
-        match self.owner.of(&packet.head.flow.reversed()) {
-            Some(owner) if owner == self.index => self.core.sent(at, &packet.head),
-            // If the ring is full the time at which it was given to the driver serves.
-            Some(owner) => {
-                let _ = self.to[usize::from(owner)].push(Parcel::Sent(packet.head, at));
-            }
-            None => {}
-        }
-    }
-
-    /// A TCP segment on the replay port, received at `at`: a response, if this engine absorbs them
-    /// itself.
-    #[inline]
-    fn replay_segment(&mut self, now: Nanos, at: Nanos, head: &Head) {
-        let owner = if self.out.is_remote() {
-            None
-        } else {
-            self.owner.of(&head.flow)
-        };
-        let Some(owner) = owner else {
-            self.counters.replay_strays += 1;
-            return;
-        };
-        self.counters.replay_responses += 1;
-        if owner == self.index {
-            self.response(now, at, head);
-        } else if self.to[usize::from(owner)]
-            .push(Parcel::Response(*head, at))
-            .is_err()
-        {
-            self.counters.response_full += 1;
-        }
-    }
-
-    fn control(&mut self, now: Nanos, bytes: &[u8]) {
-        self.counters.replay_control += 1;
-        let slices = &self.owner.slices;
-        // In remote mode the intercept is where responses go, so it is the one to answer for the
-        // pool.
-        let embedded = !self.out.is_remote();
-        let proxied = |a: &Addr| {
-            embedded
-                && slices
-                    .iter()
-                    .flatten()
-                    .any(|s| s.contains(&Endpoint::new(*a, s.low)))
-        };
-        let received = self.out.host.receive(now, bytes, &proxied, &mut self.reply);
-        if received.replied {
-            self.out.send_control(&self.reply);
-        }
-        if let Some((addr, mac)) = received.learned {
-            for (i, ring) in self.to.iter().enumerate() {
-                if i != usize::from(self.index) {
-                    // If the ring is full the neighbour is asked again.
-                    let _ = ring.push(Parcel::Neighbor(addr, mac));
-                }
-            }
-        }
-        match received.kind {
-            Kind::TooBig(segment, mtu) => {
-                self.counters.icmp_errors += 1;
-                if let Some((flow, seq)) = segment {
-                    self.too_big(now, flow, seq, mtu);
-                }
-            }
-            Kind::Unreachable(..) => self.counters.icmp_errors += 1,
-            _ => {}
-        }
-    }
-
-    /// A segment of ours was too long for the path: the core that sent it cuts smaller ones.
-    fn too_big(&mut self, now: Nanos, flow: Flow, seq: Seq, mtu: u32) {
-        let Some(owner) = self.owner.of(&flow.reversed()) else {
-            return;
-        };
-        if owner == self.index {
-            self.core.too_big(now, &flow, seq, mtu, &mut self.out);
-        } else {
-            // If the ring is full, the next segment is too long as well.
-            let _ = self.to[usize::from(owner)].push(Parcel::TooBig(flow, seq, mtu));
-        }
     }
 
     fn poll_links(&mut self, now: Nanos) -> usize {
@@ -571,6 +433,6 @@ where
         into.longest_walk = self.core.longest_walk();
         into.segments = self.core.segment_count();
         into.slots = self.core.slots();
-        into.unresolved = self.out.host.unresolved().take(4).collect();
+        into.unresolved = self.out.unresolved().take(4).collect();
     }
 }

@@ -8,7 +8,7 @@
 
 use ::tests::memory::{MemoryFrame, MemoryPort, MemoryRx, MemoryTx};
 use crossbeam::queue::ArrayQueue;
-use engine::egress::Outlet;
+use engine::egress::{Outlet, Wire};
 use engine::lcore::{self, Orders, RunPhase, Settings};
 use engine::worker::{Parcel, ResponseOwner, Ring, Worker};
 use replay::{Core, HashBy, Ownership, Params, Transfer};
@@ -73,7 +73,7 @@ fn second_worker() -> (Worker<MemoryRx, MemoryTx>, Ring<MemoryFrame>) {
     });
     let owner = ResponseOwner::new(&params, Vec::new());
     let port = MemoryPort::new(4_096);
-    let out = Outlet::new(port.tx, host, [2; 6], vec![TARGET], None, 1);
+    let out = Outlet::of_one(Wire::new(port.tx, host), &[TARGET], 1);
     let mut worker = Worker::new(1, Core::new(params, MILLISECOND), out, owner);
     let ring = || -> Ring<MemoryFrame> { Arc::new(ArrayQueue::new(1_024)) };
     let from = [ring(), ring()];

@@ -8,7 +8,7 @@
 
 use ::tests::memory::{MemoryFrame, MemoryPort, MemoryRx, MemoryTx, MemoryWire};
 use engine::answering::Answering;
-use engine::egress::Outlet;
+use engine::egress::{Outlet, Wire};
 use engine::worker::{ResponseOwner, Snapshot, Worker};
 use replay::{Core, Params, Transfer};
 use wire::build::{LinkHeader, tcp};
@@ -133,7 +133,7 @@ impl Rig {
         });
         let owner = ResponseOwner::new(&params, Vec::new());
         let (replay, mirror) = (MemoryPort::new(1_024), MemoryPort::new(1_024));
-        let out = Outlet::new(replay.tx, host, [2; 6], vec![TARGET], None, 1);
+        let out = Outlet::of_one(Wire::new(replay.tx, host), &[TARGET], 1);
         let mut worker = Worker::new(0, Core::new(params, MILLISECOND), out, owner);
         worker.mirrors.push(mirror.rx);
         worker.mirror_options = MirrorOptions {

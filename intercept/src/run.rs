@@ -334,9 +334,10 @@ fn watch(
 fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue>, Vec<TxQueue>)> {
     let cores = u16::try_from(config.eal.lcores.len()).unwrap_or(u16::MAX);
     let count = MBUFS * u32::from(cores);
-    let room = dpdk::data_room(&config.port.device, None);
-    let rx_pool = Mempool::new(eal, "responses", count, room, 256, None)?;
-    let header_pool = Mempool::new(eal, "answers", HEADER_MBUFS, dpdk::HEADER_ROOM, 32, None)?;
+    let room = dpdk::data_room(&config.port.device);
+    let node = dpdk::nic_node(&config.port.device);
+    let rx_pool = Mempool::near(eal, "responses", count, room, 256, node)?;
+    let header_pool = Mempool::near(eal, "answers", HEADER_MBUFS, dpdk::HEADER_ROOM, 32, node)?;
     let all_multicast = config.port.addresses.iter().any(|net| net.addr().is_ipv6());
     let open = |queues| {
         let options = PortOptions {

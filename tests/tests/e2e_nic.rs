@@ -22,10 +22,23 @@ fn prove(test: &str, setup: &Setup) -> Option<Outcome> {
     Some(outcome.unwrap_or_else(|e| panic!("{test}: {e:#}")))
 }
 
-/// Frames that went to another core than the one that received them.
+/// Frames, of the mirror and of the target, that came to another core than that of their session.
 fn handed_over(outcome: &Outcome) -> u64 {
-    let number = outcome.report.number("mirror.handed_over");
-    number.unwrap_or_else(|e| panic!("{e:#}"))
+    let both = ["mirror.handed_over", "intercept.handed_over"];
+    let numbers = both.map(|name| outcome.report.number(name));
+    numbers
+        .map(|n| n.unwrap_or_else(|e| panic!("{e:#}")))
+        .iter()
+        .sum()
+}
+
+/// Both cables were pulled and plugged in again: the report tells it, as the log does.
+fn links_came_back(outcome: &Outcome) {
+    let ports = outcome.report.value("mirror.ports").unwrap();
+    for port in [&ports[0], outcome.report.value("replay_port").unwrap()] {
+        assert_eq!(port["link"], "up", "{}", shown(outcome));
+        assert_eq!(port["link_changes"], 2, "{}", shown(outcome));
+    }
 }
 
 /// What a failure shows.
@@ -35,9 +48,14 @@ fn shown(outcome: &Outcome) -> String {
 
 #[test]
 fn igb_gives_each_worker_the_frames_of_its_sessions() {
+    let setup = Setup {
+        pulls_cables: true,
+        ..Setup::of(Model::Igb)
+    };
     let test = "igb_gives_each_worker_the_frames_of_its_sessions";
-    if let Some(outcome) = prove(test, &Setup::of(Model::Igb)) {
+    if let Some(outcome) = prove(test, &setup) {
         assert_eq!(handed_over(&outcome), 0, "{}", shown(&outcome));
+        links_came_back(&outcome);
     }
 }
 
@@ -66,6 +84,21 @@ fn without_rss_workers_hand_frames_over() {
     let test = "without_rss_workers_hand_frames_over";
     if let Some(outcome) = prove(test, &Setup::of(Model::E1000e)) {
         assert!(handed_over(&outcome) > 0, "{}", shown(&outcome));
+    }
+}
+
+/// Its driver offers RSS, and nobody does it.
+#[test]
+fn vmxnet3_is_found_not_to_spread_flows() {
+    let setup = Setup {
+        pulls_cables: true,
+        ..Setup::of(Model::Vmxnet3)
+    };
+    if let Some(outcome) = prove("vmxnet3_is_found_not_to_spread_flows", &setup) {
+        assert!(handed_over(&outcome) > 0, "{}", shown(&outcome));
+        let said = "the NIC does not spread flows as asked";
+        assert!(outcome.log.contains(said), "{}", shown(&outcome));
+        links_came_back(&outcome);
     }
 }
 

@@ -281,6 +281,92 @@ fn two_mirror_ports_with_a_direction_each() {
     assert_eq!(measured, turns);
 }
 
+/// Targets in two networks that know nothing of each other, with a replay port in each: the IPv6
+/// ones move to the second.
+#[test]
+fn a_replay_port_for_each_of_two_networks() {
+    if skipped("a_replay_port_for_each_of_two_networks") {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions {
+        second: Some(Span::Both),
+        more_clients: 4,
+        ..LabOptions::default()
+    })
+    .unwrap();
+    let script = format!(
+        "ip link add br1 type bridge forward_delay 0 mcast_snooping 0\n\
+         ip link add lt1 type veth peer name eth1 netns {}\n\
+         for i in lr1 lt1; do ip link set $i master br1 up; done; ip link set br1 up\n",
+        lab.namespace(Node::Target)
+    );
+    lab.run(Node::Lan, "sh", &["-ec", &script]).unwrap();
+    let script = "ip -6 addr flush dev eth0 scope global; ip link set eth1 up\n\
+        ip addr add fd20::2/64 dev eth1 nodad\n\
+        ip -6 route replace fd62::/64 via fd20::9 dev eth1\n";
+    lab.run(Node::Target, "sh", &["-ec", script]).unwrap();
+    let over = |to: &str, wire: &str| format!("{to}wire = \"{wire}\"\n");
+    let mut edits =
+        vec![
+        (
+            "[replay]\n",
+            "[[wire]]\nname = \"second\"\nport = \"net_af_packet2,iface=replay1,framecnt=4096\"\n\
+             address = [\"fd20::9/64\"]\n[[wire]]\nname = \"first\"\n"
+                .to_owned(),
+        ),
+        ("\"10.20.0.9/24\", \"fd20::9/64\"", "\"10.20.0.9/24\"".to_owned()),
+    ];
+    for (to, wire) in [
+        ("to = \"10.20.0.2:8080\"\n", "first"),
+        ("to = \"10.20.0.2:6379\"\n", "first"),
+        ("to = \"[fd20::2]:8080\"\n", "second"),
+        ("to = \"[fd20::2]:6379\"\n", "second"),
+    ] {
+        edits.push((to, over(to, wire)));
+    }
+    let options = EngineOptions {
+        families: vec![Family::V4, Family::V6],
+        services: vec![Service::Http, Service::Redis],
+        workers: 2,
+        edits,
+        ..EngineOptions::default()
+    };
+    let mut trial = Trial::start_in(lab, options).unwrap();
+    run_http(&mut trial, &[Family::V4, Family::V6]);
+    let workload = Workload {
+        to: Service::Redis.on_production(Family::V6),
+        from: trial.lab.client_addresses(Family::V6),
+        talk: Talk::Redis {
+            pipeline: 4,
+            value: 100,
+        },
+        connections: 10,
+        requests: 40,
+        concurrency: 5,
+        rate: 300,
+        seed: 3,
+    };
+    trial.load(&workload).unwrap();
+    let outcome = trial.finish().unwrap_or_else(|e| panic!("{e:#}"));
+    assert_eq!(outcome.connections, 430);
+    let report = outcome.report;
+    let ports = report
+        .value("replay_port.ports")
+        .unwrap()
+        .as_array()
+        .unwrap();
+    let sent: Vec<u64> = ports
+        .iter()
+        .map(|p| p.get("sent_frames").unwrap().as_u64().unwrap())
+        .collect();
+    // Each connection takes a few frames, on its target's wire.
+    assert!(sent[0] > 4 * 220 && sent[1] > 4 * 210, "{report}");
+    let all = report.number("replay_port.sent_frames").unwrap();
+    assert_eq!(sent.iter().sum::<u64>(), all, "{report}");
+    assert_eq!(report.number("replay_port.strays").unwrap(), 0, "{report}");
+}
+
 #[test]
 fn hugepages_hold_the_buffers() {
     if skipped("hugepages_hold_the_buffers") {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::read::FoundTransfer;
+use super::wires::{self, FoundWire};
 use super::{Origin, Target, Transfer};
 use crate::Error;
 use crate::doc::Found;
@@ -23,11 +24,8 @@ fn on_link(addr: IpAddr, addresses: &[Found<'_, IpNet>]) -> bool {
         .any(|own| own.value.contains(&addr) || (link_local(addr) && same(own)))
 }
 
-/// Ports are distinct: no mirror twice, and the mirror is not the replay port.
-pub(super) fn devices(
-    mirrors: &[Found<'_, Device>],
-    replay: &Found<'_, Device>,
-) -> Result<(), Error> {
+/// Ports are distinct: no mirror twice, no replay port twice, and no mirror is a replay port.
+pub(super) fn devices(mirrors: &[Found<'_, Device>], wires: &[FoundWire<'_>]) -> Result<(), Error> {
     for (i, one) in mirrors.iter().enumerate() {
         for other in &mirrors[..i] {
             if let Some(shared) = one.value.shared(&other.value) {
@@ -39,27 +37,47 @@ pub(super) fn devices(
             }
         }
     }
+    for (i, FoundWire { device, .. }) in wires.iter().enumerate() {
+        for FoundWire { device: other, .. } in &wires[..i] {
+            if let Some(shared) = device.value.shared(&other.value) {
+                let reason = format_args!(
+                    "uses {shared}, as {} does; give each port once",
+                    other.item.key
+                );
+                return Err(device.item.fail(reason));
+            }
+        }
+    }
     for mirror in mirrors {
         if mirror.value.writes_file() {
             let reason = "a mirror port sends nothing, but tx_pcap would make its file empty; leave tx_pcap out";
             return Err(mirror.item.fail(reason));
         }
-        if let Some(shared) = replay.value.shared(&mirror.value) {
-            let reason = format_args!(
-                "uses {shared}, as {} does; give a port that is no mirror",
-                mirror.item.key
-            );
-            return Err(replay.item.fail(reason));
+        for FoundWire { device, .. } in wires {
+            if let Some(shared) = device.value.shared(&mirror.value) {
+                let reason = format_args!(
+                    "uses {shared}, as {} does; give a port that is no mirror: nothing is sent where production is mirrored",
+                    mirror.item.key
+                );
+                return Err(device.item.fail(reason));
+            }
         }
     }
     Ok(())
 }
 
 /// A gateway is on the wire, is not ourselves, and is the only one of its family.
-pub(super) fn gateways(
-    gateways: &[Found<'_, IpAddr>],
-    addresses: &[Found<'_, IpNet>],
-) -> Result<(), Error> {
+pub(super) fn gateways(wires: &[FoundWire<'_>]) -> Result<(), Error> {
+    wires.iter().try_for_each(gateways_of)
+}
+
+fn gateways_of(wire: &FoundWire<'_>) -> Result<(), Error> {
+    let FoundWire {
+        table,
+        gateways,
+        addresses,
+        ..
+    } = wire;
     for (i, one) in gateways.iter().enumerate() {
         let addr = one.value;
         if let Some(own) = addresses.iter().find(|own| own.value.addr() == addr) {
@@ -69,8 +87,9 @@ pub(super) fn gateways(
             )));
         }
         if !on_link(addr, addresses) {
-            let reason =
-                "is not on the wire; give a router within the prefix of one of replay.address";
+            let reason = format_args!(
+                "is not on the wire; give a router within the prefix of one of {table}.address"
+            );
             return Err(one.item.fail(reason));
         }
         if let Some(other) = gateways[..i]
@@ -88,6 +107,23 @@ pub(super) fn gateways(
     Ok(())
 }
 
+/// Each of our addresses is on one wire.
+pub(super) fn addresses(wires: &[FoundWire<'_>]) -> Result<(), Error> {
+    for (i, wire) in wires.iter().enumerate() {
+        for own in &wire.addresses {
+            let same = |other: &&Found<'_, IpNet>| other.value.addr() == own.value.addr();
+            if let Some(other) = wires::addresses(&wires[..i]).find(same) {
+                let reason = format_args!(
+                    "is the address of {} too; give each wire its own",
+                    other.item.key
+                );
+                return Err(own.item.fail(reason));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// No target is production or the box itself, or given twice; no origin is given twice or is the
 /// box itself.
 ///
@@ -96,8 +132,7 @@ pub(super) fn gateways(
 /// origins of which one is in the other the one with the longer prefix counts.
 pub(super) fn transfers(
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
+    wires: &[FoundWire<'_>],
 ) -> Result<(), Error> {
     // For each network its ranges of ports: by the first the last, and whose they are.
     let mut known: HashMap<Option<IpNet>, BTreeMap<u16, &Found<'_, Origin>>> = HashMap::new();
@@ -123,10 +158,10 @@ pub(super) fn transfers(
                 )));
             }
             let addr = from.value.addr();
-            if let Some(own) = addresses.iter().find(|own| Some(own.value.addr()) == addr) {
+            if let Some(own) = wires::addresses(wires).find(|own| Some(own.value.addr()) == addr) {
                 return Err(from.item.fail(own_address(own)));
             }
-            if let Some(gateway) = gateways.iter().find(|g| Some(g.value) == addr) {
+            if let Some(gateway) = wires::gateways(wires).find(|g| Some(g.value) == addr) {
                 return Err(from.item.fail(format_args!(
                     "is the replay port's gateway ({}); give the production server",
                     gateway.item.key
@@ -164,7 +199,7 @@ pub(super) fn transfers(
                     ),
                 }));
             }
-            if let Some(own) = addresses.iter().find(|own| own.value.addr() == addr) {
+            if let Some(own) = wires::addresses(wires).find(|own| own.value.addr() == addr) {
                 return Err(to.item.fail(own_address(own)));
             }
         }
@@ -179,33 +214,40 @@ fn own_address(own: &Found<'_, IpNet>) -> String {
 /// Frames to every target have a next hop, and a source of its family.
 pub(super) fn reachable(
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
-    next_hop_given: bool,
+    wires: &[FoundWire<'_>],
 ) -> Result<(), Error> {
-    if next_hop_given {
-        return Ok(());
-    }
     for to in transfers.iter().flat_map(|t| &t.to) {
+        let FoundWire {
+            table,
+            gateways,
+            addresses,
+            next_hop_mac,
+            ..
+        } = &wires[to.value.wire];
+        if next_hop_mac.is_some() {
+            continue;
+        }
         let (addr, family) = (to.value.addr, family(to.value.addr));
         if !addresses
             .iter()
             .any(|own| own.value.addr().is_ipv4() == addr.is_ipv4())
         {
             let reason = format_args!(
-                "is {family}; give an {family} address in replay.address too, or replay.next_hop_mac"
+                "is {family}; give an {family} address in {table}.address too, or {table}.next_hop_mac"
             );
             return Err(to.item.fail(reason));
         }
         if addresses.iter().any(|own| edge(&own.value, addr)) {
-            let reason = "is the network's or the broadcast address of a prefix of replay.address; give a host's own address";
+            let reason = format_args!(
+                "is the network's or the broadcast address of a prefix of {table}.address; give a host's own address"
+            );
             return Err(to.item.fail(reason));
         }
         if !on_link(addr, addresses)
             && !gateways.iter().any(|g| g.value.is_ipv4() == addr.is_ipv4())
         {
             let reason = format_args!(
-                "is not within any prefix of replay.address; give an {family} replay.gateway, or replay.next_hop_mac"
+                "is not within any prefix of {table}.address; give an {family} {table}.gateway, or {table}.next_hop_mac"
             );
             return Err(to.item.fail(reason));
         }
@@ -223,8 +265,7 @@ fn edge(net: &IpNet, addr: IpAddr) -> bool {
 pub(super) fn pool(
     pool: &[Found<'_, IpNet>],
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
+    wires: &[FoundWire<'_>],
 ) -> Result<(), Error> {
     for (transfer, to) in transfers
         .iter()
@@ -286,10 +327,8 @@ pub(super) fn pool(
                 from.item.key
             )));
         }
-        let own = addresses
-            .iter()
-            .map(|a| (a.value.addr(), &a.item.key, "our own address"));
-        let routers = gateways.iter().map(|g| (g.value, &g.item.key, "a gateway"));
+        let own = wires::addresses(wires).map(|a| (a.value.addr(), &a.item.key, "our own address"));
+        let routers = wires::gateways(wires).map(|g| (g.value, &g.item.key, "a gateway"));
         if let Some((addr, key, what)) = targets
             .chain(own)
             .chain(routers)
@@ -309,8 +348,7 @@ pub(super) fn pool(
 pub(super) fn listening(
     listening: &[Found<'_, IpNet>],
     transfers: &[FoundTransfer<'_>],
-    addresses: &[Found<'_, IpNet>],
-    gateways: &[Found<'_, IpAddr>],
+    wires: &[FoundWire<'_>],
     pool: &[Found<'_, IpNet>],
 ) -> Result<(), Error> {
     for one in listening {
@@ -325,12 +363,10 @@ pub(super) fn listening(
             .flat_map(|t| &t.to)
             .find(|to| to.value.addr == addr)
             .map(|to| (&to.item.key, "a target"));
-        let own = addresses
-            .iter()
+        let own = wires::addresses(wires)
             .find(|a| a.value.addr() == addr)
             .map(|a| (&a.item.key, "the replay port's own address"));
-        let router = gateways
-            .iter()
+        let router = wires::gateways(wires)
             .find(|g| g.value == addr)
             .map(|g| (&g.item.key, "the replay port's gateway"));
         let client = pool

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::wires::{self, FoundWire};
 use super::{
-    Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Shard, Source, Target, Traffic,
-    Transfer, TunnelEnd, check, files,
+    Clients, Intercept, Limits, Mirror, Pace, Replay, Shard, Source, Target, Traffic, Transfer,
+    TunnelEnd, check, files, values,
 };
 use crate::doc::{Doc, Found, Schema, Section};
 use crate::key::KeyReader;
@@ -33,10 +34,15 @@ pub(super) const SCHEMA: Schema = &[
     ),
     ("replay", &["port", "address", "gateway", "next_hop_mac"]),
     (
+        "wire",
+        &["name", "port", "address", "gateway", "next_hop_mac"],
+    ),
+    (
         "transfer",
         &[
             "from",
             "to",
+            "wire",
             "copies",
             "percent",
             "wait_for_responses",
@@ -48,6 +54,7 @@ pub(super) const SCHEMA: Schema = &[
         TARGET_TABLE,
         &[
             "address",
+            "wire",
             "copies",
             "percent",
             "wait_for_responses",
@@ -119,34 +126,13 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         addresses: Vec::new(),
         tunnels: tunnels(&section)?,
     };
-    let section = doc.section(root, "replay")?;
-    let item = section.need("port", format_args!("give {}", value::DEVICE))?;
-    let device = Found {
-        value: item.parsed(value::DEVICE, value::device)?,
-        item,
-    };
-    check::devices(&mirrors, &device)?;
-
-    let addresses = shared::own_addresses(&section)?;
-    let gateways = match section.get("gateway") {
-        Some(item) => item.list(value::GATEWAY, value::gateway)?,
-        None => Vec::new(),
-    };
-    let next_hop_mac = section
-        .get("next_hop_mac")
-        .map(|item| item.parsed(value::MAC, value::mac))
-        .transpose()?;
-    if addresses.is_empty() && next_hop_mac.is_none() {
-        return Err(section.missing(
-            "address",
-            format_args!("is missing or empty; give a list, each {}", value::OWN),
-        ));
-    }
+    let wires = wires::read(&doc, root)?;
+    check::devices(&mirrors, &wires)?;
 
     let traffic = traffic(&doc.section(root, "traffic")?)?;
     let mut transfers = Vec::new();
     for section in doc.sections(root, "transfer")? {
-        transfers.push(transfer(&section, &traffic)?);
+        transfers.push(transfer(&section, &traffic, &wires)?);
     }
     if transfers.is_empty() {
         let reason = "is missing; give at least one [[transfer]] with from and to";
@@ -157,11 +143,12 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         None => Vec::new(),
     };
 
-    check::gateways(&gateways, &addresses)?;
-    check::transfers(&transfers, &addresses, &gateways)?;
-    check::reachable(&transfers, &addresses, &gateways, next_hop_mac.is_some())?;
-    check::pool(&pool, &transfers, &addresses, &gateways)?;
-    check::listening(&listening, &transfers, &addresses, &gateways, &pool)?;
+    check::addresses(&wires)?;
+    check::gateways(&wires)?;
+    check::transfers(&transfers, &wires)?;
+    check::reachable(&transfers, &wires)?;
+    check::pool(&pool, &transfers, &wires)?;
+    check::listening(&listening, &transfers, &wires, &pool)?;
     mirror.addresses = values(listening);
     let mut origins = transfers.iter().flat_map(|t| &t.from);
     let any = origins.any(|o| o.value.net.is_none());
@@ -175,12 +162,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     let intercept = intercept(path, &doc.section(root, "intercept")?, keys, &mut warnings)?;
     Ok(Replay {
         mirror,
-        replay: ReplayPort {
-            port: device.value.text,
-            addresses: values(addresses),
-            gateways: values(gateways),
-            next_hop_mac,
-        },
+        wires: wires.into_iter().map(FoundWire::wire).collect(),
         transfers: transfers
             .into_iter()
             .map(|t| Transfer {
@@ -199,7 +181,11 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
 }
 
 /// `[[transfer]]`.
-fn transfer<'a>(section: &Section<'a>, traffic: &Traffic) -> Result<FoundTransfer<'a>, Error> {
+fn transfer<'a>(
+    section: &Section<'a>,
+    traffic: &Traffic,
+    wires: &[FoundWire<'_>],
+) -> Result<FoundTransfer<'a>, Error> {
     let item = section.need("from", format_args!("give {}", value::ORIGIN))?;
     let mut from = Vec::new();
     for item in item.one_or_more()? {
@@ -211,29 +197,42 @@ fn transfer<'a>(section: &Section<'a>, traffic: &Traffic) -> Result<FoundTransfe
     if from.is_empty() {
         return Err(item.fail(format_args!("give at least one, each {}", value::ORIGIN)));
     }
+    let over = section.get("wire");
+    let over = over.map(|item| wires::named(&item, wires)).transpose()?;
     let own = Target {
         addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         port: None,
         copies: traffic.copies,
         percent: traffic.percent,
         pace: traffic.pace,
+        wire: 0,
     };
     let default = shares(section, own)?;
     let item = section.need("to", format_args!("give {}", value::TARGET))?;
     let mut to = Vec::new();
     for item in item.one_or_more()? {
-        let (address, of) = match item.table(TARGET_TABLE) {
-            None => (item.clone(), default),
+        let (address, of, own) = match item.table(TARGET_TABLE) {
+            None => (item.clone(), default, None),
             Some(table) => {
                 let table = table?;
                 let address = table.need("address", format_args!("give {}", value::TARGET))?;
-                (address, shares(&table, default)?)
+                (address, shares(&table, default)?, table.get("wire"))
             }
+        };
+        let own = own.map(|item| wires::named(&item, wires)).transpose()?;
+        let wire = match own.or(over) {
+            Some(wire) => wire,
+            None => wires::only(section, wires)?,
         };
         let (addr, port) = address.parsed(value::TARGET, value::target)?;
         to.push(Found {
             item: address,
-            value: Target { addr, port, ..of },
+            value: Target {
+                addr,
+                port,
+                wire,
+                ..of
+            },
         });
     }
     match to.len() {
@@ -271,10 +270,6 @@ fn percent(section: &Section<'_>, default: f64) -> Result<f64, Error> {
         Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
         _ => Err(item.fail("give a number above 0 and at most 100")),
     }
-}
-
-fn values<T>(found: Vec<Found<'_, T>>) -> Vec<T> {
-    found.into_iter().map(|f| f.value).collect()
 }
 
 fn mirror<'a>(

@@ -2,6 +2,7 @@ mod between;
 mod paths;
 mod targets;
 mod values;
+mod wires;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -195,10 +196,11 @@ idle = "sleep"
         ]
     );
     assert!(!replay.mirror.verify_checksums);
-    assert_eq!(replay.replay.port, "01:00.0");
-    assert_eq!(replay.replay.addresses[1].to_string(), "2001:db8::9/64");
-    assert_eq!(replay.replay.gateways[1].to_string(), "fe80::1");
-    assert_eq!(replay.replay.next_hop_mac, Some([2, 0xab, 0, 0, 0, 1]));
+    let wire = &replay.wires[0];
+    assert_eq!(wire.port, "01:00.0");
+    assert_eq!(wire.addresses[1].to_string(), "2001:db8::9/64");
+    assert_eq!(wire.gateways[1].to_string(), "fe80::1");
+    assert_eq!(wire.next_hop_mac, Some([2, 0xab, 0, 0, 0, 1]));
     let any = Origin {
         net: None,
         low: 80,
@@ -333,7 +335,7 @@ fn unknown_keys_name_the_nearest_known_one() {
     refused(
         &and("[qqqqqqqqqqqq]"),
         "qqqqqqqqqqqq",
-        &["mirror, replay, transfer"],
+        &["mirror, replay, wire, transfer"],
     );
     refused(
         &and("[traffic.percent]\nx = 1"),

@@ -3,34 +3,13 @@
 //!
 //! A string names either a port that exists already, such as the PCI address `0000:03:00.0`, or a
 //! virtual device with its driver's arguments, such as `net_af_packet0,iface=eth1` or
-//! `net_pcap0,rx_pcap=in.pcap`. Drivers say little about bad arguments and cut long
-//! frames in silence, so interfaces, files and ring sizes are checked here.
+//! `net_pcap0,rx_pcap=in.pcap`. Drivers say little about bad arguments, so interfaces and files are
+//! checked here.
 
 use crate::error::Error;
-use crate::mempool::{DATA_ROOM, HEADROOM};
-use crate::packet_ring::RingSize;
 use crate::pci::pci_address;
 use crate::rights;
 use std::ffi::CString;
-
-/// Alignment that the kernel wants of ring frames (`TPACKET_ALIGNMENT`, linux/if_packet.h).
-const FRAME_ALIGNMENT: u32 = 16;
-/// Bytes of each ring frame that net_af_packet keeps off the data (`TPACKET2_HDRLEN - sizeof(struct
-/// sockaddr_ll)`).
-const RING_HEADER: u32 = 32;
-/// Bytes of each ring frame that the kernel's receive side keeps off an Ethernet frame: the
-/// packet's header, the address and padding (net/packet/af_packet.c, `tpacket_rcv`).
-const KERNEL_HEADER: u32 = 66;
-/// Ring frames per queue and direction unless the user says otherwise: 32 MiB at 2048 bytes each, a
-/// quarter of a second at 60 kpps, which is what a worker on a shared core may be kept waiting.
-const FRAME_COUNT: u32 = 16_384;
-/// Places per queue of the driver's own rings, of which it uses the one that it sends from.
-const DRIVER_FRAMES: u32 = 1_024;
-/// Least size of a block of ring frames.
-const BLOCK_SIZE: u32 = 65536;
-const PAGE: u32 = 4096;
-/// Ethernet header and two VLAN tags.
-const LINK_HEADERS: u32 = 14 + 8;
 
 /// A device string, taken apart.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,7 +72,7 @@ impl Device {
     }
 
     /// The value of an argument.
-    fn arg(&self, key: &str) -> Option<&str> {
+    pub(super) fn arg(&self, key: &str) -> Option<&str> {
         match self {
             Self::Existing(_) => None,
             Self::Virtual { args, .. } => args
@@ -122,7 +101,7 @@ impl Device {
         self.interface()
     }
 
-    fn is_af_packet(&self) -> bool {
+    pub(super) fn is_af_packet(&self) -> bool {
         self.name().starts_with("net_af_packet") || self.name().starts_with("eth_af_packet")
     }
 
@@ -221,174 +200,6 @@ impl Device {
         }
         Ok(())
     }
-
-    /// Fills in what an af_packet port needs and the user left out, and checks what the user gave.
-    /// `queues` is how many queue pairs are used, `data_room` the size of the buffers frames
-    /// are received into, `asked` the MTU the user wants and `mtu` that which is
-    /// expected otherwise. Returns the ring to receive from, and the longest IP packet that can be
-    /// sent.
-    pub(super) fn complete(
-        &mut self,
-        port: &str,
-        queues: u16,
-        data_room: u16,
-        asked: Option<u16>,
-        mtu: u16,
-    ) -> Result<Option<(RingSize, u16)>, Error> {
-        if !self.is_af_packet() {
-            return Ok(None);
-        }
-        let given = |key: &'static str| -> Result<Option<u32>, Error> {
-            self.arg(key)
-                .map(|v| {
-                    v.parse().map_err(|_| Error::Device {
-                        port: port.to_owned(),
-                        what: format!("{key} is {v:?}, but it must be a whole number"),
-                    })
-                })
-                .transpose()
-        };
-        let option = |option: &'static str, value: u32, accepted: String| Error::Option {
-            port: port.to_owned(),
-            option,
-            value: value.into(),
-            accepted,
-        };
-        let qpairs = given("qpairs")?.unwrap_or(queues.max(1).into());
-        if qpairs < u32::from(queues.max(1)) {
-            return Err(option(
-                "qpairs",
-                qpairs,
-                format!("at least the {queues} queues in use"),
-            ));
-        }
-
-        // A frame of the ring may not be larger than the buffer it is copied into.
-        let most = u32::from(data_room.saturating_sub(HEADROOM)) + RING_HEADER;
-        let framesz = match given("framesz")? {
-            Some(size) => {
-                if size > most || size < KERNEL_HEADER + 60 || !size.is_multiple_of(FRAME_ALIGNMENT)
-                {
-                    let accepted = format!(
-                        "a multiple of {FRAME_ALIGNMENT} up to {most}, which is what the mbufs hold"
-                    );
-                    return Err(option("framesz", size, accepted));
-                }
-                size
-            }
-            // Powers of two, so that blocks hold frames without a gap: the driver reckons with
-            // none.
-            None => ring_frame(mtu).min(match most {
-                most if most.is_power_of_two() => most,
-                most => most.next_power_of_two() / 2,
-            }),
-        };
-        let carried = framesz
-            .saturating_sub(LINK_HEADERS + KERNEL_HEADER)
-            .min(u16::MAX.into()) as u16;
-        if let Some(asked) = asked.filter(|asked| *asked > carried) {
-            let accepted = format!(
-                "an MTU of at most {carried} with frames of {framesz} bytes in its ring and mbufs of {data_room}"
-            );
-            return Err(option("mtu", asked.into(), accepted));
-        }
-        let block_unit = lcm(framesz, PAGE);
-        let blocksz = match given("blocksz")? {
-            Some(size) => {
-                if size == 0 || !size.is_multiple_of(block_unit) {
-                    return Err(option(
-                        "blocksz",
-                        size,
-                        format!(
-                            "a multiple of {block_unit}, which holds whole frames and whole pages"
-                        ),
-                    ));
-                }
-                size
-            }
-            None => block_unit * BLOCK_SIZE.div_ceil(block_unit),
-        };
-        let per_block = blocksz / framesz;
-        let framecnt = match given("framecnt")? {
-            Some(count) => {
-                if count == 0 || !count.is_multiple_of(per_block) {
-                    return Err(option(
-                        "framecnt",
-                        count,
-                        format!("a multiple of the {per_block} frames in a block"),
-                    ));
-                }
-                count
-            }
-            None => per_block * FRAME_COUNT.div_ceil(per_block),
-        };
-        // The driver maps both rings at once and counts their bytes in 32 bits.
-        if u64::from(framecnt) * u64::from(framesz) * 2 > u64::from(u32::MAX >> 1) {
-            return Err(option(
-                "framecnt",
-                framecnt,
-                format!("at most {}, 1 GiB per ring", (u32::MAX >> 2) / framesz),
-            ));
-        }
-        let Self::Virtual { args, .. } = self else {
-            return Ok(None);
-        };
-        // The ring that frames are received from is a socket's of ours; the driver's are there to
-        // send, and need not be as long.
-        args.retain(|(key, _)| key != "framecnt");
-        let own = framecnt.min(per_block * DRIVER_FRAMES.div_ceil(per_block));
-        for (key, value) in [
-            ("qpairs", qpairs),
-            ("framesz", framesz),
-            ("blocksz", blocksz),
-            ("framecnt", own),
-            // What is sent past the queueing discipline is shown to no socket, and so nobody tells
-            // when it left.
-            ("qdisc_bypass", 0),
-        ] {
-            if !args.iter().any(|(k, _)| k == key) {
-                args.push((key.to_owned(), Some(value.to_string())));
-            }
-        }
-        let ring = RingSize {
-            frame: framesz,
-            frames: framecnt,
-            block: blocksz,
-        };
-        Ok(Some((ring, carried)))
-    }
-}
-
-/// Size of ring frames for IP packets of this length: a power of two.
-fn ring_frame(mtu: u16) -> u32 {
-    let least = u32::from(mtu) + LINK_HEADERS + KERNEL_HEADER;
-    least.next_power_of_two().max(2_048)
-}
-
-/// The size of mbufs that the frames of a device need, if [`DATA_ROOM`](crate::DATA_ROOM) is too
-/// little: net_af_packet copies each frame of its ring into one mbuf. `mtu` is the longest packet
-/// that is asked for.
-pub fn data_room(device: &str, mtu: Option<u16>) -> u16 {
-    let room = match Device::parse("port", device) {
-        Ok(device) if device.is_af_packet() => {
-            let given = device.arg("framesz").and_then(|size| size.parse().ok());
-            given
-                .or(mtu.map(ring_frame))
-                .map(|framesz: u32| u32::from(HEADROOM) + framesz.saturating_sub(RING_HEADER))
-        }
-        _ => None,
-    };
-    room.map_or(DATA_ROOM, |room| {
-        DATA_ROOM.max(u16::try_from(room).unwrap_or(u16::MAX))
-    })
-}
-
-fn lcm(a: u32, b: u32) -> u32 {
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
-    }
-    a / x.max(1) * b
 }
 
 /// Fails if this network namespace has no such interface; says so in the log if it is down.
@@ -435,12 +246,6 @@ pub(super) fn interface_flags(interface: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn completed(text: &str, queues: u16, data_room: u16, mtu: u16) -> Result<String, Error> {
-        let mut device = Device::parse("port", text)?;
-        device.complete("port x", queues, data_room, Some(mtu), mtu)?;
-        Ok(device.args())
-    }
-
     #[test]
     fn strings_are_taken_apart() {
         let d = Device::parse("port", "net_pcap0, rx_pcap=a=b.pcap ,infinite_rx=1").unwrap();
@@ -462,90 +267,6 @@ mod tests {
                 "{bad:?}"
             );
         }
-    }
-
-    #[test]
-    fn af_packet_rings_fit_the_mbufs() {
-        let args = completed("net_af_packet0,iface=a", 2, HEADROOM + 2048, 1500).unwrap();
-        assert_eq!(
-            args,
-            "iface=a,qpairs=2,framesz=2048,blocksz=65536,framecnt=1024,qdisc_bypass=0"
-        );
-        let args = completed(
-            "net_af_packet0,iface=a,qdisc_bypass=0",
-            1,
-            HEADROOM + 9216,
-            9000,
-        )
-        .unwrap_err()
-        .to_string();
-        assert!(
-            args.contains("mtu is 9000") && args.contains("at most 8104"),
-            "{args}"
-        );
-        let args = completed(
-            "net_af_packet0,iface=a,framesz=9216,qdisc_bypass=0",
-            1,
-            HEADROOM + 9216,
-            9000,
-        )
-        .unwrap();
-        assert_eq!(
-            args,
-            "iface=a,framesz=9216,qdisc_bypass=0,qpairs=1,blocksz=73728,framecnt=1024"
-        );
-    }
-
-    #[test]
-    fn mbufs_are_as_large_as_the_frames_of_a_ring() {
-        let room = |device, mtu| {
-            let room = data_room(device, mtu);
-            let (text, mtu) = (device, mtu.unwrap_or(1_500));
-            completed(text, 1, room, mtu).unwrap();
-            room
-        };
-        assert_eq!(room("net_af_packet0,iface=a", None), DATA_ROOM);
-        assert_eq!(room("net_af_packet0,iface=a,framesz=2048", None), DATA_ROOM);
-        assert_eq!(
-            room("net_af_packet0,iface=a,framesz=4096", None),
-            HEADROOM + 4_064
-        );
-        assert_eq!(
-            room("net_af_packet0,iface=a", Some(9_000)),
-            HEADROOM + 16_352
-        );
-        assert_eq!(data_room("0000:01:00.0", Some(9_000)), DATA_ROOM);
-        assert_eq!(
-            data_room("net_af_packet0,iface=a,framesz=x", None),
-            DATA_ROOM
-        );
-    }
-
-    #[test]
-    fn af_packet_sizes_that_the_driver_would_misread_are_refused() {
-        for (bad, key) in [
-            ("framesz=4096", "framesz"),
-            ("framesz=2040", "framesz"),
-            ("blocksz=5000", "blocksz"),
-            ("blocksz=0", "blocksz"),
-            ("framecnt=5", "framecnt"),
-            ("framecnt=1048576", "framecnt"),
-            ("qpairs=1", "qpairs"),
-        ] {
-            match completed(
-                &format!("net_af_packet0,iface=a,{bad}"),
-                2,
-                HEADROOM + 2048,
-                1500,
-            ) {
-                Err(Error::Option { option, .. }) => assert_eq!(option, key, "{bad}"),
-                other => panic!("{bad}: {other:?}"),
-            }
-        }
-        assert!(matches!(
-            completed("net_af_packet0,iface=a,framesz=x", 1, 2176, 1500),
-            Err(Error::Device { .. })
-        ));
     }
 
     #[test]

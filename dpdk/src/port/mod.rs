@@ -6,6 +6,7 @@
 //! [`MirrorPort`] has no transmit queue handle at all; one that is opened to answer has handles
 //! that take answers alone.
 
+mod af_packet;
 mod device;
 mod longest;
 mod mirror;
@@ -15,7 +16,7 @@ mod ring;
 mod setup;
 mod spread;
 
-pub use device::data_room;
+pub use af_packet::data_room;
 pub use mirror::MirrorPort;
 pub use options::{FrameClock, PortInfo, PortOptions, PortStats};
 
@@ -165,7 +166,14 @@ impl Inner {
         let room = rx_pool.data_room().saturating_sub(HEADROOM);
         let wanted = options.mtu.or(interface_mtu).unwrap_or(DEFAULT_MTU);
         let queues = options.rx_queues.max(tx_queues);
-        let ring = device.complete(&port, queues, rx_pool.data_room(), options.mtu, wanted)?;
+        let ring = device.complete(
+            &port,
+            queues,
+            rx_pool.data_room(),
+            options.mtu,
+            wanted,
+            !options.longest,
+        )?;
         let wanted = ring.map_or(wanted, |(_, most)| most.min(wanted));
 
         let mut probed = Probed::probe(eal, &device, &port)?;

@@ -28,6 +28,8 @@ pub struct WorkerCounters {
     pub replay_frames: u64,
     /// Responses of targets among them.
     pub replay_responses: u64,
+    /// Responses handed to the core that owns their connection.
+    pub responses_handed_over: u64,
     /// Responses dropped because the owner's ring was full.
     pub response_full: u64,
     /// ARP, ND and ICMP among them.

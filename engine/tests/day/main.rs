@@ -13,7 +13,7 @@
 mod target;
 mod traffic;
 
-use engine::egress::Outlet;
+use engine::egress::{Outlet, Wire};
 use engine::worker::{ResponseOwner, Worker};
 use replay::{Core, Params, Transfer};
 use rng::Rng;
@@ -97,10 +97,10 @@ impl Day {
         let owner = ResponseOwner::new(&params, Vec::new());
         let (mirror, replay) = (MemoryPort::new(QUEUE), MemoryPort::new(QUEUE));
         let core = Core::new(params, MORNING);
-        let out = Outlet::new(replay.tx, host, frame::LINK.dst, TARGETS.to_vec(), None, 0);
+        let out = Outlet::of_one(Wire::new(replay.tx, host), &TARGETS, 0);
         let mut worker = Worker::new(0, core, out, owner);
         worker.mirrors.push(mirror.rx);
-        worker.replay = Some(replay.rx);
+        worker.replay.push((0, replay.rx));
         Self {
             worker,
             mirror: mirror.wire,

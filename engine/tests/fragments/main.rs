@@ -14,7 +14,7 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::{
     DATA_ROOM, Eal, EalOptions, Mbuf, Memory, Mempool, MirrorPort, PortOptions, Reassembly, RxQueue,
 };
-use engine::egress::Outlet;
+use engine::egress::{self, Outlet};
 use engine::report::{Sources, json};
 use engine::worker::{ResponseOwner, Ring, Snapshot, Worker};
 use replay::{Core, HashBy, Origin, Ownership, Params, Transfer};
@@ -159,7 +159,7 @@ fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, W
         seed: 1,
     });
     let owner = ResponseOwner::new(&params, Vec::new());
-    let out = Outlet::new(Wire::default(), host, [2; 6], vec![target], None, index);
+    let out = Outlet::of_one(egress::Wire::new(Wire::default(), host), &[target], index);
     let start = params.start;
     Worker::new(index, Core::new(params, start), out, owner)
 }
@@ -205,7 +205,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
                 if w.step(now, !draining) > 0 {
                     idle = 0;
                 }
-                for frame in w.out.tx().take() {
+                for frame in w.out.wires()[0].tx().take() {
                     for head in target.receive(&frame) {
                         w.core.response(now, now, &head, &mut w.out);
                     }

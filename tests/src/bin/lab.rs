@@ -59,9 +59,9 @@ enum Command {
 /// What the virtual machine is like, and what runs in it.
 #[derive(clap::Args)]
 struct VmArgs {
-    /// A NIC of the guest, given once for each: igb, e1000e or virtioN (with N queues), a colon, and
-    /// where its cable leads: mirror, replay or assistant. The first is 0000:01:00.0. Default:
-    /// igb:mirror and igb:replay.
+    /// A NIC of the guest, given once for each: igb, e1000e, vmxnet3 or virtioN (with N queues), a
+    /// colon, and where its cable leads: mirror, replay or assistant. The first is 0000:01:00.0.
+    /// Default: igb:mirror and igb:replay.
     #[arg(long = "nic")]
     nics: Vec<Nic>,
     /// The guest's memory.

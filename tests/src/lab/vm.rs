@@ -19,6 +19,9 @@ use super::{Lab, Node};
 use anyhow::{Context, Result, bail};
 pub use machine::Machine;
 pub use nics::{Cable, Model, Nic};
+use std::io::Write as _;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -203,6 +206,25 @@ impl Vm {
             None => Ok(()),
             Some(status) => bail!("QEMU ended ({status}); it said:\n{}", self.process.tail()),
         }
+    }
+
+    /// Pulls the cable of the NIC with this index, or plugs it in again.
+    ///
+    /// # Errors
+    /// QEMU's monitor does not take it.
+    pub fn set_link(&self, index: usize, up: bool) -> Result<()> {
+        let state = if up { "on" } else { "off" };
+        let path = self.dir.join(machine::MONITOR);
+        UnixStream::connect(&path)
+            .and_then(|mut monitor| {
+                monitor.write_all(format!("set_link net{index} {state}\n").as_bytes())?;
+                // It carries out what it was told and then sees that nobody is there any more.
+                monitor.shutdown(Shutdown::Write)?;
+                monitor.set_read_timeout(Some(COMMAND))?;
+                std::io::copy(&mut monitor, &mut std::io::sink())
+            })
+            .map(drop)
+            .with_context(|| format!("{}: set_link", path.display()))
     }
 
     /// QEMU's process id.

@@ -215,6 +215,12 @@ fn ports_are_distinct() {
         "replay.port",
         &["uses replay0", "mirror.ports[0]"],
     );
+    // Both ways of a NIC, however it is written.
+    refused(
+        &ports("\"01:00.0\"").replace(PORT, "port = \"0000:01:00.0\""),
+        "replay.port",
+        &["uses 0000:01:00.0", "mirror.ports[0]", "no mirror"],
+    );
     refused(
         &ports("\"net_pcap0,rx_iface=replay0,tx_iface=x\""),
         "replay.port",

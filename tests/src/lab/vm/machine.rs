@@ -11,6 +11,9 @@ use std::process::Command;
 /// What `scripts/vm-lab.sh` says if this machine can't have what it makes.
 const MISSING: i32 = 3;
 
+/// The socket of QEMU's monitor, in the folder that a guest shares.
+pub(super) const MONITOR: &str = "monitor";
+
 /// Kernel arguments. All but the console and the IOMMU save time in software emulation.
 const KERNEL: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check \
      random.trust_cpu=on audit=0 selinux=0 apparmor=0 nowatchdog \
@@ -87,6 +90,10 @@ impl Machine {
             command.args(nics::nodes());
         }
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
+        command.arg("-monitor").arg(format!(
+            "unix:{},server=on,wait=off",
+            share.join(MONITOR).display()
+        ));
         command.args(["-no-reboot", "-serial"]);
         command.arg(format!("file:{}", share.join("console.log").display()));
         command.arg("-kernel").arg(file("vmlinuz"));

@@ -17,6 +17,8 @@ pub enum Model {
     Igb,
     /// Intel 82574: no RSS in the emulation.
     E1000e,
+    /// VMware's: 8 queues, no RSS in the emulation.
+    Vmxnet3,
     /// virtio-net with that many queues, with RSS.
     Virtio(u16),
 }
@@ -28,12 +30,15 @@ impl std::str::FromStr for Model {
         match text {
             "igb" => Ok(Self::Igb),
             "e1000e" => Ok(Self::E1000e),
+            "vmxnet3" => Ok(Self::Vmxnet3),
             _ => text
                 .strip_prefix("virtio")
                 .and_then(|queues| queues.parse().ok())
                 .filter(|queues| *queues > 0)
                 .map(Self::Virtio)
-                .ok_or_else(|| anyhow!("{text:?}: give igb, e1000e or, for two queues, virtio2")),
+                .ok_or_else(|| {
+                    anyhow!("{text:?}: give igb, e1000e, vmxnet3 or, for two queues, virtio2")
+                }),
         }
     }
 }
@@ -164,6 +169,7 @@ pub(super) fn arguments(nic: &Nic, index: usize, memory: Memory) -> Vec<String> 
     match nic.model {
         Model::Igb => device.push_str("igb"),
         Model::E1000e => device.push_str("e1000e"),
+        Model::Vmxnet3 => device.push_str("vmxnet3"),
         Model::Virtio(queues) => {
             // Two vectors for each queue, one for the control queue and one for changes.
             let _ = write!(
@@ -239,8 +245,8 @@ mod tests {
         for (bad, said) in [
             ("igb", "give a model and a cable"),
             ("igb:out", "give mirror, replay or assistant"),
-            ("virtio:mirror", "give igb, e1000e or"),
-            ("virtio0:mirror", "give igb, e1000e or"),
+            ("virtio:mirror", "give igb, e1000e, vmxnet3 or"),
+            ("virtio0:mirror", "give igb, e1000e, vmxnet3 or"),
         ] {
             let error = nic(bad).unwrap_err();
             assert!(error.contains(said), "{bad}: {error}");

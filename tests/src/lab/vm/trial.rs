@@ -5,7 +5,7 @@
 //! byte for byte what production was told, its own log has as many requests as production's, the
 //! engine's report says the same, and nothing was lost.
 
-use super::{Cable, Hangs, Machine, Memory, Model, Nic, Vm, VmOptions};
+use super::{Cable, Hangs, Job, Machine, Memory, Model, Nic, Vm, VmOptions};
 use crate::lab::appliance::{EngineOptions, InterceptOptions};
 use crate::lab::process::binary;
 use crate::lab::report::Report;
@@ -32,6 +32,8 @@ pub struct Setup {
     pub family: Family,
     /// Workers of the engine: 1 or 2.
     pub workers: usize,
+    /// After the load each cable is pulled and plugged in again.
+    pub pulls_cables: bool,
     /// Further replacements in the engine's configuration.
     pub edits: Vec<(&'static str, String)>,
 }
@@ -58,6 +60,7 @@ impl Setup {
             },
             family: Family::V4,
             workers: 2,
+            pulls_cables: false,
             edits: Vec::new(),
         }
     }
@@ -122,6 +125,20 @@ impl Setup {
         })
     }
 
+    /// Pulls each cable, one after the other, and plugs it in again as soon as the engine says that
+    /// the link is down.
+    fn pull_cables(&self, vm: &mut Vm, engine: &Job) -> Result<()> {
+        for index in 0..self.vm.nics.len() {
+            for (up, what) in [(false, "its link is down"), (true, "its link is up")] {
+                vm.set_link(index, up)?;
+                vm.wait_until(what, SETTLE, || {
+                    Ok((said(&engine.log(), what) > index).then_some(()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     fn run_in(&self, lab: &Lab, machine: &Machine) -> Result<Outcome> {
         let production = Server::start(lab, Side::Production, Service::Http, true)?;
         let target = Server::start(lab, Side::Target, Service::Http, true)?;
@@ -176,6 +193,9 @@ impl Setup {
             other => other,
         };
         target.records_when(connections, Duration::from_secs(20))?;
+        if self.pulls_cables {
+            self.pull_cables(&mut vm, &engine)?;
+        }
         for job in std::iter::once(&engine).chain(&intercept) {
             let code = vm.terminate(job, STOP)?;
             if code != 0 {
@@ -224,6 +244,11 @@ impl Setup {
             log: engine.log(),
         })
     }
+}
+
+/// How often a log's lines say this.
+fn said(log: &str, what: &str) -> usize {
+    log.lines().filter(|line| line.contains(what)).count()
 }
 
 /// What clients ask for: 200 small requests a second, and bodies of a byte, of a segment and of
