@@ -86,6 +86,11 @@ impl<T: Tx> Outlet<T> {
         self.claims.as_mut()?.next_record()
     }
 
+    /// True if there is one.
+    pub fn has_record(&self) -> bool {
+        self.claims.as_ref().is_some_and(Claims::has_record)
+    }
+
     /// Sends the frame of ARP, ND or ping in `frame`.
     pub fn send_control(&mut self, frame: &FrameBuf) {
         // A lost one is asked for again.

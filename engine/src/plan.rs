@@ -222,6 +222,7 @@ impl Plan {
             jobs.push(Job {
                 worker,
                 player: None,
+                rest: None,
                 orders: Orders::new(),
             });
         }

@@ -5,16 +5,16 @@
 //! no log line. Every frame that is received is used or counted under a reason.
 
 mod counters;
+mod rings;
 mod side;
 
 use crate::answering::Answering;
 use crate::egress::Outlet;
 use crate::tunnels::RefusedTunnels;
 use arrayvec::ArrayVec;
-use crossbeam::queue::ArrayQueue;
 use replay::{Core, Params};
 use side::Place;
-use std::sync::Arc;
+use wake::Waker;
 use wire::decode::{
     Fragment, LinkType, Local, MirrorOptions, Packet, fragment_with, local_frame, mirrored,
     refused_tunnel,
@@ -27,6 +27,7 @@ use wire::{Addr, Endpoint, Flow, Head, Nanos, Seq, Skip};
 pub use crate::owner::ResponseOwner;
 pub use crate::snapshots::Snapshot;
 pub use counters::WorkerCounters;
+pub use rings::{Parcel, Ring};
 pub use side::Decoded;
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
@@ -34,25 +35,6 @@ pub const NESTED: usize = 4;
 
 /// Responses that are asked for ahead of the one that is read.
 const AHEAD: usize = 4;
-
-/// What one core gives to another.
-pub enum Parcel<F> {
-    /// A mirrored frame of a session that the other core owns.
-    Mirrored(Packet, F),
-    /// A part of a datagram that is reassembled by the other core.
-    Fragment(Fragment, F),
-    /// The header of a response to a connection that the other core owns, and when it was received.
-    Response(Head, Nanos),
-    /// A segment of ours, and when it left.
-    Sent(Head, Nanos),
-    /// A segment of this flow was longer than the path's MTU, and that.
-    TooBig(Flow, Seq, u32),
-    /// A neighbour that answered.
-    Neighbor(Addr, [u8; 6]),
-}
-
-/// A single-producer ring from one core to another.
-pub type Ring<F> = Arc<ArrayQueue<Parcel<F>>>;
 
 /// The core that owns the session of a segment of the mirror; `None` if there is but one core, or
 /// no such session.
@@ -86,6 +68,10 @@ pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     pub out: Outlet<T>,
     /// Rings to all workers, by index; its own is not used.
     pub to: Vec<Ring<R::Frame>>,
+    /// Wakes each worker, by index; none if they do not sleep.
+    pub wakers: Vec<Waker>,
+    /// Workers that something was left for since they were last woken: a bit for each.
+    left: u128,
     /// Rings from all workers.
     pub from: Vec<Ring<R::Frame>>,
     /// Who gets a response.
@@ -117,6 +103,8 @@ where
             core,
             out,
             to: Vec::new(),
+            wakers: Vec::new(),
+            left: 0,
             from: Vec::new(),
             owner,
             defragment: NoDefragment,
@@ -138,6 +126,8 @@ where
             core: self.core,
             out: self.out,
             to: self.to,
+            wakers: self.wakers,
+            left: self.left,
             from: self.from,
             owner: self.owner,
             defragment,
@@ -171,6 +161,7 @@ where
         work += self.core.poll(now, &mut self.out);
         self.out.poll_host(now, &mut self.reply);
         work += self.out.flush(true);
+        self.wake_others();
         self.counters.loops += 1;
         self.counters.idle_loops += u64::from(work == 0);
         work
@@ -294,14 +285,6 @@ where
         }
     }
 
-    #[inline]
-    fn hand_over(&mut self, owner: u16, parcel: Parcel<R::Frame>) {
-        match self.to[usize::from(owner)].push(parcel) {
-            Ok(()) => self.counters.handed_over += 1,
-            Err(_) => self.counters.handover_full += 1,
-        }
-    }
-
     /// A part of a datagram. No port tells whose it is, so a hash of what the parts have in common
     /// chooses the core where they meet.
     fn fragment(&mut self, now: Nanos, part: Option<Fragment>, frame: R::Frame) {
@@ -358,44 +341,6 @@ where
         self.counters.skipped[Skip::Depth as usize] += 1;
     }
 
-    /// Takes what other workers have left for this one. Returns how much that was.
-    #[inline]
-    pub fn poll_rings(&mut self, now: Nanos) -> usize {
-        let mut work = 0;
-        for i in 0..self.from.len() {
-            for _ in 0..BURST {
-                let Some(parcel) = self.from[i].pop() else {
-                    break;
-                };
-                work += 1;
-                match parcel {
-                    Parcel::Mirrored(packet, frame) => {
-                        self.counters.taken_over += 1;
-                        let _ = self.core.mirror(now, &packet, frame, &mut self.out);
-                    }
-                    Parcel::Fragment(part, frame) => {
-                        self.counters.taken_over += 1;
-                        self.reassemble(now, part, frame);
-                    }
-                    Parcel::Response(head, received_at) => self.response(now, received_at, &head),
-                    Parcel::Sent(head, at) => self.core.sent(at.min(now), &head),
-                    Parcel::TooBig(flow, seq, mtu) => {
-                        self.core.too_big(now, &flow, seq, mtu, &mut self.out);
-                    }
-                    Parcel::Neighbor(addr, mac) => {
-                        self.out.host.learn(addr, mac, now);
-                    }
-                }
-            }
-        }
-        work
-    }
-
-    /// True if no worker has left anything for this one.
-    pub fn has_taken_over(&self) -> bool {
-        self.from.iter().all(|ring| ring.is_empty())
-    }
-
     fn poll_replay(&mut self, now: Nanos) -> usize {
         let Some(rx) = self.replay.as_mut() else {
             return 0;
@@ -449,7 +394,7 @@ where
             Some(owner) if owner == self.index => self.core.sent(at, &packet.head),
             // If the ring is full the time at which it was given to the driver serves.
             Some(owner) => {
-                let _ = self.to[usize::from(owner)].push(Parcel::Sent(packet.head, at));
+                let _ = self.leave(owner, Parcel::Sent(packet.head, at));
             }
             None => {}
         }
@@ -471,10 +416,7 @@ where
         self.counters.replay_responses += 1;
         if owner == self.index {
             self.response(now, at, head);
-        } else if self.to[usize::from(owner)]
-            .push(Parcel::Response(*head, at))
-            .is_err()
-        {
+        } else if !self.leave(owner, Parcel::Response(*head, at)) {
             self.counters.response_full += 1;
         }
     }
@@ -497,11 +439,10 @@ where
             self.out.send_control(&self.reply);
         }
         if let Some((addr, mac)) = received.learned {
-            for (i, ring) in self.to.iter().enumerate() {
-                if i != usize::from(self.index) {
-                    // If the ring is full the neighbour is asked again.
-                    let _ = ring.push(Parcel::Neighbor(addr, mac));
-                }
+            let me = self.index;
+            for i in (0..self.to.len() as u16).filter(|i| *i != me) {
+                // If the ring is full the neighbour is asked again.
+                let _ = self.leave(i, Parcel::Neighbor(addr, mac));
             }
         }
         match received.kind {
@@ -525,7 +466,7 @@ where
             self.core.too_big(now, &flow, seq, mtu, &mut self.out);
         } else {
             // If the ring is full, the next segment is too long as well.
-            let _ = self.to[usize::from(owner)].push(Parcel::TooBig(flow, seq, mtu));
+            let _ = self.leave(owner, Parcel::TooBig(flow, seq, mtu));
         }
     }
 

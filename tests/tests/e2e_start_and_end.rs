@@ -212,6 +212,9 @@ fn a_duration_ends_it_and_the_report_goes_where_it_is_told() {
     let report = Report::read(&lab.file("other.json")).unwrap();
     assert_eq!(report.number("production.sessions").unwrap(), 0);
     report.check_books(1).unwrap();
+    // Nothing came, so it has waited: sleeps of 20 us alone make more than 10,000 turns in a second.
+    let turns = report.number("cores.0.loops").unwrap();
+    assert!(turns < 6_000, "{turns} turns of the loop without a frame");
     assert!(
         !lab.file("report.json").exists(),
         "--report overrides report.json"

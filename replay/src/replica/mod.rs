@@ -132,6 +132,15 @@ impl<P: Payload> Replicas<P> {
         fired
     }
 
+    /// When [`Replicas::poll`] has something to do, if nothing else happens before: not earlier than
+    /// this.
+    pub fn quiet_until(&self) -> Nanos {
+        if self.is_any_blocked() || self.budget.is_owed() {
+            return 0;
+        }
+        self.timers.quiet_until()
+    }
+
     /// Tests count how far is searched for what is sent again.
     #[inline]
     fn step(&mut self) {
