@@ -166,6 +166,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     let seed = getrandom::u64().context("the system gives no random numbers")?;
     let plan = Plan::new(config, &mirrors, replay.info(), now.get(), buffers, seed);
     plan.check_routes(config)?;
+    tell_memory(config, buffers, headers, plan.most_bytes());
 
     let mut reassemblies = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -256,6 +257,24 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
         },
         jobs,
     ))
+}
+
+/// Says how much memory this configuration takes, of which kind, and by which keys.
+fn tell_memory(config: &Replay, buffers: Buffers, headers: u32, sessions: u64) {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let (bytes, kind) = match config.eal.memory {
+        Memory::Hugepages => (buffers.in_hugepages(headers), "of hugepages"),
+        Memory::NoHuge => (buffers.without_hugepages(headers), "without hugepages"),
+    };
+    log::info!(
+        "memory: {} MiB {kind} for packet buffers (limits.mbufs: {} of {} bytes for frames, {} for short payloads), and up to {} MiB for {} sessions with what they hold (limits.sessions, traffic.copies), taken as they come",
+        mib(bytes),
+        buffers.frames,
+        buffers.room,
+        buffers.small,
+        mib(sessions),
+        config.limits.sessions,
+    );
 }
 
 /// The replay port is to answer for IPv6 addresses.

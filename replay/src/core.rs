@@ -5,6 +5,7 @@
 //! both.
 
 mod audit;
+mod memory;
 mod prefetch;
 
 #[cfg(test)]

@@ -82,13 +82,18 @@ pub(crate) struct Replicas<P> {
     pub steps: u64,
 }
 
+/// Replicas there is room for.
+pub(crate) fn max_replicas(params: &Params) -> usize {
+    let copies = usize::from(params.copies.max(1));
+    params
+        .max_sessions
+        .saturating_mul(copies)
+        .min(MAX_REPLICAS.max(params.max_sessions))
+}
+
 impl<P: Payload> Replicas<P> {
     pub fn new(params: &Arc<Params>, now: Nanos) -> Self {
-        let copies = usize::from(params.copies.max(1));
-        let replicas = params
-            .max_sessions
-            .saturating_mul(copies)
-            .min(MAX_REPLICAS.max(params.max_sessions));
+        let replicas = max_replicas(params);
         let slots = params
             .pool
             .iter()
