@@ -101,6 +101,11 @@ impl Claims {
         self.links.responses.pop()
     }
 
+    /// True if there is one.
+    pub fn has_record(&self) -> bool {
+        !self.links.responses.is_empty()
+    }
+
     fn retry(&mut self) {
         for _ in 0..RELEASES_A_CALL {
             let Some((client, transfer)) = self.waiting.front() else {

@@ -82,13 +82,18 @@ pub(crate) struct Replicas<P> {
     pub steps: u64,
 }
 
+/// Replicas there is room for.
+pub(crate) fn max_replicas(params: &Params) -> usize {
+    let copies = usize::from(params.copies.max(1));
+    params
+        .max_sessions
+        .saturating_mul(copies)
+        .min(MAX_REPLICAS.max(params.max_sessions))
+}
+
 impl<P: Payload> Replicas<P> {
     pub fn new(params: &Arc<Params>, now: Nanos) -> Self {
-        let copies = usize::from(params.copies.max(1));
-        let replicas = params
-            .max_sessions
-            .saturating_mul(copies)
-            .min(MAX_REPLICAS.max(params.max_sessions));
+        let replicas = max_replicas(params);
         let slots = params
             .pool
             .iter()
@@ -130,6 +135,15 @@ impl<P: Payload> Replicas<P> {
             self.on_timer(now, rid, tx);
         }
         fired
+    }
+
+    /// When [`Replicas::poll`] has something to do, if nothing else happens before: not earlier than
+    /// this.
+    pub fn quiet_until(&self) -> Nanos {
+        if self.is_any_blocked() || self.budget.is_owed() {
+            return 0;
+        }
+        self.timers.quiet_until()
     }
 
     /// Tests count how far is searched for what is sent again.
