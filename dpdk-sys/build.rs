@@ -20,6 +20,8 @@ const LIBRARIES: [&str; 9] = [
     "rte_kvargs",
     "rte_eal",
 ];
+/// Logging is a library of its own from this release on; before it is in rte_eal.
+const OWN_LOG_LIBRARY: &str = "23.11";
 
 const FUNCTIONS: &[&str] = &[
     "shim_.*",
@@ -151,6 +153,10 @@ fn build() -> Result<(), String> {
     println!("cargo::rustc-link-search=native={libdir}");
     for library in LIBRARIES {
         println!("cargo::rustc-link-lib=dylib={library}");
+    }
+    // Releases are named by year and month.
+    if version.as_str() >= OWN_LOG_LIBRARY {
+        println!("cargo::rustc-link-lib=dylib=rte_log");
     }
     bindings(&cflags, &version)
 }

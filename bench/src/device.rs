@@ -426,7 +426,7 @@ fn replay_sessions(
     let settings = Settings {
         clock: timer,
         pressure: move || buffers.avail() < low_water,
-        sleep: false,
+        rest: None,
         patience: 0,
     };
     let worker = lcore::run(worker, None, &orders, settings);

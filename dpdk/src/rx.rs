@@ -7,6 +7,7 @@ use crate::port::Inner;
 use arrayvec::ArrayVec;
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use wire::io::BURST;
 
@@ -74,6 +75,15 @@ impl RxQueue {
     /// Frames received.
     pub fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// The socket that the frames come over, if they do: poll(2) tells when there is one. Its file
+    /// descriptor is for that alone.
+    pub fn socket(&self) -> Option<Arc<OwnedFd>> {
+        match &self.from {
+            From::Socket(ring) => Some(Arc::clone(ring.socket())),
+            From::Driver | From::Stamped(_) => None,
+        }
     }
 
     /// See [`wire::io::Rx::rx_burst`]. The first bytes of each frame are prefetched.

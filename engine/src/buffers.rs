@@ -57,6 +57,13 @@ impl Buffers {
             + on_pages(headers, HEADER_ROOM)
     }
 
+    /// Bytes that they and so many mbufs for headers take in hugepages.
+    pub fn in_hugepages(&self, headers: u32) -> u64 {
+        let of =
+            |mbufs: u32, room: u16| u64::from(mbufs) * (u64::from(room) + MBUF_OVERHEAD as u64);
+        of(self.frames, self.room) + of(self.small, SMALL_ROOM) + of(headers, HEADER_ROOM)
+    }
+
     /// Descriptors of each of so many queues: a power of two, and so few that the queues hold no
     /// more than a sixteenth of the buffers, unless that is very little.
     pub fn descriptors(&self, queues: usize) -> u16 {

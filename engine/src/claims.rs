@@ -51,7 +51,8 @@ impl Claims {
         self.push(Message::Claim(claim))
     }
 
-    /// Claims the responses of a connection, client to target. False if it cannot be made now: then no link has it.
+    /// Claims the responses of a connection, client to target. False if it cannot be made now: then
+    /// no link has it.
     #[must_use]
     pub fn claim(&mut self, connection: &Flow) -> bool {
         self.retry();
@@ -97,6 +98,11 @@ impl Claims {
     #[inline]
     pub fn next_record(&mut self) -> Option<Record> {
         self.links.responses.pop()
+    }
+
+    /// True if there is one.
+    pub fn has_record(&self) -> bool {
+        !self.links.responses.is_empty()
     }
 
     fn retry(&mut self) {

@@ -79,19 +79,20 @@ pub fn run(
         Job {
             worker,
             player,
+            rest,
             orders: mine,
         },
     ) in jobs.into_iter().enumerate()
     {
         orders.push(Arc::clone(&mine));
-        let (now, pool, sleep) = (machine.now, machine.pool.clone(), machine.sleep);
+        let (now, pool) = (machine.now, machine.pool.clone());
         let low_water = pool.size() / 8;
         let launched = machine.eal.launch(i, move || {
             let pressure = move || pool.avail() < low_water;
             let settings = Settings {
                 clock: move || now.get(),
                 pressure,
-                sleep,
+                rest,
                 patience,
             };
             drop(lcore::run(worker, player, &mine, settings));

@@ -119,6 +119,11 @@ impl<T: Tx> Outlet<T> {
         self.claims.as_mut()?.next_record()
     }
 
+    /// True if there is one.
+    pub fn has_record(&self) -> bool {
+        self.claims.as_ref().is_some_and(Claims::has_record)
+    }
+
     /// A frame of ARP, ND or ICMP came in on a wire. `proxied` says for which addresses besides its
     /// own the host answers there.
     pub fn receive_control(

@@ -7,6 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
+use wake::Rest;
 use wire::Nanos;
 use wire::defragment::Defragment;
 use wire::io::{BURST, Frame, Rx, Tx};
@@ -30,9 +31,9 @@ pub enum RunPhase {
 /// How long a worker that quiesces still reads the mirror at most.
 const LAST_READ: Nanos = 50_000_000;
 /// Empty rounds before a worker sleeps: what follows closely is taken without a sleep.
-const EMPTY_ROUNDS: u32 = 32;
+pub const EMPTY_ROUNDS: u32 = 32;
 /// How long it sleeps: far below a round trip that matters, far above what a round costs.
-const NAP: Duration = Duration::from_micros(20);
+pub const NAP: Duration = Duration::from_micros(20);
 /// How long giving up what is left may take without getting on.
 const LAST_WORDS: Nanos = 500_000_000;
 /// How often buffers are looked at.
@@ -120,8 +121,8 @@ pub struct Settings<C, G> {
     pub clock: C,
     /// True while buffers are short.
     pub pressure: G,
-    /// Give the core back when there is nothing to do.
-    pub sleep: bool,
+    /// How the core is given back when there is nothing to do; `None`: never.
+    pub rest: Option<Rest>,
     /// How long nothing may move while capture files wait for room, in ns.
     pub patience: Nanos,
 }
@@ -132,7 +133,7 @@ pub fn run<R, T, D, C, G>(
     mut worker: Worker<R, T, D>,
     mut player: Option<Player<R::Frame>>,
     orders: &Orders,
-    settings: Settings<C, G>,
+    mut settings: Settings<C, G>,
 ) -> Worker<R, T, D>
 where
     R: Rx,
@@ -145,7 +146,7 @@ where
     let (mut quiesced_at, mut reading, mut draining) = (None, true, false);
     // `ending` is the number of the request to end all sessions that the core is busy with.
     let (mut abandoned, mut ending) = (false, None);
-    let (mut next_look, mut empty_rounds) = (0, 0);
+    let mut next_look = 0;
     let mut backpressure = Backpressure::new(settings.patience);
     loop {
         let now = (settings.clock)();
@@ -207,9 +208,11 @@ where
             // There is one snapshot a worker, so the ring has room.
             let _ = orders.full.push(snapshot);
         }
-        empty_rounds = if work == 0 { empty_rounds + 1 } else { 0 };
-        if settings.sleep && empty_rounds > EMPTY_ROUNDS {
-            std::thread::sleep(NAP);
+        if let Some(rest) = &mut settings.rest {
+            let due = player.as_ref().map_or(Nanos::MAX, Player::next_at);
+            let until = || worker.core.quiet_until().min(due);
+            let quiet = || Duration::from_nanos(until().saturating_sub(now));
+            rest.after(work > 0, quiet, || worker.is_left_alone());
         }
     }
     finish(&mut worker, &settings.clock);

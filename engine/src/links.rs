@@ -47,6 +47,8 @@ pub struct Settings {
     /// Claims and releases of one worker that may wait for one link, at least 1: [`COMMANDS`]
     /// unless something speaks against it.
     pub commands: usize,
+    /// Wakes each worker, by index, when records have come for it; none if they do not sleep.
+    pub wakers: Vec<Waker>,
 }
 
 /// What one worker core holds of the links.
@@ -231,11 +233,14 @@ impl Links {
                 end.waker.push(waker.clone());
             }
             let shared = Arc::new(Shared::new(*address));
+            let with_wakers = responses.iter().enumerate();
+            let with_wakers =
+                with_wakers.map(|(i, ring)| (Arc::clone(ring), settings.wakers.get(i).cloned()));
             let link = LinkThread::new(
                 connection_settings(&settings, instance),
                 Arc::clone(&shared),
                 commands,
-                responses.clone(),
+                with_wakers.collect(),
                 Arc::clone(&up),
                 sleeper,
                 Arc::clone(&clock),

@@ -116,6 +116,11 @@ impl Plan {
         }
     }
 
+    /// Bytes that the workers' sessions take when there are as many as there may be.
+    pub fn most_bytes(&self) -> u64 {
+        u64::from(self.params.ownership.cores) * Core::<dpdk::Payload>::most_bytes(&self.params)
+    }
+
     /// Who owns a frame of a capture file, by its first bytes. What belongs to no session goes to
     /// the first worker; parts of a datagram meet on one.
     pub fn reader_owner(&self, mirror: MirrorOptions) -> Owner {
@@ -198,6 +203,7 @@ impl Plan {
             jobs.push(Job {
                 worker,
                 player: None,
+                rest: None,
                 orders: Orders::new(),
             });
         }

@@ -3,6 +3,8 @@
 //! Every figure comes from the workers' snapshots; each of them is consistent in itself, so the
 //! books balance in every report.
 
+mod replay_port;
+
 use crate::links::Stats as LinkStats;
 use crate::offline::CaptureStats;
 use crate::progress;
@@ -188,7 +190,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "claims_dropped": sum(w, |w| w.egress.claims_dropped),
             "links": s.links,
         },
-        "replay_port": replay_port(s),
+        "replay_port": replay_port::section(s),
         "buffers": {
             "in_use": s.mbufs[0].0,
             "size": s.mbufs[0].1,
@@ -248,54 +250,6 @@ fn capture(s: &Sources<'_>, c: &CaptureStats) -> Value {
         "restamped": c.disorder.restamped,
         "clock_set": c.disorder.clock_set,
         "late": latency(&late),
-    })
-}
-
-fn replay_port(s: &Sources<'_>) -> Value {
-    let w = s.workers;
-    let sent = |of: fn(&PortStats) -> u64| s.replay.iter().map(|(_, p)| of(p)).sum::<u64>();
-    let ports: Vec<Value> = (0..s.replay.len()).map(|i| wire(s, i)).collect();
-    // What is the same of all ports.
-    let common = |key| match ports.split_first() {
-        Some((first, rest)) if rest.iter().all(|p| p[key] == first[key]) => first[key].clone(),
-        _ => Value::Null,
-    };
-    json!({
-        "name": s.replay.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
-        "clock": common("clock"),
-        "link": common("link"),
-        "link_changes": ports.iter().filter_map(|p| p["link_changes"].as_u64()).sum::<u64>(),
-        "sent_frames": sent(|p| p.tx_frames),
-        "sent_bytes": sent(|p| p.tx_bytes),
-        "send_errors": sent(|p| p.tx_errors),
-        "received_frames": sum(w, |w| w.worker.replay_frames),
-        "control": sum(w, |w| w.worker.replay_control),
-        "strays": sum(w, |w| w.worker.replay_strays),
-        "skipped": sum(w, |w| w.worker.replay_skipped),
-        "held_back": {
-            "queue_full": sum(w, |w| w.egress.full),
-            "no_buffer": sum(w, |w| w.egress.no_buffer),
-            "next_hop": sum(w, |w| w.egress.unreachable),
-            "too_long": sum(w, |w| w.egress.too_long),
-        },
-        "ports": ports,
-    })
-}
-
-/// One of the replay ports. Their links and clocks are behind those of the mirror ports.
-fn wire(s: &Sources<'_>, i: usize) -> Value {
-    let (name, p) = &s.replay[i];
-    let behind = |all: usize| (all + i).checked_sub(s.replay.len());
-    let link = behind(s.links_up.len()).and_then(|i| s.links_up.get(i));
-    let clock = behind(s.clocks.len()).and_then(|i| s.clocks.get(i));
-    json!({
-        "name": name,
-        "clock": clock.map(|c| c.name()),
-        "link": link.map(LinkState::name),
-        "link_changes": link.map(LinkState::changes),
-        "sent_frames": p.tx_frames,
-        "sent_bytes": p.tx_bytes,
-        "send_errors": p.tx_errors,
     })
 }
 

@@ -3,7 +3,7 @@
 
 use crate::answering::Answering;
 use crate::buffers::{Buffers, devices};
-use crate::lcore::{Orders, RunPhase};
+use crate::lcore::{EMPTY_ROUNDS, NAP, Orders, RunPhase};
 use crate::links::{COMMANDS, Clock as LinkClock, Links, Settings as LinkSettings, WorkerEnd};
 use crate::offline::{Ahead, Player, Reading, Ring, Tape};
 use crate::plan::{Plan, prefix};
@@ -20,6 +20,7 @@ use dpdk::{
 };
 use std::sync::Arc;
 use std::time::Duration;
+use wake::{Rest, Sleeper, Waker};
 use wire::decode::{LinkType, MirrorOptions, UdpPorts};
 use wire::defragment::MAX_PARTS;
 use wire::host::Responder;
@@ -50,6 +51,8 @@ pub struct Job {
     pub worker: Worker<RxQueue, TxQueue, Reassembly>,
     /// Its part of the capture files, offline.
     pub player: Option<Player<Mbuf>>,
+    /// How it gives its core back; `None`: never.
+    pub rest: Option<Rest>,
     /// Its orders.
     pub orders: Arc<Orders>,
 }
@@ -73,8 +76,6 @@ pub struct Machine {
     pub spread: Spread,
     /// The time.
     pub now: Now,
-    /// Workers sleep when they have nothing to do.
-    pub sleep: bool,
     /// The EAL.
     pub eal: Eal,
 }
@@ -158,10 +159,17 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     for down in without_link(&mirrors, &replay, UP_TIME) {
         log::warn!("{down} has no link: see its cable and what is at the other end");
     }
-    let (links, ends) = start_links(config, workers, now)?;
+    let (mut wakers, mut sleepers) = (Vec::new(), Vec::new());
+    for _ in 0..if sleep { workers } else { 0 } {
+        let (waker, sleeper) = wake::pair().context("no file descriptor for a worker is left")?;
+        wakers.push(waker);
+        sleepers.push(sleeper);
+    }
+    let (links, ends) = start_links(config, workers, now, &wakers)?;
     let seed = getrandom::u64().context("the system gives no random numbers")?;
     let plan = Plan::new(config, &mirrors, &replay, now.get(), buffers, seed);
     wires::check_routes(config)?;
+    tell_memory(config, buffers, headers, plan.most_bytes());
 
     let mut reassemblies = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -212,6 +220,7 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
     for job in &mut jobs {
         job.worker.mirror_options = mirror_options;
         job.worker.core.copy_short_to(small.clone());
+        job.worker.wakers.clone_from(&wakers);
     }
     if let (Source::Files(files), Some(tape)) = (&config.mirror.source, &mut tape) {
         let rings = read_ahead(&mut jobs, files, data);
@@ -225,6 +234,9 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             speed: files.speed,
             max_idle: files.max_idle.map(|most| most.as_nanos() as Nanos),
         });
+    }
+    for (job, sleeper) in jobs.iter_mut().zip(sleepers) {
+        job.rest = Some(rest(job, sleeper));
     }
     let spread = Spread::of(&config.mirror.source, plan.ownership, &mirrors);
     log::info!(
@@ -243,11 +255,28 @@ pub fn start(config: &Replay) -> Result<(Machine, Vec<Job>)> {
             small,
             spread,
             now,
-            sleep,
             eal,
         },
         jobs,
     ))
+}
+
+/// Says how much memory this configuration takes, of which kind, and by which keys.
+fn tell_memory(config: &Replay, buffers: Buffers, headers: u32, sessions: u64) {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let (bytes, kind) = match config.eal.memory {
+        Memory::Hugepages => (buffers.in_hugepages(headers), "of hugepages"),
+        Memory::NoHuge => (buffers.without_hugepages(headers), "without hugepages"),
+    };
+    log::info!(
+        "memory: {} MiB {kind} for packet buffers (limits.mbufs: {} of {} bytes for frames, {} for short payloads), and up to {} MiB for {} sessions with what they hold (limits.sessions, traffic.copies), taken as they come",
+        mib(bytes),
+        buffers.frames,
+        buffers.room,
+        buffers.small,
+        mib(sessions),
+        config.limits.sessions,
+    );
 }
 
 /// The replay ports are to answer for IPv6 addresses.
@@ -361,6 +390,17 @@ fn start_eal(config: &Replay, buffers: Buffers, headers: u32) -> Result<Eal> {
     Ok(options.start()?)
 }
 
+/// How a worker rests: it listens on the sockets of its queues. The reader of capture files does
+/// not wake it, nor does a driver.
+fn rest(job: &Job, sleeper: Sleeper) -> Rest {
+    let worker = &job.worker;
+    let replay = || worker.replay.iter().map(|(_, queue)| queue);
+    let queues = || worker.mirrors.iter().chain(replay());
+    let sockets: Vec<_> = queues().filter_map(RxQueue::socket).collect();
+    let all = job.player.is_none() && sockets.len() == queues().count();
+    Rest::new(sleeper, sockets, all, EMPTY_ROUNDS, NAP)
+}
+
 fn sleeps<'a>(config: &Replay, mut ports: impl Iterator<Item = &'a PortInfo>) -> bool {
     match config.eal.idle {
         Some(idle) => idle == Idle::Sleep,
@@ -368,7 +408,7 @@ fn sleeps<'a>(config: &Replay, mut ports: impl Iterator<Item = &'a PortInfo>) ->
     }
 }
 
-fn link_settings(config: &Replay) -> Option<LinkSettings> {
+fn link_settings(config: &Replay, wakers: &[Waker]) -> Option<LinkSettings> {
     match &config.intercept {
         Intercept::Embedded => None,
         Intercept::Remote {
@@ -381,6 +421,7 @@ fn link_settings(config: &Replay) -> Option<LinkSettings> {
             insecure: *insecure,
             name: format!("engine {}", std::process::id()),
             commands: COMMANDS,
+            wakers: wakers.to_vec(),
         }),
     }
 }
@@ -389,8 +430,9 @@ fn start_links(
     config: &Replay,
     workers: usize,
     now: Now,
+    wakers: &[Waker],
 ) -> Result<(Option<Links>, Vec<Option<WorkerEnd>>)> {
-    let Some(settings) = link_settings(config) else {
+    let Some(settings) = link_settings(config, wakers) else {
         return Ok((None, (0..workers).map(|_| None).collect()));
     };
     let clock: LinkClock = Arc::new(move || now.get());

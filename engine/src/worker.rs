@@ -6,48 +6,30 @@
 
 mod answers;
 mod counters;
+mod rings;
 mod side;
 
 use crate::answering::Answering;
 use crate::egress::Outlet;
 use crate::tunnels::RefusedTunnels;
 use arrayvec::ArrayVec;
-use crossbeam::queue::ArrayQueue;
 use replay::{Core, Ownership, Sources};
 use side::Place;
-use std::sync::Arc;
+use wake::Waker;
 use wire::decode::{Fragment, LinkType, MirrorOptions, Packet, fragment_with, refused_tunnel};
 use wire::defragment::{Defragment, Insert, NoDefragment, datagram_hash};
 use wire::host::{Asked, FrameBuf};
 use wire::io::{BURST, Frame, Rx, Tx};
-use wire::{Addr, Flow, Head, Nanos, Seq, Skip};
+use wire::{Flow, Head, Nanos, Skip};
 
 pub use crate::owner::ResponseOwner;
 pub use crate::snapshots::Snapshot;
 pub use counters::WorkerCounters;
+pub use rings::{Parcel, Ring};
 pub use side::Decoded;
 
 /// Fragmented datagrams inside one another that are reassembled for one frame.
 pub const NESTED: usize = 4;
-
-/// What one core gives to another.
-pub enum Parcel<F> {
-    /// A mirrored frame of a session that the other core owns.
-    Mirrored(Packet, F),
-    /// A part of a datagram that is reassembled by the other core.
-    Fragment(Fragment, F),
-    /// The header of a response to a connection that the other core owns, and when it was received.
-    Response(Head, Nanos),
-    /// A segment of ours, and when it left.
-    Sent(Head, Nanos),
-    /// A segment of this flow was longer than the path's MTU, and that.
-    TooBig(Flow, Seq, u32),
-    /// A neighbour on this wire that answered.
-    Neighbor(usize, Addr, [u8; 6]),
-}
-
-/// A single-producer ring from one core to another.
-pub type Ring<F> = Arc<ArrayQueue<Parcel<F>>>;
 
 /// The core that owns the session of a segment of the mirror; `None` if there is but one core, or
 /// no such session.
@@ -81,6 +63,10 @@ pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     pub out: Outlet<T>,
     /// Rings to all workers, by index; its own is not used.
     pub to: Vec<Ring<R::Frame>>,
+    /// Wakes each worker, by index; none if they do not sleep.
+    pub wakers: Vec<Waker>,
+    /// Workers that something was left for since they were last woken: a bit for each.
+    left: u128,
     /// Rings from all workers.
     pub from: Vec<Ring<R::Frame>>,
     /// Who gets a response.
@@ -112,6 +98,8 @@ where
             core,
             out,
             to: Vec::new(),
+            wakers: Vec::new(),
+            left: 0,
             from: Vec::new(),
             owner,
             defragment: NoDefragment,
@@ -133,6 +121,8 @@ where
             core: self.core,
             out: self.out,
             to: self.to,
+            wakers: self.wakers,
+            left: self.left,
             from: self.from,
             owner: self.owner,
             defragment,
@@ -166,6 +156,7 @@ where
         work += self.core.poll(now, &mut self.out);
         self.out.poll_hosts(now, &mut self.reply);
         work += self.out.flush(true);
+        self.wake_others();
         self.counters.loops += 1;
         self.counters.idle_loops += u64::from(work == 0);
         work
@@ -289,14 +280,6 @@ where
         }
     }
 
-    #[inline]
-    fn hand_over(&mut self, owner: u16, parcel: Parcel<R::Frame>) {
-        match self.to[usize::from(owner)].push(parcel) {
-            Ok(()) => self.counters.handed_over += 1,
-            Err(_) => self.counters.handover_full += 1,
-        }
-    }
-
     /// A part of a datagram. No port tells whose it is, so a hash of what the parts have in common
     /// chooses the core where they meet.
     fn fragment(&mut self, now: Nanos, part: Option<Fragment>, frame: R::Frame) {
@@ -351,44 +334,6 @@ where
             part = inner;
         }
         self.counters.skipped[Skip::Depth as usize] += 1;
-    }
-
-    /// Takes what other workers have left for this one. Returns how much that was.
-    #[inline]
-    pub fn poll_rings(&mut self, now: Nanos) -> usize {
-        let mut work = 0;
-        for i in 0..self.from.len() {
-            for _ in 0..BURST {
-                let Some(parcel) = self.from[i].pop() else {
-                    break;
-                };
-                work += 1;
-                match parcel {
-                    Parcel::Mirrored(packet, frame) => {
-                        self.counters.taken_over += 1;
-                        let _ = self.core.mirror(now, &packet, frame, &mut self.out);
-                    }
-                    Parcel::Fragment(part, frame) => {
-                        self.counters.taken_over += 1;
-                        self.reassemble(now, part, frame);
-                    }
-                    Parcel::Response(head, received_at) => self.response(now, received_at, &head),
-                    Parcel::Sent(head, at) => self.core.sent(at.min(now), &head),
-                    Parcel::TooBig(flow, seq, mtu) => {
-                        self.core.too_big(now, &flow, seq, mtu, &mut self.out);
-                    }
-                    Parcel::Neighbor(wire, addr, mac) => {
-                        self.out.wires()[wire].host.learn(addr, mac, now);
-                    }
-                }
-            }
-        }
-        work
-    }
-
-    /// True if no worker has left anything for this one.
-    pub fn has_taken_over(&self) -> bool {
-        self.from.iter().all(|ring| ring.is_empty())
     }
 
     fn poll_links(&mut self, now: Nanos) -> usize {

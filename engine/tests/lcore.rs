@@ -125,7 +125,7 @@ fn what_was_handed_over_comes_before_the_end_of_all_sessions() {
     let settings = Settings {
         clock: control,
         pressure: || false,
-        sleep: false,
+        rest: None,
         patience: 1_000 * MILLISECOND,
     };
     let worker = lcore::run(worker, None, &orders, settings);

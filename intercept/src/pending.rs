@@ -76,7 +76,6 @@ impl Pending {
     }
 
     /// True if none waits.
-    #[cfg(test)]
     pub const fn is_empty(&self) -> bool {
         self.waiting == 0
     }

@@ -13,6 +13,7 @@ use arrayvec::ArrayVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use wake::Rest;
 use wire::decode::{self, Local, Packet};
 use wire::head::MAX_HEADERS;
 use wire::host::{FrameBuf, Host, Kind};
@@ -31,8 +32,8 @@ pub const PENDING_WAIT: Nanos = 50_000_000;
 /// Responses without a claim that may wait on one core.
 pub const PENDING_ROOM: u32 = 4096;
 
-/// How long a core that gives itself back sleeps.
-const SLEEP: Duration = Duration::from_micros(50);
+/// How long a core that gives itself back sleeps at a time while responses come.
+pub const NAP: Duration = Duration::from_micros(50);
 
 /// What one receive core works with.
 pub struct Parts<R, T> {
@@ -89,16 +90,31 @@ where
         &self.counters
     }
 
-    /// Steps until `stop`, then hands everything on. With `sleep` the core is given back for a
-    /// moment whenever there was nothing to do.
-    pub fn run(mut self, stop: &AtomicBool, sleep: bool, clock: impl Fn() -> Nanos) -> Counters {
+    /// Steps until `stop`, then hands everything on. With `rest` the core is given back whenever
+    /// there was nothing to do.
+    pub fn run(
+        mut self,
+        stop: &AtomicBool,
+        mut rest: Option<Rest>,
+        clock: impl Fn() -> Nanos,
+    ) -> Counters {
         while !stop.load(Relaxed) {
-            if !self.step(clock()) && sleep {
-                self.parts.out.wake();
-                std::thread::sleep(SLEEP);
+            let worked = self.step(clock());
+            if let Some(rest) = &mut rest {
+                if !worked {
+                    self.parts.out.wake();
+                }
+                let quiet = || self.quiet();
+                rest.after(worked, quiet, || self.parts.out.is_idle());
             }
         }
         self.finish(clock())
+    }
+
+    /// How long it may wait for a response or a claim.
+    fn quiet(&self) -> Duration {
+        let is_quiet = self.pending.is_empty() && self.parts.out.open_records() == 0;
+        Duration::from_nanos(if is_quiet { Nanos::MAX } else { HOUSEKEEPING })
     }
 
     /// One round: changed claims, one burst, what is due. True if there was something to do.

@@ -48,6 +48,8 @@ struct Shared {
     commands: ArrayQueue<Command>,
     full: ArrayQueue<Batch>,
     empty: ArrayQueue<Vec<u8>>,
+    /// Wakes the core.
+    core: Waker,
 }
 
 /// The core's end.
@@ -63,13 +65,14 @@ pub struct CoreEnd {
 pub struct ServerEnd(Arc<Shared>);
 
 /// The rings between one core and the server, with `batches` buffers (at least one). `waker` wakes
-/// the server.
-pub fn rings(batches: usize, waker: Waker) -> (CoreEnd, ServerEnd) {
+/// the server, `core` the core.
+pub fn rings(batches: usize, waker: Waker, core: Waker) -> (CoreEnd, ServerEnd) {
     let batches = batches.max(1);
     let shared = Arc::new(Shared {
         commands: ArrayQueue::new(COMMANDS),
         full: ArrayQueue::new(batches),
         empty: ArrayQueue::new(batches),
+        core,
     });
     for _ in 0..batches {
         // It has room for exactly this many.
@@ -90,6 +93,11 @@ impl CoreEnd {
     #[inline]
     pub fn command(&mut self) -> Option<Command> {
         self.shared.commands.pop()
+    }
+
+    /// True if no change of claims waits.
+    pub fn is_idle(&self) -> bool {
+        self.shared.commands.is_empty()
     }
 
     /// Puts a record into the batch of its route. If no buffer is left it is dropped and counted.
@@ -197,7 +205,9 @@ impl ServerEnd {
     /// # Errors
     /// The command, when the ring is full.
     pub fn command(&self, command: Command) -> Result<(), Command> {
-        self.shared().commands.push(command)
+        self.shared().commands.push(command)?;
+        self.shared().core.wake();
+        Ok(())
     }
 
     /// The next batch. Its buffer must go back with [`ServerEnd::give_back`].
@@ -254,7 +264,7 @@ mod tests {
     #[test]
     fn every_record_is_in_a_batch_or_counted() {
         let (waker, _sleeper) = wake::pair().unwrap();
-        let (mut core, server) = rings(8, waker);
+        let (mut core, server) = rings(8, waker.clone(), waker);
         let mut pushed = 0;
         for n in 0..10_000 {
             core.push(route(n % 3), &head(n), 0, &[0; 1024]);
@@ -282,7 +292,7 @@ mod tests {
     #[test]
     fn small_batches_go_at_once_to_a_server_that_waits_and_fill_up_for_one_that_is_busy() {
         let (waker, _sleeper) = wake::pair().unwrap();
-        let (mut core, server) = rings(64, waker);
+        let (mut core, server) = rings(64, waker.clone(), waker);
         for n in 0..20 {
             core.push(route(1), &head(n), 0, &[]);
             core.flush();

@@ -6,7 +6,7 @@
 use crate::args::Args;
 use crate::claims::Claims;
 use crate::counters::{Counters, Published};
-use crate::receive::{Parts, ReceiveCore};
+use crate::receive::{NAP, Parts, ReceiveCore};
 use crate::report::Report;
 use crate::rings::{ServerEnd, rings};
 use crate::server::{self, Clock, Limits, Running, Server};
@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use wake::Waker;
+use wake::{Rest, Waker};
 use wire::Prefix;
 use wire::host::{Host, HostConfig};
 
@@ -114,7 +114,8 @@ struct Machine {
     port: Port,
     cores: Vec<ReceiveCore<RxQueue, TxQueue>>,
     published: Vec<Arc<Published>>,
-    sleep: bool,
+    /// How each core gives itself back; `None`: never.
+    rests: Vec<Option<Rest>>,
     server: Server,
     waker: Waker,
 }
@@ -160,9 +161,17 @@ impl Machine {
             .collect();
         let (mut cores, mut published, mut ends): (Vec<_>, Vec<_>, Vec<ServerEnd>) =
             Default::default();
+        let mut rests = Vec::new();
         for (rx, tx) in rx.into_iter().zip(tx) {
             let seed = getrandom::u64().context("the system gives no random numbers")?;
-            let (core, end) = rings(BATCHES, waker.clone());
+            let (core_waker, core_sleeper) =
+                wake::pair().context("no file descriptor for a receive core is left")?;
+            rests.push(sleep.then(|| {
+                let sockets: Vec<_> = rx.socket().into_iter().collect();
+                let all = !sockets.is_empty();
+                Rest::new(core_sleeper, sockets, all, 0, NAP)
+            }));
+            let (core, end) = rings(BATCHES, waker.clone(), core_waker);
             let counters = Arc::new(Published::default());
             cores.push(ReceiveCore::new(Parts {
                 rx,
@@ -200,7 +209,7 @@ impl Machine {
             port,
             cores,
             published,
-            sleep,
+            rests,
             server,
             waker,
         })
@@ -228,15 +237,14 @@ impl Machine {
         info!("listening for engines on {}", server.address());
         let cores_stop = Arc::new(AtomicBool::new(false));
         let clock = self.eal.clock();
-        let sleep = self.sleep;
         let mut link = LinkState::new(self.port.is_link_up());
         let mut handles = Vec::new();
         let mut failed = None;
-        for (n, core) in self.cores.into_iter().enumerate() {
+        for (n, (core, rest)) in self.cores.into_iter().zip(self.rests).enumerate() {
             let stop = Arc::clone(&cores_stop);
             match self
                 .eal
-                .launch(n, move || core.run(&stop, sleep, || clock.now()))
+                .launch(n, move || core.run(&stop, rest, || clock.now()))
             {
                 Ok(handle) => handles.push(handle),
                 Err(e) => {

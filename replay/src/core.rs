@@ -5,6 +5,7 @@
 //! both.
 
 mod audit;
+mod memory;
 mod prefetch;
 
 #[cfg(test)]
@@ -215,6 +216,15 @@ impl<P: Payload> Core<P> {
     pub fn poll(&mut self, now: Nanos, tx: &mut impl Egress<P>) -> usize {
         let fired = self.replicas.poll(now, BUDGET, tx);
         fired + self.poll_capture(now, BUDGET - fired, tx)
+    }
+
+    /// No answer to a target, and nothing that a target waits for, is due before this time, unless
+    /// something comes in. The waits of the capture half are long, and are left out.
+    pub fn quiet_until(&self) -> Nanos {
+        if self.is_ending() {
+            return 0;
+        }
+        self.replicas.quiet_until()
     }
 
     fn poll_capture(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {

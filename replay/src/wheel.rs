@@ -108,6 +108,18 @@ impl Wheel {
         }
     }
 
+    /// No timer fires before this time, `Nanos::MAX` if none is armed. It looks at the finest slots
+    /// alone, so at most 256 ticks ahead.
+    pub fn quiet_until(&self) -> Nanos {
+        if self.armed == 0 {
+            return Nanos::MAX;
+        }
+        let at = (self.current % SLOTS as u64) as usize;
+        let turn = self.current - at as u64;
+        let next = self.next_occupied(at).unwrap_or(SLOTS);
+        (turn + next as u64) << TICK_SHIFT
+    }
+
     /// The next timer that is due at `now`, disarmed. Call until `None`.
     #[inline]
     pub fn pop(&mut self, now: Nanos) -> Option<u32> {
@@ -274,7 +286,9 @@ mod tests {
         w.cancel(1);
         assert_eq!(w.deadline(1), None);
         assert_eq!(w.deadline(0), Some(5_000 * TICK));
+        assert_eq!(w.quiet_until(), 10 * TICK);
         assert_eq!(drain(&mut w, 100 * TICK), [2]);
+        assert_eq!(w.quiet_until(), 256 * TICK, "a turn of the finest slots");
         assert_eq!(drain(&mut w, 5_000 * TICK), [0]);
     }
 
@@ -313,6 +327,9 @@ mod tests {
                 }
             }
             assert_eq!(w.armed(), model.iter().flatten().count());
+            let first = model.iter().flatten().min();
+            assert!(first.is_none_or(|d| d.next_multiple_of(TICK) >= w.quiet_until()));
+            assert!(w.quiet_until() + TICK > now);
         }
     }
 }

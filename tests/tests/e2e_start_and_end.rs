@@ -143,6 +143,36 @@ fn check_says_yes_and_sends_nothing() {
     );
 }
 
+/// A configuration of the least that is needed runs without hugepages, and says what it takes.
+#[test]
+fn defaults_fit_without_hugepages_and_their_memory_is_told() {
+    let name = "defaults_fit_without_hugepages_and_their_memory_is_told";
+    if skipped(name) {
+        return;
+    }
+    let _turn = Turn::take().unwrap();
+    let lab = Lab::start(LabOptions::default()).unwrap();
+    let limits = "sessions = 20_000\nmbufs = \"128MiB\"\nsession_bytes = \"4MiB\"\n";
+    let options = EngineOptions {
+        args: vec!["--check".to_owned()],
+        edits: vec![(limits, String::new())],
+        ..EngineOptions::default()
+    };
+    let (code, last) = run(&lab, &options);
+    assert_eq!(code, Some(0), "{last}");
+    let log = std::fs::read_to_string(lab.file("engine.log")).unwrap();
+    // 512 MiB, and headers; pages of 4 KiB hold one frame each.
+    let told = log.lines().find(|line| line.contains("memory: ")).unwrap();
+    let words: Vec<&str> = told.split(' ').collect();
+    let number_before = |next: &str| {
+        let at = words.windows(2).position(|pair| pair == ["MiB", next]);
+        words[at.unwrap() - 1].parse::<u64>().unwrap()
+    };
+    assert!((512..1_024).contains(&number_before("without")), "{told}");
+    assert!((512..2_048).contains(&number_before("for")), "{told}");
+    assert!(told.contains("1000000 sessions"), "{told}");
+}
+
 fn some_load(lab: &Lab) {
     let workload = Workload {
         to: Service::Http.on_production(Family::V4),
@@ -212,6 +242,9 @@ fn a_duration_ends_it_and_the_report_goes_where_it_is_told() {
     let report = Report::read(&lab.file("other.json")).unwrap();
     assert_eq!(report.number("production.sessions").unwrap(), 0);
     report.check_books(1).unwrap();
+    // Nothing came, so it has waited: sleeps of 20 us alone make more than 10,000 turns in a second.
+    let turns = report.number("cores.0.loops").unwrap();
+    assert!(turns < 6_000, "{turns} turns of the loop without a frame");
     assert!(
         !lab.file("report.json").exists(),
         "--report overrides report.json"

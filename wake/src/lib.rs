@@ -4,6 +4,10 @@
 //! sleep, and a wake costs no system call while it is awake.
 #![forbid(unsafe_code)]
 
+mod rest;
+
+pub use rest::Rest;
+
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::io;
 use std::os::fd::OwnedFd;

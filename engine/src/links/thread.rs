@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use wake::Sleeper;
+use wake::{Sleeper, Waker};
 use wire::Nanos;
 
 /// Pauses between attempts to connect: they double from the first to the last.
@@ -120,7 +120,7 @@ pub(super) struct LinkThread {
     settings: link::Settings,
     shared: Arc<Shared>,
     commands: Vec<Arc<ArrayQueue<Message>>>,
-    responses: Vec<Arc<ArrayQueue<Record>>>,
+    responses: Vec<(Arc<ArrayQueue<Record>>, Option<Waker>)>,
     up: Arc<AtomicUsize>,
     sleeper: Sleeper,
     clock: Clock,
@@ -151,7 +151,7 @@ impl LinkThread {
         settings: link::Settings,
         shared: Arc<Shared>,
         commands: Vec<Arc<ArrayQueue<Message>>>,
-        responses: Vec<Arc<ArrayQueue<Record>>>,
+        responses: Vec<(Arc<ArrayQueue<Record>>, Option<Waker>)>,
         up: Arc<AtomicUsize>,
         sleeper: Sleeper,
         clock: Clock,
@@ -376,7 +376,7 @@ impl LinkThread {
         let count = records.len() as u64;
         match self.responses.get(usize::from(owner)) {
             None => dropped = count,
-            Some(ring) => {
+            Some((ring, waker)) => {
                 // After the records came here: they cannot have been received later than that,
                 // whatever the comparison of clocks says.
                 let now = self.now();
@@ -386,6 +386,7 @@ impl LinkThread {
                         clock.map_or(now, |clock| clock.to_local(record.received_at).min(now));
                     dropped += u64::from(ring.push(record).is_err());
                 }
+                waker.iter().for_each(Waker::wake);
             }
         }
         self.shared.records.fetch_add(count - dropped, Relaxed);

@@ -95,6 +95,11 @@ impl<F> Player<F> {
         self.next.as_mut().filter(|(due, _)| due.at <= now)
     }
 
+    /// When the next frame is due; `Nanos::MAX` if none is there.
+    pub fn next_at(&self) -> Nanos {
+        self.next.as_ref().map_or(Nanos::MAX, |(due, _)| due.at)
+    }
+
     /// Takes the next frame.
     #[inline]
     pub fn take(&mut self) -> Option<Due<F>> {

@@ -79,7 +79,7 @@ where
             Some(owner) if owner == self.index => self.core.sent(at, &packet.head),
             // If the ring is full the time at which it was given to the driver serves.
             Some(owner) => {
-                let _ = self.to[usize::from(owner)].push(Parcel::Sent(packet.head, at));
+                let _ = self.leave(owner, Parcel::Sent(packet.head, at));
             }
             None => {}
         }
@@ -102,9 +102,10 @@ where
         if owner == self.index {
             return self.response(now, at, head);
         }
-        match self.to[usize::from(owner)].push(Parcel::Response(*head, at)) {
-            Ok(()) => self.counters.responses_handed_over += 1,
-            Err(_) => self.counters.response_full += 1,
+        if self.leave(owner, Parcel::Response(*head, at)) {
+            self.counters.responses_handed_over += 1;
+        } else {
+            self.counters.response_full += 1;
         }
     }
 
@@ -125,11 +126,10 @@ where
             .out
             .receive_control(now, wire, bytes, &proxied, &mut self.reply);
         if let Some((addr, mac)) = received.learned {
-            for (i, ring) in self.to.iter().enumerate() {
-                if i != usize::from(self.index) {
-                    // If the ring is full the neighbour is asked again.
-                    let _ = ring.push(Parcel::Neighbor(wire, addr, mac));
-                }
+            let me = self.index;
+            for i in (0..self.to.len() as u16).filter(|i| *i != me) {
+                // If the ring is full the neighbour is asked again.
+                let _ = self.leave(i, Parcel::Neighbor(wire, addr, mac));
             }
         }
         match received.kind {
@@ -153,7 +153,7 @@ where
             self.core.too_big(now, &flow, seq, mtu, &mut self.out);
         } else {
             // If the ring is full, the next segment is too long as well.
-            let _ = self.to[usize::from(owner)].push(Parcel::TooBig(flow, seq, mtu));
+            let _ = self.leave(owner, Parcel::TooBig(flow, seq, mtu));
         }
     }
 }

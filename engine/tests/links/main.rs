@@ -40,7 +40,7 @@ fn server(listen: SocketAddr, key: Option<[u8; 32]>, clock: &Clock) -> (Running,
         },
     };
     let (waker, sleeper) = wake::pair().unwrap();
-    let (core, end) = rings(16, waker.clone());
+    let (core, end) = rings(16, waker.clone(), waker.clone());
     // A port that was in use a moment ago may need a little until it can be had again.
     let server = Server::bind(settings, vec![end], sleeper, Arc::clone(clock)).unwrap();
     (server.spawn(waker).unwrap(), core)
@@ -57,6 +57,7 @@ fn settings(servers: &[SocketAddr], key: Option<[u8; 32]>) -> Settings {
         insecure: false,
         name: "engine".into(),
         commands: COMMANDS,
+        wakers: Vec::new(),
     }
 }
 

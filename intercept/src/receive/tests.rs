@@ -27,7 +27,7 @@ struct Rig {
 fn rig(payload_prefix: u16, batches: usize) -> Rig {
     let port = MemoryPort::new(20_000);
     let (waker, sleeper) = wake::pair().unwrap();
-    let (out, server) = rings(batches, waker);
+    let (out, server) = rings(batches, waker.clone(), waker);
     let own = vec![Prefix::new(Addr::v4([10, 20, 0, 3]), 24)];
     let host = Host::new(HostConfig {
         mac: MAC,
@@ -392,7 +392,7 @@ fn the_loop_ends_when_told_and_hands_everything_on() {
     let (worker, wire) = (rig.worker, rig.wire);
     let published = Arc::clone(&worker.parts.published);
     let counters = std::thread::scope(|s| {
-        let core = s.spawn(|| worker.run(&stop, true, || 1));
+        let core = s.spawn(|| worker.run(&stop, None, || 1));
         while wire.unread() > 0 {
             std::thread::yield_now();
         }

@@ -25,7 +25,7 @@ struct Bed {
 impl Bed {
     fn new(key: Option<[u8; 32]>) -> Self {
         let (waker, sleeper) = wake::pair().unwrap();
-        let (_core, end) = rings(1, waker);
+        let (_core, end) = rings(1, waker.clone(), waker);
         let now = Arc::new(AtomicU64::new(1));
         let time = Arc::clone(&now);
         let settings = Settings {

@@ -63,6 +63,11 @@ impl<P: Payload> Replicas<P> {
         self.replicas[rid].blocked_since.is_set() && self.blocked.listed[rid as usize]
     }
 
+    /// Some replica waits in one of the lists.
+    pub fn is_any_blocked(&self) -> bool {
+        !self.blocked.queue.is_empty() || !self.blocked.next_hop.is_empty()
+    }
+
     /// A segment of the replica's was refused: it is tried again.
     pub(super) fn block(&mut self, now: Nanos, rid: u32, refused: Refused) {
         let r = &mut self.replicas[rid];

@@ -43,6 +43,11 @@ impl Budget {
             ..Self::default()
         }
     }
+
+    /// A target has to make room.
+    pub const fn is_owed(&self) -> bool {
+        self.owing.is_some()
+    }
 }
 
 impl<P: Payload> Replicas<P> {

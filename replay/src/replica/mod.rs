@@ -92,13 +92,18 @@ pub(crate) struct Replicas<P> {
     pub steps: u64,
 }
 
+/// Replicas there is room for.
+pub(crate) fn max_replicas(params: &Params, fans: &Fans) -> usize {
+    params
+        .max_sessions
+        .saturating_mul(fans.replicas())
+        .min(MAX_REPLICAS.max(params.max_sessions))
+}
+
 impl<P: Payload> Replicas<P> {
     pub fn new(params: &Arc<Params>, fans: &Arc<Fans>, now: Nanos) -> Self {
         let width = fans.width();
-        let replicas = params
-            .max_sessions
-            .saturating_mul(fans.replicas())
-            .min(MAX_REPLICAS.max(params.max_sessions));
+        let replicas = max_replicas(params, fans);
         let targets = Targets::new(fans);
         let slots = match params.pool[..] {
             [] => Vec::new(),
@@ -154,6 +159,15 @@ impl<P: Payload> Replicas<P> {
             self.on_timer(now, rid, tx);
         }
         fired
+    }
+
+    /// When [`Replicas::poll`] has something to do, if nothing else happens before: not earlier than
+    /// this.
+    pub fn quiet_until(&self) -> Nanos {
+        if self.is_any_blocked() || self.budget.is_owed() {
+            return 0;
+        }
+        self.timers.quiet_until()
     }
 
     /// Tests count how far is searched for what is sent again.
