@@ -18,7 +18,7 @@ use arrayvec::ArrayVec;
 use clap::ValueEnum;
 use engine::egress::Outlet;
 use engine::worker::{ResponseOwner, Worker};
-use replay::{Core, Ownership, Params, Transfer};
+use replay::{Core, Params, Transfer};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -133,10 +133,11 @@ impl Outcome {
 
 /// Parameters of a core for the bench's traffic.
 pub fn params(max_sessions: usize, start: Nanos) -> Params {
-    let transfer = Transfer {
+    let target = replay::Target {
         rtt: Some(RTT),
-        ..Transfer::new(PRODUCTION, TARGET)
+        ..replay::Target::new(TARGET)
     };
+    let transfer = Transfer::with(PRODUCTION, target);
     Params {
         session_bytes: 1 << 20,
         seed: 1,
@@ -159,11 +160,7 @@ where
         next_hop_mac: Some(LINK.dst),
         seed: 1,
     });
-    let owner = ResponseOwner {
-        slices: Vec::new(),
-        ownership: Ownership::ALONE,
-        targets: vec![(TARGET, PRODUCTION)],
-    };
+    let owner = ResponseOwner::new(&params, Vec::new());
     let out = Outlet::new(tx, host, LINK.src, vec![TARGET], None, 0);
     let start = params.start;
     Worker::new(0, Core::new(params, start), out, owner)

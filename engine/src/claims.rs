@@ -12,7 +12,7 @@ use crate::links::WorkerEnd;
 use link::{Claim, Message, Record};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
-use wire::Endpoint;
+use wire::Flow;
 
 /// Waiting releases that one call hands on at most, so that no call takes long.
 const RELEASES_A_CALL: usize = 256;
@@ -20,24 +20,22 @@ const RELEASES_A_CALL: usize = 256;
 /// The claims of one core.
 pub struct Claims {
     links: WorkerEnd,
-    targets: Vec<Endpoint>,
     owner: u16,
     limit: usize,
     /// Claims of connections that were made and not released yet.
     live: usize,
-    /// Releases that found no room: client, and index of the target.
-    waiting: VecDeque<(Endpoint, u16)>,
+    /// Connections whose releases found no room.
+    waiting: VecDeque<Flow>,
     /// The links have something to look at since they were last woken.
     changed: bool,
 }
 
 impl Claims {
-    /// No claims yet. `targets` are those of the transfers, in order; `owner` is the core's index;
-    /// `limit` is how many connections may be claimed at a time, releases that wait included.
-    pub fn new(links: WorkerEnd, targets: Vec<Endpoint>, owner: u16, limit: usize) -> Self {
+    /// No claims yet. `owner` is the core's index; `limit` is how many connections may be claimed
+    /// at a time, releases that wait included.
+    pub fn new(links: WorkerEnd, owner: u16, limit: usize) -> Self {
         Self {
             links,
-            targets,
             owner,
             limit,
             live: 0,
@@ -53,26 +51,26 @@ impl Claims {
         self.push(Message::Claim(claim))
     }
 
-    /// Claims the responses of a connection. False if it cannot be made now: then no link has it.
+    /// Claims the responses of a connection, client to target. False if it cannot be made now: then no link has it.
     #[must_use]
-    pub fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool {
+    pub fn claim(&mut self, connection: &Flow) -> bool {
         self.retry();
         let sure = self.waiting.is_empty() && self.live < self.limit;
-        let made = sure && self.push(Message::Claim(self.exact(client, transfer)));
+        let made = sure && self.push(Message::Claim(self.exact(connection)));
         self.live += usize::from(made);
         made
     }
 
     /// Gives up the claim of a connection, which must have been made.
-    pub fn release(&mut self, client: &Endpoint, transfer: u16) {
+    pub fn release(&mut self, connection: &Flow) {
         debug_assert!(self.live > 0, "a release without a claim");
         if self.live == 0 {
             return;
         }
         self.live -= 1;
-        let release = Message::Release(self.exact(client, transfer));
+        let release = Message::Release(self.exact(connection));
         if !(self.waiting.is_empty() && self.push(release)) {
-            self.waiting.push_back((*client, transfer));
+            self.waiting.push_back(*connection);
         }
     }
 
@@ -108,10 +106,10 @@ impl Claims {
 
     fn retry(&mut self) {
         for _ in 0..RELEASES_A_CALL {
-            let Some((client, transfer)) = self.waiting.front() else {
+            let Some(connection) = self.waiting.front() else {
                 return;
             };
-            let release = Message::Release(self.exact(client, *transfer));
+            let release = Message::Release(self.exact(connection));
             if !self.push(release) {
                 return;
             }
@@ -119,8 +117,8 @@ impl Claims {
         }
     }
 
-    fn exact(&self, client: &Endpoint, transfer: u16) -> Claim {
-        Claim::exact(*client, self.targets[usize::from(transfer)], self.owner)
+    fn exact(&self, connection: &Flow) -> Claim {
+        Claim::exact(connection.src, connection.dst, self.owner)
     }
 
     /// Puts a message on the rings to all links, or on none. This core is the only one that pushes
@@ -147,12 +145,15 @@ mod tests {
     use crossbeam::queue::ArrayQueue;
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use wire::Addr;
+    use wire::{Addr, Endpoint};
 
     const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 2, 0, 1]), 80);
 
-    fn client(port: u16) -> Endpoint {
-        Endpoint::new(Addr::v4([10, 1, 0, 1]), port)
+    fn connection(port: u16) -> Flow {
+        Flow {
+            src: Endpoint::new(Addr::v4([10, 1, 0, 1]), port),
+            dst: TARGET,
+        }
     }
 
     /// Claims over two links whose threads do not run, with rings of this capacity.
@@ -164,31 +165,31 @@ mod tests {
             up: Arc::new(AtomicUsize::new(2)),
             waker: Vec::new(),
         };
-        (Claims::new(end, vec![TARGET], 3, limit), rings)
+        (Claims::new(end, 3, limit), rings)
     }
 
     fn claim_of(port: u16) -> Claim {
-        Claim::exact(client(port), TARGET, 3)
+        Claim::exact(connection(port).src, TARGET, 3)
     }
 
     #[test]
     fn a_claim_goes_to_all_links_or_to_none() {
         let (mut claims, [a, b]) = claims(1, 10);
-        assert!(claims.claim(&client(1), 0));
+        assert!(claims.claim(&connection(1)));
         assert_eq!(a.pop(), Some(Message::Claim(claim_of(1))));
-        assert!(!claims.claim(&client(2), 0), "one ring is full");
+        assert!(!claims.claim(&connection(2)), "one ring is full");
         assert!(a.is_empty(), "half a claim");
         assert_eq!(b.pop(), Some(Message::Claim(claim_of(1))));
-        assert!(claims.claim(&client(2), 0));
+        assert!(claims.claim(&connection(2)));
         assert_eq!(claims.counts(), (2, 0));
     }
 
     #[test]
     fn a_release_that_finds_a_full_ring_is_tried_again_in_order() {
         let (mut claims, [a, b]) = claims(2, 10);
-        assert!(claims.claim(&client(1), 0) && claims.claim(&client(2), 0));
+        assert!(claims.claim(&connection(1)) && claims.claim(&connection(2)));
         for port in [1, 2] {
-            claims.release(&client(port), 0);
+            claims.release(&connection(port));
         }
         assert_eq!(claims.counts(), (0, 2));
         let (mut at_a, mut at_b) = (Vec::new(), Vec::new());
@@ -211,15 +212,15 @@ mod tests {
     #[test]
     fn a_claim_does_not_overtake_a_release_of_the_same_connection() {
         let (mut claims, [a, b]) = claims(1, 10);
-        assert!(claims.claim(&client(1), 0));
-        claims.release(&client(1), 0);
-        assert!(!claims.claim(&client(1), 0), "the release still waits");
+        assert!(claims.claim(&connection(1)));
+        claims.release(&connection(1));
+        assert!(!claims.claim(&connection(1)), "the release still waits");
         a.pop();
         b.pop();
-        assert!(!claims.claim(&client(1), 0), "the release took the room");
+        assert!(!claims.claim(&connection(1)), "the release took the room");
         assert_eq!(a.pop(), Some(Message::Release(claim_of(1))));
         b.pop();
-        assert!(claims.claim(&client(1), 0));
+        assert!(claims.claim(&connection(1)));
     }
 
     #[test]
@@ -227,17 +228,17 @@ mod tests {
         let (mut claims, rings) = claims(8, 5);
         let room = claims.waiting.capacity();
         for port in 0..5 {
-            assert!(claims.claim(&client(port), 0));
+            assert!(claims.claim(&connection(port)));
         }
-        assert!(!claims.claim(&client(5), 0), "beyond the limit");
+        assert!(!claims.claim(&connection(5)), "beyond the limit");
         for ring in &rings {
             while ring.push(Message::Bye).is_ok() {}
         }
         for port in 0..5 {
-            claims.release(&client(port), 0);
+            claims.release(&connection(port));
         }
         assert_eq!(claims.counts(), (0, 5));
         assert_eq!(claims.waiting.capacity(), room);
-        assert!(!claims.claim(&client(9), 0));
+        assert!(!claims.claim(&connection(9)));
     }
 }

@@ -1,8 +1,7 @@
 //! From the session core's segments to frames on the replay port: next hop, headers, checksums,
 //! transmit queue; and from its claims to the control links.
 //!
-//! A frame can only be built for one of the configured targets: the core names a transfer by its
-//! index, never an address.
+//! A frame can only be built for one of the configured targets: the core names it by its number.
 
 use crate::claims::Claims;
 use replay::{Egress, Refused};
@@ -11,7 +10,7 @@ use wire::build::{LinkHeader, tcp};
 use wire::head::HeaderBuf;
 use wire::host::{FrameBuf, Host};
 use wire::io::{Payload, Tx, TxError};
-use wire::{Endpoint, Head, Nanos};
+use wire::{Endpoint, Flow, Head, Nanos};
 
 /// Time to live and hop limit of what we send (RFC 1700's recommendation, Linux's default).
 const TTL: u8 = 64;
@@ -52,8 +51,8 @@ pub struct Outlet<T> {
 }
 
 impl<T: Tx> Outlet<T> {
-    /// `mac` is the replay port's; `targets` are the transfers' targets in order; `claims` are
-    /// there in remote mode; `ident` is the IPv4 identification to begin with.
+    /// `mac` is the replay port's; `targets` are the transfers' targets by number, with port 0
+    /// where a target has the port of production; `claims` are there in remote mode; `ident` is the IPv4 identification to begin with.
     pub fn new(
         tx: T,
         host: Host,
@@ -125,13 +124,14 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
     #[inline]
     fn send(
         &mut self,
-        transfer: u16,
+        target: u16,
         head: &Head,
         payload: Option<(&mut T::Payload, Range<usize>)>,
     ) -> Result<(), Refused> {
-        let target = self.targets[usize::from(transfer)];
-        debug_assert_eq!(head.flow.dst, target);
-        let Some(dst) = self.host.next_hop(&target.addr) else {
+        let to = self.targets[usize::from(target)];
+        debug_assert_eq!(head.flow.dst.addr, to.addr);
+        debug_assert!(to.port == 0 || to.port == head.flow.dst.port);
+        let Some(dst) = self.host.next_hop(&to.addr) else {
             self.counters.unreachable += 1;
             return Err(Refused::Unreachable);
         };
@@ -158,18 +158,18 @@ impl<T: Tx> Egress<T::Payload> for Outlet<T> {
         })
     }
 
-    fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool {
+    fn claim(&mut self, connection: &Flow) -> bool {
         let made = self
             .claims
             .as_mut()
-            .is_none_or(|claims| claims.claim(client, transfer));
+            .is_none_or(|claims| claims.claim(connection));
         self.counters.claims_dropped += u64::from(!made);
         made
     }
 
-    fn release(&mut self, client: &Endpoint, transfer: u16) {
+    fn release(&mut self, connection: &Flow) {
         if let Some(claims) = &mut self.claims {
-            claims.release(client, transfer);
+            claims.release(connection);
         }
     }
 

@@ -1,21 +1,36 @@
 //! Which core a response belongs to.
 
-use replay::Ownership;
-use wire::{Endpoint, Flow};
+use replay::slots::Slice;
+use replay::{Ownership, Params};
+use wire::{Addr, Endpoint, Flow};
 
 /// Which core the response to a client address belongs to.
 #[derive(Clone)]
 pub struct ResponseOwner {
     /// Each core's slices of the pool; empty without a pool.
-    pub slices: Vec<Vec<replay::slots::Slice>>,
+    pub(crate) slices: Vec<Vec<Slice>>,
     /// The rule without a pool.
-    pub ownership: Ownership,
-    /// The transfers' targets, each with the production address it stands for, as far as that is
-    /// one.
-    pub targets: Vec<(Endpoint, Endpoint)>,
+    ownership: Ownership,
+    /// The targets, each with the production address it stands for, as far as that is one.
+    targets: Vec<(Endpoint, Endpoint)>,
 }
 
 impl ResponseOwner {
+    /// For the targets of these parameters. `slices` are each core's of the pool.
+    pub fn new(params: &Params, slices: Vec<Vec<Slice>>) -> Self {
+        let any = Addr::v4([0; 4]);
+        let targets = params.transfers.iter().flat_map(|transfer| {
+            let from = transfer.from;
+            let production = Endpoint::new(from.addr.unwrap_or(any), from.port);
+            transfer.to.iter().map(move |t| (t.to, production))
+        });
+        Self {
+            slices,
+            ownership: params.ownership,
+            targets: targets.collect(),
+        }
+    }
+
     /// The owner, or `None` if the segment comes from no target or goes to no client of ours.
     #[inline]
     pub(crate) fn of(&self, response: &Flow) -> Option<u16> {

@@ -16,7 +16,8 @@ use dpdk::{DATA_ROOM, HEADROOM, MirrorPort, PortInfo, Reassembly, RxQueue, TxQue
 use ipnet::IpNet;
 use link::Claim;
 use replay::slots::Slice;
-use replay::{Core, HashBy, Origin, Ownership, Pace, Params, Shard, Transfer};
+use replay::{Core, HashBy, Origin, Ownership, Pace, Params, Shard, Target, Transfer};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::decode::{MirrorOptions, Skip, fragment_with, mirrored_with};
@@ -57,8 +58,10 @@ impl Plan {
         let transfers: Vec<_> = config.transfers.iter().map(transfer).collect();
         // RSS hashes both ends of the production flow; a response shows production's end only if
         // its target stands for exactly one.
-        let one_each = transfers.iter().enumerate().all(|(i, t)| {
-            t.from.addr.is_some() && transfers.iter().skip(i + 1).all(|other| other.to != t.to)
+        let mut targets = HashSet::new();
+        let one_each = transfers.iter().all(|transfer| {
+            let mut to = transfer.to.iter();
+            transfer.from.addr.is_some() && to.all(|t| targets.insert(t.to))
         });
         let table = mirrors.iter().map(MirrorPort::info).filter(|i| i.rss);
         let by = match table.map(|i| i.table).min() {
@@ -155,12 +158,14 @@ impl Plan {
         if config.replay.next_hop_mac.is_some() {
             return Ok(());
         }
-        for (i, t) in self.params.transfers.iter().enumerate() {
-            if host.route(&t.to.addr) == Route::None {
-                bail!(
-                    "transfer[{i}].to = {}: it is in no network of replay.address and there is no replay.gateway to it",
-                    t.to
-                );
+        for (i, transfer) in self.params.transfers.iter().enumerate() {
+            for t in &transfer.to {
+                if host.route(&t.to.addr) == Route::None {
+                    bail!(
+                        "transfer[{i}].to = {}: it is in no network of replay.address and there is no replay.gateway to it",
+                        t.to
+                    );
+                }
             }
         }
         Ok(())
@@ -186,19 +191,9 @@ impl Plan {
                     .collect()
             })
             .collect();
-        let targets: Vec<Endpoint> = self.params.transfers.iter().map(|t| t.to).collect();
-        let any = Addr::v4([0; 4]);
-        let production = |t: &Transfer| Endpoint::new(t.from.addr.unwrap_or(any), t.from.port);
-        let owner = ResponseOwner {
-            slices: self.slices.clone(),
-            ownership: self.ownership,
-            targets: self
-                .params
-                .transfers
-                .iter()
-                .map(|t| (t.to, production(t)))
-                .collect(),
-        };
+        let transfers = self.params.transfers.iter();
+        let targets: Vec<Endpoint> = transfers.flat_map(|t| &t.to).map(|t| t.to).collect();
+        let owner = ResponseOwner::new(&self.params, self.slices.clone());
         let mut jobs = Vec::with_capacity(cores);
         // A device with fewer receive queues than workers: the rest get responses from the others.
         let mut rx = rx.into_iter();
@@ -250,7 +245,7 @@ impl Plan {
         } else {
             0
         };
-        let mut claims = Claims::new(end, targets.to_vec(), me, limit);
+        let mut claims = Claims::new(end, me, limit);
         for claim in slice_claims(&config.clients.pool, pool, targets, me) {
             if !claims.claim_slice(claim) {
                 bail!(
@@ -282,10 +277,12 @@ fn transfer(t: &config::replay::Transfer) -> Transfer {
             addr: t.from.addr.map(Addr::from),
             port: t.from.port,
         },
-        to: t.to.into(),
-        wait_for_responses: t.pace.wait_for_responses,
-        gate_timeout: ns(t.pace.gate_timeout),
-        rtt: t.pace.rtt.map(ns),
+        to: vec![Target {
+            wait_for_responses: t.pace.wait_for_responses,
+            gate_timeout: ns(t.pace.gate_timeout),
+            rtt: t.pace.rtt.map(ns),
+            ..Target::new(t.to.into())
+        }],
     }
 }
 

@@ -71,11 +71,7 @@ fn second_worker() -> (Worker<MemoryRx, MemoryTx>, Ring<MemoryFrame>) {
         next_hop_mac: Some([4; 6]),
         seed: 1,
     });
-    let owner = ResponseOwner {
-        slices: Vec::new(),
-        ownership,
-        targets: vec![(TARGET, PRODUCTION)],
-    };
+    let owner = ResponseOwner::new(&params, Vec::new());
     let port = MemoryPort::new(4_096);
     let out = Outlet::new(port.tx, host, [2; 6], vec![TARGET], None, 1);
     let mut worker = Worker::new(1, Core::new(params, MILLISECOND), out, owner);

@@ -10,7 +10,7 @@ use ::tests::memory::{MemoryFrame, MemoryPort, MemoryRx, MemoryTx, MemoryWire};
 use engine::answering::Answering;
 use engine::egress::Outlet;
 use engine::worker::{ResponseOwner, Snapshot, Worker};
-use replay::{Core, HashBy, Ownership, Params, Transfer};
+use replay::{Core, Params, Transfer};
 use wire::build::{LinkHeader, tcp};
 use wire::decode::MirrorOptions;
 use wire::head::HeaderBuf;
@@ -131,15 +131,7 @@ impl Rig {
             next_hop_mac: Some([4; 6]),
             seed: 1,
         });
-        let owner = ResponseOwner {
-            slices: Vec::new(),
-            ownership: Ownership {
-                cores: 1,
-                me: 0,
-                by: HashBy::Client,
-            },
-            targets: vec![(TARGET, PRODUCTION)],
-        };
+        let owner = ResponseOwner::new(&params, Vec::new());
         let (replay, mirror) = (MemoryPort::new(1_024), MemoryPort::new(1_024));
         let out = Outlet::new(replay.tx, host, [2; 6], vec![TARGET], None, 1);
         let mut worker = Worker::new(0, Core::new(params, MILLISECOND), out, owner);

@@ -4,7 +4,7 @@
 //! captured.
 
 use arbitrary::{Arbitrary, Unstructured};
-use replay::params::Transfer;
+use replay::params::{Target, Transfer};
 use replay::slots::Slice;
 use replay::{Core, Egress, Pace, Params, Refused};
 use std::collections::HashSet;
@@ -149,11 +149,11 @@ impl Egress<MemoryPayload> for Out {
         Ok(())
     }
 
-    fn claim(&mut self, _: &Endpoint, _: u16) -> bool {
+    fn claim(&mut self, _: &Flow) -> bool {
         !self.shed
     }
 
-    fn release(&mut self, _: &Endpoint, _: u16) {}
+    fn release(&mut self, _: &Flow) {}
 
     fn accepts_sessions(&self) -> bool {
         !self.shed
@@ -161,10 +161,11 @@ impl Egress<MemoryPayload> for Out {
 }
 
 fn params(input: &Input) -> Params {
-    let transfer = Transfer {
+    let target = Target {
         wait_for_responses: input.wait_for_responses,
-        ..Transfer::new(PRODUCTION, TARGET)
+        ..Target::new(TARGET)
     };
+    let transfer = Transfer::with(PRODUCTION, target);
     let max_segments = usize::from(input.max_segments) + 1;
     Params {
         copies: u16::from(input.copies % 3) + 1,

@@ -14,6 +14,7 @@ mod tests;
 use crate::capture::Capture;
 use crate::capture::session::Session;
 use crate::counters::{Counters, TargetCounters, Unused};
+use crate::fan::Fans;
 use crate::params::Params;
 use crate::replica::data::{Feed, Replica};
 use crate::replica::{Door, Replicas};
@@ -23,7 +24,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use wire::decode::Packet;
 use wire::io::{Frame, Payload};
-use wire::{Endpoint, Flow, Head, Nanos, Seq};
+use wire::{Flow, Head, Nanos, Seq};
 
 /// Timers fired in one call at most, so that a burst of them does not starve receive.
 const BUDGET: usize = 512;
@@ -39,22 +40,23 @@ pub enum Refused {
 
 /// Where a core's segments and claims go.
 pub trait Egress<P> {
-    /// Sends one segment to `transfers[transfer].to`; `range` of the payload's bytes stands behind
-    /// the header. The payload stays with the caller.
+    /// Sends one segment to the target with this number: all transfers' targets are counted in
+    /// order. `range` of the payload's bytes stands behind the header. The payload stays with the
+    /// caller.
     fn send(
         &mut self,
-        transfer: u16,
+        target: u16,
         head: &Head,
         payload: Option<(&mut P, Range<usize>)>,
     ) -> Result<(), Refused>;
 
-    /// A connection from `client` to that target is about to open: responses to it belong to this
-    /// core. Not called for pool addresses, which are claimed as a slice once. False if the
-    /// claim could not be made: its responses would not come, so it must not open.
-    fn claim(&mut self, client: &Endpoint, transfer: u16) -> bool;
+    /// This connection, client to target, is about to open: responses to it belong to this core.
+    /// Not called for pool addresses, which are claimed as a slice once. False if the claim could
+    /// not be made: its responses would not come, so it must not open.
+    fn claim(&mut self, connection: &Flow) -> bool;
 
     /// That connection is over.
-    fn release(&mut self, client: &Endpoint, transfer: u16);
+    fn release(&mut self, connection: &Flow);
 
     /// False while new sessions are to be shed, as no intercept is up.
     fn accepts_sessions(&self) -> bool;
@@ -86,6 +88,7 @@ pub struct Side {
 /// The session core of one worker. See the crate's documentation for what always holds.
 pub struct Core<P: Payload> {
     params: Arc<Params>,
+    fans: Arc<Fans>,
     capture: Capture<P>,
     replicas: Replicas<P>,
 }
@@ -94,10 +97,12 @@ impl<P: Payload> Core<P> {
     /// A core with all its memory reserved. `now` is the time of the first call that follows, or
     /// before it.
     pub fn new(params: Params, now: Nanos) -> Self {
+        let fans = Arc::new(Fans::new(&params));
         let params = Arc::new(params);
         Self {
-            capture: Capture::new(&params, now),
-            replicas: Replicas::new(&params, now),
+            capture: Capture::new(&params, &fans, now),
+            replicas: Replicas::new(&params, &fans, now),
+            fans,
             params,
         }
     }
@@ -256,7 +261,7 @@ impl<P: Payload> Core<P> {
         self.replicas.ledger.sum()
     }
 
-    /// What it has counted about each transfer's target, in their order.
+    /// What it has counted about each target of each transfer, in their order.
     pub fn targets(&self) -> &[TargetCounters] {
         self.replicas.ledger.targets()
     }
@@ -294,10 +299,19 @@ impl<P: Payload> Core<P> {
         self.capture.hold(now);
     }
 
-    /// Captured bytes that are neither replayed nor lost, of one replica each.
+    /// Captured bytes that are neither replayed nor lost, of one replica each, at the target that
+    /// has most of them. Those that have never answered do not count beside one that has.
     pub fn bytes_in_flight(&self) -> u64 {
-        let all: u64 = self.targets().iter().map(|t| t.in_flight_bytes).sum();
-        all / u64::from(self.params.copies)
+        let targets = || self.targets().iter().enumerate();
+        let of = |(i, t): (usize, &TargetCounters)| {
+            t.in_flight_bytes / u64::from(self.fans.copies(i as u16))
+        };
+        let answered = targets().filter(|(_, t)| t.connects > 0 && t.unconfirmed_cores == 0);
+        answered
+            .map(of)
+            .max()
+            .or_else(|| targets().map(of).max())
+            .unwrap_or(0)
     }
 
     /// A number that changes whenever a target does something, or a session is done.
@@ -314,20 +328,22 @@ impl<P: Payload> Core<P> {
     /// Whether another session of this transfer can begin, the handshakes under way counted as
     /// sessions, without that one goes which is not over. Those that are over and done make room.
     pub fn has_room(&mut self, now: Nanos, transfer: u16, tx: &mut impl Egress<P>) -> bool {
+        let fan = self.fans.largest(transfer);
         let (capture, mut door) = self.halves(now, tx);
-        capture.has_room(now, transfer, &mut door)
+        capture.has_room(now, fan, &mut door)
     }
 
-    /// Whether the pool has an address for each copy of another session to this transfer's target,
+    /// Whether the pool has an address for each copy of another session to this transfer's targets,
     /// as far as can be told, the handshakes under way counted as sessions. True without a pool.
     pub fn has_addresses(&self, now: Nanos, transfer: u16) -> bool {
         let sessions = self.half_open_count() + 1;
-        self.replicas.has_addresses(now, transfer, sessions)
+        let fan = self.fans.largest(transfer);
+        self.replicas.has_addresses(now, fan, sessions)
     }
 
-    /// Pool addresses in use and in all.
+    /// Pool addresses in use and in all; each counts once for every host that may have it at a time.
     pub fn slots(&self) -> (usize, usize) {
-        let slots = self.replicas.slots.iter();
+        let slots = self.replicas.slots.iter().flatten();
         slots.fold((0, 0), |(u, c), s| (u + s.used(), c + s.capacity()))
     }
 

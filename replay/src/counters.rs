@@ -70,11 +70,13 @@ wire::reasons! {
 macro_rules! counters {
     (
         common { $($(#[$doc:meta])* $field:ident,)* }
+        said { $($(#[$said_doc:meta])* $said_field:ident,)* }
         target { $($(#[$target_doc:meta])* $target_field:ident,)* }
     ) => {
         /// What one core has counted since its start about one target.
         #[derive(Clone, Default)]
         pub struct TargetCounters {
+            $($(#[$said_doc])* pub $said_field: u64,)*
             $($(#[$target_doc])* pub $target_field: u64,)*
             /// Turns lost, by [`Loss`]; each replica counts.
             pub lost_turns: [u64; Loss::COUNT],
@@ -94,10 +96,12 @@ macro_rules! counters {
             pub schedule_held: Histogram,
         }
 
-        /// What one core has counted since its start, all targets together.
+        /// What one core has counted since its start, all targets together. What production said,
+        /// and its latency, count once for each session, to however many targets that goes.
         #[derive(Clone, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $field: u64,)*
+            $($(#[$said_doc])* pub $said_field: u64,)*
             $($(#[$target_doc])* pub $target_field: u64,)*
             /// Frames of no use, by [`Unused`].
             pub dropped: [u64; Unused::COUNT],
@@ -123,6 +127,7 @@ macro_rules! counters {
             /// Adds another core's counts to these.
             pub fn add(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
+                $(self.$said_field += other.$said_field;)*
                 $(self.$target_field += other.$target_field;)*
                 add_each(&mut self.lost_turns, &other.lost_turns);
                 add_each(&mut self.lost_bytes, &other.lost_bytes);
@@ -138,7 +143,6 @@ macro_rules! counters {
                 $(self.$target_field += target.$target_field;)*
                 add_each(&mut self.lost_turns, &target.lost_turns);
                 add_each(&mut self.lost_bytes, &target.lost_bytes);
-                self.production_latency.add(&target.production_latency);
                 self.target_latency.add(&target.target_latency);
                 self.schedule_late.add(&target.schedule_late);
                 self.schedule_held.add(&target.schedule_held);
@@ -148,6 +152,7 @@ macro_rules! counters {
         impl TargetCounters {
             /// Adds another core's counts about the same target to these.
             pub fn add(&mut self, other: &Self) {
+                $(self.$said_field += other.$said_field;)*
                 $(self.$target_field += other.$target_field;)*
                 add_each(&mut self.lost_turns, &other.lost_turns);
                 add_each(&mut self.lost_bytes, &other.lost_bytes);
@@ -240,13 +245,15 @@ counters! {
         /// See `whole_endings`.
         ending_marks,
     }
-    target {
+    said {
         /// Client sessions seen and selected.
         sessions,
         /// Turns begun by clients.
         turns,
         /// Client payload bytes captured, and bytes production had that were not.
         bytes,
+    }
+    target {
         /// Turns that are to be replayed: each counts for every replica its session should have.
         owed_turns,
         /// Bytes that are to be replayed, likewise.

@@ -24,13 +24,19 @@ impl From<Endpoint> for Origin {
     }
 }
 
-/// One `[[transfer]]`: what is sent to `from` in production is replayed to `to`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Transfer {
-    /// Production.
-    pub from: Origin,
-    /// The target.
+/// Most targets that one transfer may have.
+pub const MAX_TARGETS: usize = 16;
+
+/// One target of a transfer.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Target {
+    /// Its address and port; port 0: the port that the client used in production.
     pub to: Endpoint,
+    /// Replicas of each session there; `None`: [`Params::copies`].
+    pub copies: Option<u16>,
+    /// Percent of the sessions that are replayed there, above 0 to 100; `None`:
+    /// [`Params::percent`].
+    pub percent: Option<f64>,
     /// Hold a turn until the target has answered the one before.
     pub wait_for_responses: bool,
     /// How long a turn waits for the target's answer at most.
@@ -39,15 +45,40 @@ pub struct Transfer {
     pub rtt: Option<Nanos>,
 }
 
-impl Transfer {
-    /// A transfer that is paced as the configuration has it where it says nothing.
-    pub fn new(from: impl Into<Origin>, to: Endpoint) -> Self {
+impl Target {
+    /// A target that is paced as the configuration has it where it says nothing.
+    pub fn new(to: Endpoint) -> Self {
         Self {
-            from: from.into(),
             to,
+            copies: None,
+            percent: None,
             wait_for_responses: true,
             gate_timeout: 5 * SECOND,
             rtt: None,
+        }
+    }
+}
+
+/// One `[[transfer]]`: what is sent to `from` in production is replayed to each of `to`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Transfer {
+    /// Production.
+    pub from: Origin,
+    /// The targets, at least one.
+    pub to: Vec<Target>,
+}
+
+impl Transfer {
+    /// A transfer to one target.
+    pub fn new(from: impl Into<Origin>, to: Endpoint) -> Self {
+        Self::with(from, Target::new(to))
+    }
+
+    /// A transfer to this target.
+    pub fn with(from: impl Into<Origin>, to: Target) -> Self {
+        Self {
+            from: from.into(),
+            to: vec![to],
         }
     }
 }
@@ -99,9 +130,9 @@ impl Shard {
 pub struct Params {
     /// At least one.
     pub transfers: Vec<Transfer>,
-    /// Replicas per session.
+    /// Replicas per session at a target that does not say it.
     pub copies: u16,
-    /// Percent of the sessions that are replayed, above 0 to 100.
+    /// Percent of the sessions that are replayed to a target that does not say it, above 0 to 100.
     pub percent: f64,
     /// Time from the start in which the share grows from 0 to `percent`.
     pub ramp: Nanos,
@@ -189,7 +220,7 @@ impl Params {
         let mut any = None;
         let mut exact = None;
         for (i, t) in self.transfers.iter().enumerate() {
-            if t.to.port == server.port && t.to == *server {
+            if t.to.iter().any(|t| t.to == *server) {
                 return None;
             }
             if t.from.port != server.port {
@@ -197,7 +228,11 @@ impl Params {
             }
             match t.from.addr {
                 Some(addr) if addr == server.addr => exact = exact.or(Some(i as u16)),
-                None if !self.pool.is_empty() || t.to.addr.is_v4() == server.addr.is_v4() => {
+                None if !self.pool.is_empty()
+                    || t.to
+                        .iter()
+                        .any(|t| t.to.addr.is_v4() == server.addr.is_v4()) =>
+                {
                     any = any.or(Some(i as u16))
                 }
                 _ => {}

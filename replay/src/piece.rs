@@ -48,6 +48,14 @@ impl<P: Payload> Piece<P> {
         self.pos + self.len()
     }
 
+    /// The same piece for another holder; the bytes are not copied.
+    pub fn share(&self) -> Self {
+        Self {
+            payload: self.payload.share(),
+            ..*self
+        }
+    }
+
     pub fn trim_front(&mut self, n: u32) {
         self.payload.trim_front(n as usize);
         self.pos += n;

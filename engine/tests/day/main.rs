@@ -15,7 +15,7 @@ mod traffic;
 
 use engine::egress::Outlet;
 use engine::worker::{ResponseOwner, Worker};
-use replay::{Core, Ownership, Params, Transfer};
+use replay::{Core, Params, Transfer};
 use rng::Rng;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -94,11 +94,7 @@ impl Day {
             next_hop_mac: Some(frame::LINK.src),
             seed,
         });
-        let owner = ResponseOwner {
-            slices: Vec::new(),
-            ownership: Ownership::ALONE,
-            targets: TARGETS.into_iter().zip(PRODUCTION).collect(),
-        };
+        let owner = ResponseOwner::new(&params, Vec::new());
         let (mirror, replay) = (MemoryPort::new(QUEUE), MemoryPort::new(QUEUE));
         let core = Core::new(params, MORNING);
         let out = Outlet::new(replay.tx, host, frame::LINK.dst, TARGETS.to_vec(), None, 0);

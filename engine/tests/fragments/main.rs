@@ -113,12 +113,13 @@ type Rig = Worker<RxQueue, Wire, Reassembly>;
 /// Any address's `port` is replayed.
 fn params(port: u16, v6: bool, ownership: Ownership) -> Params {
     let from = Origin { addr: None, port };
-    let transfer = Transfer {
+    let target = replay::Target {
         wait_for_responses: false,
         rtt: Some(MILLISECOND),
         gate_timeout: 100 * MILLISECOND,
-        ..Transfer::new(from, Endpoint::new(our_addr(v6, 2), 8_080))
+        ..replay::Target::new(Endpoint::new(our_addr(v6, 2), 8_080))
     };
+    let transfer = Transfer::with(from, target);
     Params {
         session_bytes: 16 << 20,
         ownership,
@@ -149,7 +150,7 @@ fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, W
         by: HashBy::Client,
     };
     let params = params(port, v6, ownership);
-    let target = params.transfers[0].to;
+    let target = params.transfers[0].to[0].to;
     let host = Host::new(HostConfig {
         mac: [2; 6],
         addresses: vec![Prefix::new(our_addr(v6, 9), if v6 { 64 } else { 24 })],
@@ -157,12 +158,7 @@ fn bare_worker(index: u16, cores: u16, port: u16, v6: bool) -> Worker<RxQueue, W
         next_hop_mac: Some([4; 6]),
         seed: 1,
     });
-    let any = Addr::v4([0; 4]);
-    let owner = ResponseOwner {
-        slices: vec![],
-        ownership,
-        targets: vec![(target, Endpoint::new(any, port))],
-    };
+    let owner = ResponseOwner::new(&params, Vec::new());
     let out = Outlet::new(Wire::default(), host, [2; 6], vec![target], None, index);
     let start = params.start;
     Worker::new(index, Core::new(params, start), out, owner)

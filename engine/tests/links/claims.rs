@@ -19,6 +19,13 @@ impl Table {
     }
 }
 
+fn connection(port: u16) -> Flow {
+    Flow {
+        src: client(port),
+        dst: target(),
+    }
+}
+
 #[test]
 fn rings_of_one_and_two_servers_leave_no_claim_behind() {
     let clock = clock();
@@ -31,7 +38,7 @@ fn rings_of_one_and_two_servers_leave_no_claim_behind() {
     };
     let (links, mut ends) = Links::start(settings, 1, Arc::clone(&clock)).unwrap();
     links.wait_up(LONG).unwrap();
-    let mut claims = Claims::new(ends.remove(0), vec![target()], 0, 64);
+    let mut claims = Claims::new(ends.remove(0), 0, 64);
 
     // Sessions come and go; what finds no room is not opened.
     let (mut open, mut made, mut refused) = (Vec::new(), 0, 0);
@@ -42,7 +49,7 @@ fn rings_of_one_and_two_servers_leave_no_claim_behind() {
             if open.contains(&port) {
                 continue;
             }
-            if claims.claim(&client(port), 0) {
+            if claims.claim(&connection(port)) {
                 made += 1;
                 open.push(port);
             } else {
@@ -52,7 +59,7 @@ fn rings_of_one_and_two_servers_leave_no_claim_behind() {
         if open.len() > 40 {
             // All at once, so that releases find rings full.
             for port in open.drain(..30) {
-                claims.release(&client(port), 0);
+                claims.release(&connection(port));
             }
         }
         claims.flush(true);
@@ -60,7 +67,7 @@ fn rings_of_one_and_two_servers_leave_no_claim_behind() {
     });
     assert!(refused > 0, "the rings were never full");
     for port in open {
-        claims.release(&client(port), 0);
+        claims.release(&connection(port));
     }
     until("all releases on their way", || {
         claims.flush(true);

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use wire::{Addr, Endpoint, Flags, Head, Options, Seq};
+use wire::{Addr, Endpoint, Flags, Flow, Head, Options, Seq};
 
 const KEY: [u8; 32] = [42; 32];
 const LONG: Duration = Duration::from_secs(30);

@@ -78,7 +78,7 @@ impl<P: Payload> Capture<P> {
             self.half_open.touch(time, id);
             return if news { Ok(()) } else { Err(Unused::Duplicate) };
         }
-        if !self.selected(&head.flow) {
+        if self.fan_of(transfer, &head.flow).is_none() {
             return Err(Unused::NotSelected);
         }
         if self.draining {
@@ -179,8 +179,8 @@ impl<P: Payload> Capture<P> {
             self.half_open.touch(time, id);
             return Ok(());
         }
-        if !acknowledges || !self.selected(&flow) || self.draining {
-            return Err(self.stranger(&flow));
+        if !acknowledges || self.fan_of(transfer, &flow).is_none() || self.draining {
+            return Err(self.stranger(transfer, &flow));
         }
         // The mirror lost the client's SYN: its number is one less than what the server has.
         let mut entry = HalfOpen::new(flow, self.hash, transfer, scope, head.ack - 1);

@@ -101,7 +101,7 @@ impl<P: Payload> Capture<P> {
     /// answer was.
     pub(super) fn was_early(&self, sid: u32, head: &Head, out: &impl Sink<P>) -> bool {
         let s = &self.sessions[sid];
-        if s.phase != Phase::Joining || self.draining || !out.accepts_sessions(s.transfer) {
+        if s.phase != Phase::Joining || self.draining || !out.accepts_sessions(s.fan) {
             return false;
         }
         let first = s.rcv_nxt.near(head.seq + 1);
@@ -144,9 +144,9 @@ impl<P: Payload> Capture<P> {
         s.ahead = 0;
         s.early = false;
         s.timed_at = Moment::NONE;
-        let (transfer, at) = (s.transfer, s.rcv_nxt);
+        let (fan, at) = (s.fan, s.rcv_nxt);
         let counted = Amount::new(1, bytes);
-        out.ledger().taken_back(transfer, counted, Loss::Midstream);
+        out.ledger().taken_back(fan, counted, Loss::Midstream);
         if let Some(mss) = head.options.mss {
             out.segment_size(sid, mss);
         }

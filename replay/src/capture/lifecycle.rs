@@ -46,6 +46,17 @@ pub(super) struct Beginning {
     pub midstream: bool,
 }
 
+/// Why a session can go when the table is full, the best reason first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Idle {
+    /// It is over and done.
+    Over,
+    /// It is over, and a target keeps it that others are done with.
+    HeldUp,
+    /// Nothing was heard of it for long.
+    Alive,
+}
+
 /// What all sessions are to come to, one round after the other.
 #[derive(Clone, Copy)]
 pub(super) enum Ending {
@@ -64,14 +75,14 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) -> Result<u32, Unused> {
         let flow = begin.flow;
-        if !self.selected(&flow) {
+        let Some(fan) = self.fan_of(begin.transfer, &flow) else {
             return Err(Unused::NotSelected);
-        }
+        };
         if begin.midstream && self.params.full_sessions_only {
             return Err(Unused::NotFull);
         }
         let full = self.sessions.len() == self.sessions.capacity();
-        let refused = self.draining || !out.accepts_sessions(begin.transfer);
+        let refused = self.draining || !out.accepts_sessions(fan);
         if refused || (full && !self.make_room(time, true, out)) {
             out.ledger().common.sessions_shed += u64::from(!begin.midstream);
             return Err(Unused::Shed);
@@ -81,7 +92,7 @@ impl<P: Payload> Capture<P> {
             flow,
             scope: begin.scope,
             server_scope: begin.server_scope,
-            transfer: begin.transfer,
+            fan,
             phase: if begin.midstream {
                 Phase::Joining
             } else {
@@ -114,7 +125,7 @@ impl<P: Payload> Capture<P> {
         };
         let at = session.rcv_nxt;
         let opening = Opening {
-            transfer: begin.transfer,
+            fan,
             mss: begin.mss.unwrap_or(limit).max(64).min(limit),
         };
         let Ok(sid) = self.sessions.alloc(session) else {
@@ -142,8 +153,8 @@ impl<P: Payload> Capture<P> {
     }
 
     /// See [`crate::Core::has_room`].
-    pub fn has_room(&mut self, now: Nanos, transfer: u16, out: &mut impl Sink<P>) -> bool {
-        if !out.accepts_sessions(transfer) {
+    pub fn has_room(&mut self, now: Nanos, fan: u16, out: &mut impl Sink<P>) -> bool {
+        if !out.accepts_sessions(fan) {
             return false;
         }
         let time = self.clock.time(now);
@@ -161,7 +172,7 @@ impl<P: Payload> Capture<P> {
     /// are busy.
     fn make_room(&mut self, time: Nanos, may_be_alive: bool, out: &mut impl Sink<P>) -> bool {
         let ids = self.sessions.ids().end;
-        let mut best: Option<(bool, Nanos, u32)> = None;
+        let mut best: Option<(Idle, Nanos, u32)> = None;
         for _ in 0..LOOKED_AT.min(ids) {
             self.hand = if self.hand + 1 < ids {
                 self.hand + 1
@@ -171,35 +182,41 @@ impl<P: Payload> Capture<P> {
             let (sid, s) = (self.hand, &self.sessions[self.hand]);
             let seen = s.last_seen.nanos(time).unwrap_or(0);
             let over = s.phase == Phase::Ended;
-            let idle = s.waiting.is_empty() && out.is_idle(sid) && (!over || out.is_done(sid));
-            let long = over || (may_be_alive && seen + LEAST_IDLE <= time);
+            let long = seen + LEAST_IDLE <= time;
+            let idle = match s.phase {
+                Phase::Free => None,
+                _ if !s.waiting.is_empty() => None,
+                Phase::Ended if out.is_done(sid) && out.is_idle(sid) => Some(Idle::Over),
+                Phase::Ended if long && out.is_held_up(sid) => Some(Idle::HeldUp),
+                _ if !over && may_be_alive && long && out.is_idle(sid) => Some(Idle::Alive),
+                _ => None,
+            };
             // Those that are over first, then those that were not heard of for longest.
-            let rank = (!over, seen, sid);
-            if s.phase != Phase::Free && idle && long && best.is_none_or(|b| rank < b) {
-                best = Some(rank);
+            if let Some(idle) = idle
+                && best.is_none_or(|b| (idle, seen, sid) < b)
+            {
+                best = Some((idle, seen, sid));
             }
         }
-        let Some((alive, _, sid)) = best else {
+        let Some((idle, _, sid)) = best else {
             return false;
         };
-        if alive {
-            out.ledger().common.sessions_evicted += 1;
-            self.give_up(time, sid, Loss::Shed, out);
+        match idle {
+            Idle::Over => {}
+            Idle::HeldUp => out.give_up(sid, Loss::TargetBudget),
+            Idle::Alive => {
+                out.ledger().common.sessions_evicted += 1;
+                self.give_up(time, sid, Loss::Shed, out);
+            }
         }
         self.remove(sid, out);
         true
     }
 
-    /// True if the session is among those to be replayed; the answer for one connection never
-    /// changes, but for the ramp.
-    pub(super) fn selected(&self, flow: &Flow) -> bool {
-        let p = &self.params;
-        let mut share = p.percent / 100.0;
-        if p.ramp > 0 {
-            share *= (self.now.saturating_sub(p.start) as f64 / p.ramp as f64).min(1.0);
-        }
-        let client = f64::from(wire::rss::client_hash(&flow.src));
-        p.shard.has(flow) && (share >= 1.0 || client < share * f64::from(u32::MAX))
+    /// The targets that the session goes to; `None` if it is not among those to be replayed.
+    #[inline]
+    pub(super) fn fan_of(&self, transfer: u16, flow: &Flow) -> Option<u16> {
+        self.fans.of_session(&self.params, transfer, flow, self.now)
     }
 
     /// A new connection from the same address and port: what the old one said is still replayed,

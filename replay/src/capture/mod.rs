@@ -31,6 +31,7 @@ mod stream;
 
 use crate::core::Side;
 use crate::counters::{Counters, Loss, Unused};
+use crate::fan::Fans;
 use crate::ledger::Amount;
 use crate::params::{Pace, Params};
 use crate::pos::StreamPos;
@@ -63,6 +64,7 @@ const DUE_BEFORE: usize = 512;
 /// See the module's documentation.
 pub(crate) struct Capture<P: Payload> {
     params: Arc<Params>,
+    fans: Arc<Fans>,
     pub sessions: Slab<Session>,
     /// Segments that wait to join a stream.
     pub waiting: Slab<Waiting<P>>,
@@ -95,9 +97,10 @@ pub(crate) struct Capture<P: Payload> {
 }
 
 impl<P: Payload> Capture<P> {
-    pub fn new(params: &Arc<Params>, now: Nanos) -> Self {
+    pub fn new(params: &Arc<Params>, fans: &Arc<Fans>, now: Nanos) -> Self {
         Self {
             params: Arc::clone(params),
+            fans: Arc::clone(fans),
             sessions: Slab::new(params.max_sessions),
             waiting: Slab::new(params.max_segments),
             linked: (NIL, NIL),
@@ -270,8 +273,8 @@ impl<P: Payload> Capture<P> {
 
     /// Counts turns and bytes of the session that production had and nobody will get to see.
     fn lose(&self, sid: u32, amount: Amount, why: Loss, out: &mut impl Sink<P>) {
-        let transfer = self.sessions[sid].transfer;
-        out.ledger().uncaptured(transfer, amount, why);
+        let fan = self.sessions[sid].fan;
+        out.ledger().uncaptured(fan, amount, why);
     }
 
     /// Counts bytes of the session that nobody has shown as lost. False if they may never have

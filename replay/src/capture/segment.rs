@@ -111,7 +111,7 @@ impl<P: Payload> Capture<P> {
             }
             Some(sid) => return Ok(sid),
             None if payload && !head.flags.has(Flags::SYN) => {}
-            None => return Err(Err(self.stranger(&head.flow))),
+            None => return Err(Err(self.stranger(transfer, &head.flow))),
         }
         let beginning = Beginning {
             flow: head.flow,
@@ -143,7 +143,9 @@ impl<P: Payload> Capture<P> {
         out: &mut impl Sink<P>,
     ) {
         let hash = self.flows.hash(flow);
-        self.shed.payload(transfer, said, hash, out.ledger());
+        if let Some(fan) = self.fan_of(transfer, flow) {
+            self.shed.payload(fan, said, hash, out.ledger());
+        }
     }
 
     /// A session of the same flow in another scope, to which the segment belongs by its numbers: a
@@ -156,8 +158,8 @@ impl<P: Payload> Capture<P> {
     }
 
     /// Why a frame that belongs to no session is of no use.
-    pub(super) fn stranger(&self, flow: &Flow) -> Unused {
-        if self.selected(flow) {
+    pub(super) fn stranger(&self, transfer: u16, flow: &Flow) -> Unused {
+        if self.fan_of(transfer, flow).is_some() {
             Unused::NoSession
         } else {
             Unused::NotSelected

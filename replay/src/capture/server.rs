@@ -83,7 +83,7 @@ impl<P: Payload> Capture<P> {
             && !head.flags.has(Flags::RST)
             && !self.params.full_sessions_only;
         if !answers {
-            return Err(Err(self.stranger(&flow)));
+            return Err(Err(self.stranger(transfer, &flow)));
         }
         // An answer of a session that nothing was seen of: the turn that it answers is lost, and
         // the client's next one begins where the server has come to.

@@ -63,7 +63,7 @@ pub(crate) struct Session {
     /// The VLANs or virtual networks in which the client's frames are shown, and the server's.
     pub scope: u32,
     pub server_scope: u32,
-    pub transfer: u16,
+    pub fan: u16,
     pub phase: Phase,
     pub listed: Listed,
     /// The server has closed its side; true: before the client had.

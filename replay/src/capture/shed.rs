@@ -50,7 +50,7 @@ impl ShedSessions {
 
     /// Payload of a client whose session was turned away: its bytes are lost, and its turn if it
     /// begins one.
-    pub fn payload(&mut self, transfer: u16, said: Said, hash: u32, ledger: &mut Ledger) {
+    pub fn payload(&mut self, fan: u16, said: Said, hash: u32, ledger: &mut Ledger) {
         let place = &mut self.0[hash as usize % PLACES];
         let end = said.seq + said.len;
         let known = place.hash == hash | 1;
@@ -70,7 +70,7 @@ impl ShedSessions {
         } else {
             end
         };
-        ledger.uncaptured(transfer, Amount::new(turns, u64::from(bytes)), Loss::Shed);
+        ledger.uncaptured(fan, Amount::new(turns, u64::from(bytes)), Loss::Shed);
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn turns_of_a_session_that_was_turned_away_are_counted_once() {
-        let mut l = Ledger::new(1, 2);
+        let mut l = Ledger::for_tests(1, 2);
         let mut shed = ShedSessions::new();
         let mut say = |seq, ack, len| {
             let (seq, ack) = (Seq(seq), Seq(ack));

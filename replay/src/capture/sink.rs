@@ -12,8 +12,8 @@ use wire::{Flow, Nanos};
 
 /// What is told of a session when it is first seen.
 pub(crate) struct Opening {
-    /// The transfer it belongs to.
-    pub transfer: u16,
+    /// The targets it goes to.
+    pub fan: u16,
     /// Largest segment the client can receive, in bytes of payload.
     pub mss: u16,
 }
@@ -29,9 +29,9 @@ pub(crate) struct Beginning {
 
 /// Where a session's events go.
 pub(crate) trait Sink<P> {
-    /// False while new sessions of that transfer are to be turned away: for want of buffers, or of
+    /// False while new sessions to these targets are to be turned away: for want of buffers, or of
     /// a way back.
-    fn accepts_sessions(&self, transfer: u16) -> bool;
+    fn accepts_sessions(&self, fan: u16) -> bool;
 
     /// The books.
     fn ledger(&mut self) -> &mut Ledger;
@@ -100,6 +100,9 @@ pub(crate) trait Sink<P> {
 
     /// Nothing is left to be replayed.
     fn is_done(&self, sid: u32) -> bool;
+
+    /// Nothing is left to be replayed at one of its targets, but at another there is.
+    fn is_held_up(&self, sid: u32) -> bool;
 
     /// Nothing captured is held.
     fn is_idle(&self, sid: u32) -> bool;

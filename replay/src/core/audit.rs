@@ -3,6 +3,7 @@
 
 use super::Core;
 use crate::capture::session::{List, Listed, Phase, Session};
+use crate::counters::TargetCounters;
 use crate::piece::Charge;
 use crate::pos::StreamPos;
 use crate::replica::data::{Feed, Replica};
@@ -25,8 +26,9 @@ struct Sums {
     /// Replicas that wait for their target's first answer, and for each target those that ask it.
     awaiting: usize,
     asking: Vec<usize>,
-    in_flight_turns: u64,
-    in_flight_bytes: u64,
+    /// For each target: segments and buffers of frames that are held, turns and bytes in flight.
+    held: Vec<(usize, usize)>,
+    in_flight: Vec<(u64, u64)>,
 }
 
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
@@ -47,7 +49,11 @@ impl<P: Payload> Core<P> {
     pub fn audit(&self) -> Result<(), String> {
         self.counters().balance()?;
         let (c, r) = (&self.capture, &self.replicas);
-        let mut sums = Sums::default();
+        let mut sums = Sums {
+            held: vec![(0, 0); self.targets().len()],
+            in_flight: vec![(0, 0); self.targets().len()],
+            ..Sums::default()
+        };
         for sid in c.sessions.ids() {
             if c.sessions[sid].phase != Phase::Free {
                 self.audit_session(sid, &mut sums)
@@ -69,16 +75,6 @@ impl<P: Payload> Core<P> {
             ("turns", sums.turns, r.turns.len()),
             // A replica that is done has no timer, and neither has a session that was removed.
             ("session timers", sums.sessions, c.timers.armed()),
-            (
-                "turns in flight",
-                sums.in_flight_turns as usize,
-                counters.in_flight_turns as usize,
-            ),
-            (
-                "bytes in flight",
-                sums.in_flight_bytes as usize,
-                counters.in_flight_bytes as usize,
-            ),
         ];
         for (what, found, kept) in pairs {
             ensure(found == kept, || {
@@ -89,6 +85,10 @@ impl<P: Payload> Core<P> {
         ensure(armed <= sums.active, || {
             format!("{armed} timers are armed for {} replicas", sums.active)
         })?;
+        for (i, t) in self.targets().iter().enumerate() {
+            audit_target(t, sums.held[i], sums.in_flight[i])
+                .map_err(|e| format!("target {i}: {e}"))?;
+        }
         let frames = counters.held_frames as usize;
         ensure(frames == r.frames, || {
             format!("{frames} buffers of frames of targets, {} in all", r.frames)
@@ -130,7 +130,6 @@ impl<P: Payload> Core<P> {
 
     fn audit_session(&self, sid: u32, sums: &mut Sums) -> Result<(), String> {
         let s = &self.capture.sessions[sid];
-        let feed = &self.replicas.feeds[sid as usize];
         sums.sessions += 1;
         if s.listed != Listed::No {
             sums.listed += 1;
@@ -146,19 +145,54 @@ impl<P: Payload> Core<P> {
             "it keeps what came before its SYN, though it is in step".into()
         })?;
         self.audit_waiting(s, &waiting)?;
+        sums.waiting += waiting.len();
+        let fan = self.fans.targets(s.fan);
+        let feeds = self.replicas.feeds_of(sid);
+        ensure(feeds.len() == fan.len(), || {
+            format!("{} feeds for {} targets", feeds.len(), fan.len())
+        })?;
+        let open = |id: u32| self.replicas.feeds[id as usize].turn_open;
+        let any_open = feeds.clone().any(open);
+        for (i, id) in feeds.enumerate() {
+            let feed = &self.replicas.feeds[id as usize];
+            ensure(feed.target == fan[i], || {
+                format!("feed {i} goes to target {}, not {}", feed.target, fan[i])
+            })?;
+            ensure(feed.missing.is_none() || !feed.turn_open, || {
+                format!("feed {i} is out of step, but its turn is open")
+            })?;
+            ensure(feed.turn_open == any_open || feed.missing.is_some(), || {
+                format!("feed {i} has no open turn, as others have")
+            })?;
+            // What waits beyond a gap counts at the first target.
+            let waiting: &[u32] = if i == 0 { &waiting } else { &[] };
+            self.audit_feed(s, feed, waiting, sums)?;
+        }
+        Ok(())
+    }
+
+    fn audit_feed(
+        &self,
+        s: &Session,
+        feed: &Feed,
+        waiting: &[u32],
+        sums: &mut Sums,
+    ) -> Result<(), String> {
         let segs = self.seg_ids(feed.segs)?;
         let turns = self.turn_ids(feed.turns)?;
         sums.segs += segs.len();
-        sums.waiting += waiting.len();
         sums.turns += turns.len();
         let here = segs.iter().map(|&id| &self.replicas.segs[id].payload);
         let there = waiting.iter().map(|&id| &self.capture.waiting[id].payload);
-        let mut held = 0_u64;
+        let (mut held, mut frames) = (0_u64, 0);
         for payload in here.chain(there).flatten() {
             let charge = Charge::of(payload);
             held += u64::from(charge.bytes);
-            sums.frames += usize::from(charge.frame);
+            frames += usize::from(charge.frame);
         }
+        sums.frames += frames;
+        let of = &mut sums.held[usize::from(feed.target)];
+        *of = (of.0 + segs.len() + waiting.len(), of.1 + frames);
         ensure(held == u64::from(feed.held), || {
             format!("{} bytes held, {held} in its lists", feed.held)
         })?;
@@ -283,7 +317,8 @@ impl<P: Payload> Core<P> {
         })?;
         sums.boards += usize::from(r.board != NIL);
         let open = turns.get(position(turns, r.turn)..).unwrap_or(&[]);
-        sums.in_flight_turns += open.len() as u64;
+        let in_flight = &mut sums.in_flight[usize::from(r.target)];
+        in_flight.0 += open.len() as u64;
         for (i, &id) in open.iter().enumerate() {
             let t = &half.turns[id];
             let from = if i == 0 {
@@ -294,9 +329,9 @@ impl<P: Payload> Core<P> {
             } else {
                 t.start
             };
-            sums.in_flight_bytes += t.end.since(from);
+            in_flight.1 += t.end.since(from);
         }
-        if r.done {
+        if r.is_done() {
             return ensure(r.una == NIL && r.turn == NIL, || {
                 "done, but it still has something to do".into()
             });
@@ -304,11 +339,11 @@ impl<P: Payload> Core<P> {
         sums.active += 1;
         sums.awaiting += usize::from(half.canary.is_waiting(rid));
         if r.tcb.state == State::SynSent {
-            let at = usize::from(half.targets.of(r.transfer));
+            let at = usize::from(half.targets.of(r.target));
             sums.asking.resize(sums.asking.len().max(at + 1), 0);
             sums.asking[at] += 1;
         }
-        let flow = r.flow(half.target(r.transfer));
+        let flow = r.flow(half.addr(r.target));
         ensure(half.by_flow(&flow) == Some(rid), || {
             "its connection leads elsewhere".into()
         })?;
@@ -372,6 +407,41 @@ impl<P: Payload> Core<P> {
             self.replicas.turns[id].next
         })
     }
+}
+
+/// What is owed to each replica of a target is replayed, lost or in flight, and what it holds is
+/// what was found.
+fn audit_target(
+    t: &TargetCounters,
+    held: (usize, usize),
+    in_flight: (u64, u64),
+) -> Result<(), String> {
+    let lost = (
+        t.lost_turns.iter().sum::<u64>(),
+        t.lost_bytes.iter().sum::<u64>(),
+    );
+    let books = [
+        (
+            "turns",
+            t.owed_turns,
+            t.replayed_turns + lost.0 + in_flight.0,
+        ),
+        (
+            "bytes",
+            t.owed_bytes,
+            t.replayed_bytes + lost.1 + in_flight.1,
+        ),
+        ("turns in flight", t.in_flight_turns, in_flight.0),
+        ("bytes in flight", t.in_flight_bytes, in_flight.1),
+        ("segments", t.held_segments, held.0 as u64),
+        ("buffers of frames", t.held_frames, held.1 as u64),
+    ];
+    for (what, kept, found) in books {
+        ensure(kept == found, || {
+            format!("{what}: {found} were found, but {kept} are accounted for")
+        })?;
+    }
+    Ok(())
 }
 
 /// The ids of a list, which has at most `limit` of them.

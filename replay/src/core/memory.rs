@@ -6,6 +6,7 @@
 
 use super::Core;
 use crate::capture::session::{Session, Waiting};
+use crate::fan::Fans;
 use crate::params::Params;
 use crate::replica::data::{Feed, Replica, Seg, Turn};
 use crate::replica::max_replicas;
@@ -25,13 +26,16 @@ impl<P: Payload> Core<P> {
         const LISTS: usize = 17;
         let of = |count: usize, each: usize| count as u64 * each as u64;
         let (sessions, segments) = (params.max_sessions, params.max_segments);
-        let session = size_of::<Session>() + size_of::<Feed>() + LINK + FLOW;
+        let fans = Fans::new(params);
+        let feeds = sessions.saturating_mul(fans.width());
+        let session = size_of::<Session>() + LINK + FLOW;
         let replica = size_of::<Replica>() + LINK + LISTS + FLOW;
         let segment = size_of::<Seg<P>>() + size_of::<Waiting<P>>() + 2 * LINK;
         of(sessions, session)
-            + of(max_replicas(params), replica)
+            + of(feeds, size_of::<Feed>())
+            + of(max_replicas(params, &fans), replica)
             + of(segments, segment)
-            + of(segments.saturating_add(sessions), size_of::<Turn>() + LINK)
+            + of(segments.saturating_add(feeds), size_of::<Turn>() + LINK)
     }
 }
 

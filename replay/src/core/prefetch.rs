@@ -61,7 +61,8 @@ impl<P: Payload> Core<P> {
             }
         }
         for sid in sids {
-            let rid = self.replicas.feeds[sid as usize].first_replica;
+            let feed = self.replicas.first_feed(sid) as usize;
+            let rid = self.replicas.feeds[feed].first_replica;
             if rid != NIL {
                 self.ask_for_replica::<R>(rid);
             }
@@ -76,7 +77,8 @@ impl<P: Payload> Core<P> {
             self.ask_for_replica::<R>(rid)
         });
         for rid in rids {
-            self.ask_for_session::<R>(self.replicas.replicas[rid].session);
+            let feed = self.replicas.replicas[rid].feed;
+            self.ask_for_session::<R>(self.replicas.session(feed));
         }
     }
 
@@ -88,14 +90,15 @@ impl<P: Payload> Core<P> {
         R::prefetch(&s.isn);
         R::prefetch(&s.acked);
         R::prefetch(&s.last_seen);
-        R::prefetch(&self.replicas.feeds[sid as usize].segs);
+        let feed = self.replicas.first_feed(sid) as usize;
+        R::prefetch(&self.replicas.feeds[feed].segs);
     }
 
     /// One field for each cache line of a replica, about.
     #[inline]
     fn ask_for_replica<R: Rx>(&self, rid: u32) {
         let r = &self.replicas.replicas[rid];
-        R::prefetch(&r.session);
+        R::prefetch(&r.feed);
         R::prefetch(&r.tcb);
         R::prefetch(&r.una);
         R::prefetch(&r.blocked_since);

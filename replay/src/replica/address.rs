@@ -1,7 +1,7 @@
 //! The client addresses that the targets see, and the replicas that have them.
 
 use super::Replicas;
-use super::data::{InARow, Passed, Replica, Spoken};
+use super::data::{InARow, Passed, Replica, Spoken, Stage};
 use super::gate::Answer;
 use crate::core::Egress;
 use crate::due::{Due, Moment};
@@ -18,35 +18,39 @@ const PORT_TRIES: u32 = 256;
 const MANY: usize = 64;
 
 impl<P: Payload> Replicas<P> {
-    /// One replica for each copy, as far as addresses and room allow; what is missing counts as
-    /// lost, turn by turn. The stream begins at `at`.
+    /// One replica for each copy that the feed's target is to have, as far as addresses and room
+    /// allow; what is missing counts as lost, turn by turn. The stream begins at `at`.
     pub(super) fn add_replicas(
         &mut self,
         now: Nanos,
-        sid: u32,
+        feed: u32,
         flow: &Flow,
         at: StreamPos,
         tx: &mut impl Egress<P>,
     ) {
-        let transfer = self.feeds[sid as usize].transfer;
-        for copy in 0..self.params.copies {
-            let Some(local) = self.local_address(now, flow, transfer, copy) else {
+        let target = self.feeds[feed as usize].target;
+        let to = self.fans.end(target, &flow.dst);
+        for copy in 0..self.fans.copies(target) {
+            let Some(local) = self.local_address(now, flow, target, to, copy) else {
                 continue;
             };
-            if self.slots.is_empty() && !tx.claim(&local, transfer) {
+            let ours = Flow {
+                src: local,
+                dst: to,
+            };
+            if self.slots.is_empty() && !tx.claim(&ours) {
                 continue;
             }
             let replica = Replica {
-                session: sid,
-                next: self.feeds[sid as usize].first_replica,
-                transfer,
+                feed,
+                next: self.feeds[feed as usize].first_replica,
+                target,
+                port: to.port,
                 local,
-                done: false,
-                abort_pending: false,
+                stage: Stage::Going,
                 dropping: None,
                 gate_free: false,
                 spoken: Spoken::Answered,
-                ack_refused: false,
                 in_a_row: InARow::default(),
                 passed: Passed::Nothing,
                 tcb: Tcb::default(),
@@ -65,27 +69,32 @@ impl<P: Payload> Replicas<P> {
                 blocked_since: Due::NONE,
             };
             let Ok(rid) = self.replicas.alloc(replica) else {
-                self.free_address(now, transfer, &local, false, tx);
+                self.free_address(now, target, &ours, false, tx);
                 continue;
             };
-            let feed = &mut self.feeds[sid as usize];
+            let feed = &mut self.feeds[feed as usize];
             feed.first_replica = rid;
             feed.replica_count += 1;
             self.active += 1;
-            let (replicas, transfers) = (&self.replicas, &self.params.transfers);
+            let (replicas, fans) = (&self.replicas, &self.fans);
             self.connections.insert(rid, |id| {
                 let r = &replicas[id];
-                r.flow(transfers[usize::from(r.transfer)].to)
+                r.flow(fans.addr(r.target))
             });
         }
     }
 
-    /// Whether the pool has addresses for so many more sessions to a target, as far as can be told.
-    pub fn has_addresses(&self, now: Nanos, transfer: u16, sessions: usize) -> bool {
-        let v4 = self.target(transfer).addr.is_v4();
-        let many = (usize::from(self.params.copies) * sessions).min(MANY);
-        let mut slots = self.slots.iter().filter(|s| s.is_v4() == v4);
-        self.slots.is_empty() || slots.any(|s| s.has(now, many.min(s.capacity())))
+    /// Whether the pool has addresses for so many more sessions to these targets, as far as can be
+    /// told.
+    pub fn has_addresses(&self, now: Nanos, fan: u16, sessions: usize) -> bool {
+        let has = |target: &u16| {
+            let v4 = self.addr(*target).is_v4();
+            let many = (usize::from(self.fans.copies(*target)) * sessions).min(MANY);
+            let set = &self.slots[self.targets.addresses(*target)];
+            let mut slots = set.iter().filter(|s| s.is_v4() == v4);
+            slots.any(|s| s.has(now, many.min(s.capacity())))
+        };
+        self.slots.is_empty() || self.fans.targets(fan).iter().all(has)
     }
 
     /// The address that the target is to see: from the pool, or the client's own; for further
@@ -95,37 +104,33 @@ impl<P: Payload> Replicas<P> {
         &mut self,
         now: Nanos,
         flow: &Flow,
-        transfer: u16,
+        target: u16,
+        to: Endpoint,
         copy: u16,
     ) -> Option<Endpoint> {
-        let target = self.target(transfer);
         if !self.slots.is_empty() {
-            let v4 = target.addr.is_v4();
+            let v4 = to.addr.is_v4();
             let Ownership { cores, me, .. } = self.params.ownership;
             let answers = self.params.answers;
             let arrives_here = |local: &Endpoint| {
                 let response = Flow {
-                    src: target,
+                    src: to,
                     dst: *local,
                 };
                 answers.is_none_or(|table| {
                     wire::rss::queue_in(wire::rss::owner_hash(&response), table, cores) == me
                 })
             };
-            return self
-                .slots
+            return self.slots[self.targets.addresses(target)]
                 .iter_mut()
                 .filter(|s| s.is_v4() == v4)
                 .find_map(|s| s.take_that(now, arrives_here));
         }
-        if flow.src.addr.is_v4() != target.addr.is_v4() {
+        if flow.src.addr.is_v4() != to.addr.is_v4() {
             return None;
         }
         let free = |half: &Self, e: &Endpoint| {
-            let flow = Flow {
-                src: *e,
-                dst: target,
-            };
+            let flow = Flow { src: *e, dst: to };
             half.by_flow(&flow).is_none()
         };
         if copy == 0 && free(self, &flow.src) {
@@ -147,22 +152,23 @@ impl<P: Payload> Replicas<P> {
         None
     }
 
-    /// The address is not used any more. One of the pool `rests` if the target still holds the
-    /// connection.
+    /// The address of the connection `ours` is not used any more. One of the pool `rests` if the
+    /// target still holds the connection.
     pub(super) fn free_address(
         &mut self,
         now: Nanos,
-        transfer: u16,
-        local: &Endpoint,
+        target: u16,
+        ours: &Flow,
         rests: bool,
         tx: &mut impl Egress<P>,
     ) {
         if self.slots.is_empty() {
-            tx.release(local, transfer);
+            tx.release(ours);
+            return;
         }
-        for slots in &mut self.slots {
-            if slots.contains(local) {
-                slots.give_back(now, local, rests);
+        for slots in &mut self.slots[self.targets.addresses(target)] {
+            if slots.contains(&ours.src) {
+                slots.give_back(now, &ours.src, rests);
             }
         }
     }

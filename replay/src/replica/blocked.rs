@@ -71,7 +71,7 @@ impl<P: Payload> Replicas<P> {
     /// A segment of the replica's was refused: it is tried again.
     pub(super) fn block(&mut self, now: Nanos, rid: u32, refused: Refused) {
         let r = &mut self.replicas[rid];
-        if r.blocked_since.is_set() || r.done {
+        if r.blocked_since.is_set() || r.is_done() {
             return;
         }
         r.blocked_since = Due::at(now);
@@ -134,7 +134,7 @@ impl<P: Payload> Replicas<P> {
     /// Tries again what the replica has to send. True unless it was refused again.
     fn unblock(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) -> bool {
         let r = &mut self.replicas[rid];
-        if r.done || !r.blocked_since.is_set() {
+        if r.is_done() || !r.blocked_since.is_set() {
             return true;
         }
         r.blocked_since = Due::NONE;

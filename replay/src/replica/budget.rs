@@ -60,8 +60,8 @@ impl<P: Payload> Replicas<P> {
     /// whichever is more.
     fn held_by(&self, target: u16) -> u64 {
         let (mut segments, mut frames) = (0, 0);
-        for transfer in self.targets.transfers(target) {
-            let held = &self.ledger.targets()[usize::from(*transfer)];
+        for number in self.targets.numbers(target) {
+            let held = &self.ledger.targets()[usize::from(*number)];
             segments += held.held_segments;
             frames += held.held_frames;
         }
@@ -69,11 +69,11 @@ impl<P: Payload> Replicas<P> {
         of(segments, self.segs.capacity()).max(of(frames, self.params.max_frames))
     }
 
-    /// The target that has to make room for a session of this transfer: the one that holds most,
-    /// if that is more than its share, and this one holds less.
-    fn debtor(&self, transfer: u16) -> Option<u16> {
+    /// The target that has to make room for a session that goes to this one: the one that holds
+    /// most, if that is more than its share, and this one holds less.
+    fn debtor(&self, number: u16) -> Option<u16> {
         let share = self.budget.share;
-        if self.held_by(self.targets.of(transfer)) >= share {
+        if self.held_by(self.targets.of(number)) >= share {
             return None;
         }
         let over = |t: &u16| self.held_by(*t) > share;
@@ -83,24 +83,24 @@ impl<P: Payload> Replicas<P> {
             .max_by_key(|t| self.held_by(*t))
     }
 
-    /// A new session of this transfer has room, or gets it.
-    pub(super) fn has_room_for(&self, transfer: u16) -> bool {
-        !self.is_short() || self.debtor(transfer).is_some()
+    /// What a new session sends to this target has room, or gets it.
+    pub(super) fn has_room_for(&self, number: u16) -> bool {
+        !self.is_short() || self.debtor(number).is_some()
     }
 
-    /// The session is about to hold another segment: if these are short, the target that holds most
+    /// The feed is about to hold another segment: if these are short, the target that holds most
     /// begins to make room.
     #[inline]
-    pub(super) fn ask_for_room(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
+    pub(super) fn ask_for_room(&mut self, now: Nanos, feed: u32, tx: &mut impl Egress<P>) {
         if self.is_short() {
-            self.make_room(now, sid, tx);
+            self.make_room(now, feed, tx);
         }
     }
 
     #[cold]
-    fn make_room(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
-        let transfer = self.feeds[sid as usize].transfer;
-        if let Some(debtor) = self.debtor(transfer) {
+    fn make_room(&mut self, now: Nanos, feed: u32, tx: &mut impl Egress<P>) {
+        let number = self.feeds[feed as usize].target;
+        if let Some(debtor) = self.debtor(number) {
             self.budget.owing = Some(debtor);
             if self.is_exhausted() {
                 self.shed_over_budget(now, tx);
@@ -108,11 +108,11 @@ impl<P: Payload> Replicas<P> {
         }
     }
 
-    /// Sessions of this transfer may not hold more: their target has to make room.
+    /// Feeds of this target may not hold more: it has to make room.
     #[inline]
-    pub(super) fn owes(&self, transfer: u16) -> bool {
+    pub(super) fn owes(&self, number: u16) -> bool {
         let owing = self.budget.owing;
-        owing.is_some_and(|target| target == self.targets.of(transfer))
+        owing.is_some_and(|target| target == self.targets.of(number))
     }
 
     /// Looks at buffers, and goes on with making room. Returns how many sessions lost something.
@@ -136,26 +136,22 @@ impl<P: Payload> Replicas<P> {
                 self.budget.owing = None;
                 break;
             }
-            let sid = self.budget.cursor;
-            self.budget.cursor = if sid + 1 < self.feeds.len() {
-                sid + 1
-            } else {
-                0
-            };
-            let feed = &self.feeds[sid];
-            if !feed.segs.is_empty() && self.targets.of(feed.transfer) == debtor {
-                self.shed_held(now, sid as u32, tx);
+            let at = self.budget.cursor;
+            self.budget.cursor = if at + 1 < self.feeds.len() { at + 1 } else { 0 };
+            let feed = &self.feeds[at];
+            if !feed.segs.is_empty() && self.targets.of(feed.target) == debtor {
+                self.shed_held(now, at as u32, tx);
                 shed += 1;
             }
         }
         shed
     }
 
-    /// The session loses what it holds, and goes on with its next turn.
-    fn shed_held(&mut self, now: Nanos, sid: u32, tx: &mut impl Egress<P>) {
-        self.for_each(sid, |half, rid| {
+    /// The session loses what it holds for this target, and goes on with its next turn.
+    fn shed_held(&mut self, now: Nanos, feed: u32, tx: &mut impl Egress<P>) {
+        self.for_each(feed, |half, rid| {
             let r = &half.replicas[rid];
-            if r.done || r.una == NIL {
+            if r.is_done() || r.una == NIL {
                 return;
             }
             half.lose_through(rid, u32::MAX, Loss::TargetBudget);

@@ -63,21 +63,21 @@ impl Canary {
         };
         Self {
             targets: targets.clone(),
-            known: vec![unknown; params.transfers.len()],
+            known: vec![unknown; targets.len()],
             limit: params.canaries.max(1),
             links: vec![(NOT_LISTED, NOT_LISTED); replicas],
             waiting: 0,
         }
     }
 
-    fn known(&mut self, transfer: u16) -> &mut Known {
-        let at = self.targets.of(transfer);
+    fn known(&mut self, number: u16) -> &mut Known {
+        let at = self.targets.of(number);
         &mut self.known[usize::from(at)]
     }
 
-    fn may_ask(&mut self, transfer: u16) -> bool {
+    fn may_ask(&mut self, number: u16) -> bool {
         let limit = self.limit;
-        let k = self.known(transfer);
+        let k = self.known(number);
         k.answered || (k.asking < limit && k.head == END)
     }
 
@@ -86,9 +86,9 @@ impl Canary {
         self.links[rid as usize].0 != NOT_LISTED
     }
 
-    fn push(&mut self, transfer: u16, rid: u32) {
+    fn push(&mut self, number: u16, rid: u32) {
         let link = rid + FIRST_ID;
-        let k = self.known(transfer);
+        let k = self.known(number);
         let last = std::mem::replace(&mut k.tail, link);
         if last == END {
             k.head = link;
@@ -99,15 +99,15 @@ impl Canary {
         self.waiting += 1;
     }
 
-    fn remove(&mut self, transfer: u16, rid: u32) {
+    fn remove(&mut self, number: u16, rid: u32) {
         let none = (NOT_LISTED, NOT_LISTED);
         let (before, after) = std::mem::replace(&mut self.links[rid as usize], none);
         match before {
-            END => self.known(transfer).head = after,
+            END => self.known(number).head = after,
             before => self.links[(before - FIRST_ID) as usize].1 = after,
         }
         match after {
-            END => self.known(transfer).tail = before,
+            END => self.known(number).tail = before,
             after => self.links[(after - FIRST_ID) as usize].0 = before,
         }
         self.waiting -= 1;
@@ -129,36 +129,36 @@ impl<P: Payload> Replicas<P> {
         if self.canary.is_waiting(rid) {
             return;
         }
-        let transfer = self.replicas[rid].transfer;
-        if self.canary.may_ask(transfer) {
+        let number = self.replicas[rid].target;
+        if self.canary.may_ask(number) {
             self.ask(now, rid, tx);
             return;
         }
-        self.canary.push(transfer, rid);
-        self.ledger.target(transfer).awaiting_replicas += 1;
+        self.canary.push(number, rid);
+        self.ledger.target(number).awaiting_replicas += 1;
         self.replicas[rid].rto_at = Due::at(now + UNREACHABLE);
         self.rearm(now, rid);
     }
 
     fn ask(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        let transfer = self.replicas[rid].transfer;
-        let k = self.canary.known(transfer);
+        let number = self.replicas[rid].target;
+        let k = self.canary.known(number);
         if !k.answered {
             k.asking += 1;
-            self.ledger.target(transfer).unconfirmed_cores = 1;
+            self.ledger.target(number).unconfirmed_cores = 1;
         }
         self.open(now, rid, tx);
     }
 
     /// The target has accepted or refused a connection: its answers come back to us.
     pub(super) fn confirm(&mut self, rid: u32) {
-        let transfer = self.replicas[rid].transfer;
-        let k = self.canary.known(transfer);
+        let number = self.replicas[rid].target;
+        let k = self.canary.known(number);
         if std::mem::replace(&mut k.answered, true) {
             return;
         }
         k.asking = 0;
-        for t in self.targets.transfers(self.targets.of(transfer)) {
+        for t in self.targets.numbers(self.targets.of(number)) {
             self.ledger.target(*t).unconfirmed_cores = 0;
         }
     }
@@ -166,12 +166,12 @@ impl<P: Payload> Replicas<P> {
     /// The replica's connection, or its waiting for one, is over.
     pub(super) fn leave_canary(&mut self, rid: u32) {
         let r = &self.replicas[rid];
-        let (transfer, asking) = (r.transfer, r.tcb.state == State::SynSent);
+        let (number, asking) = (r.target, r.tcb.state == State::SynSent);
         if self.canary.is_waiting(rid) {
-            self.canary.remove(transfer, rid);
-            self.ledger.target(transfer).awaiting_replicas -= 1;
+            self.canary.remove(number, rid);
+            self.ledger.target(number).awaiting_replicas -= 1;
         } else if asking {
-            let k = self.canary.known(transfer);
+            let k = self.canary.known(number);
             k.asking = k.asking.saturating_sub(1);
         }
     }

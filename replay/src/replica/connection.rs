@@ -1,7 +1,7 @@
 //! How a replica's connection to its target begins and ends.
 
 use super::Replicas;
-use super::data::{Passed, on_wire};
+use super::data::{Passed, Stage, on_wire};
 use crate::core::Egress;
 use crate::counters::Loss;
 use crate::due::Due;
@@ -35,12 +35,10 @@ impl<P: Payload> Replicas<P> {
     /// Sends the SYN, first or again.
     pub(super) fn send_syn(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
-        let transfer = r.transfer;
-        let mss = self.feeds[r.session as usize]
-            .mss
-            .min(self.mss_limit(transfer));
-        let head = r.tcb.syn(now, r.flow(self.target(transfer)), mss);
-        let sent = tx.send(transfer, &head, None);
+        let target = r.target;
+        let mss = self.feeds[r.feed as usize].mss.min(self.mss_limit(target));
+        let head = r.tcb.syn(now, r.flow(self.addr(target)), mss);
+        let sent = tx.send(target, &head, None);
         let r = &mut self.replicas[rid];
         if sent.is_ok() {
             if r.tcb.rto.backoff == 0 {
@@ -86,8 +84,8 @@ impl<P: Payload> Replicas<P> {
         tx: &mut impl Egress<P>,
     ) {
         let r = &self.replicas[rid];
-        let sid = r.session as usize;
-        let over = self.feeds[sid].end.is_some() && r.una == NIL && r.turn == NIL;
+        let feed = r.feed as usize;
+        let over = self.feeds[feed].end.is_some() && r.una == NIL && r.turn == NIL;
         if !refused && over && r.tcb.state != State::SynSent {
             // All was said and acknowledged: a target that keeps no TIME-WAIT answers the last
             // segment like this.
@@ -107,7 +105,7 @@ impl<P: Payload> Replicas<P> {
         self.disconnected(rid);
         let r = &mut self.replicas[rid];
         r.in_a_row.failed();
-        if r.in_a_row.failures() >= TRIES && self.feeds[sid].joined {
+        if r.in_a_row.failures() >= TRIES && self.feeds[feed].joined {
             // A connection that begins in the middle of the client's makes no sense to it.
             self.give_up_replica(now, rid, reason, tx);
             return;
@@ -135,7 +133,7 @@ impl<P: Payload> Replicas<P> {
     pub(super) fn abort(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
         if r.tcb.state.is_synchronized() {
-            let target = self.target(r.transfer);
+            let target = self.addr(r.target);
             // The target may have all that was ever sent, whatever is to be sent again. The byte of
             // a window probe it does not have, as long as its window is closed.
             let seq = if r.tcb.window_closed() {
@@ -147,7 +145,7 @@ impl<P: Payload> Replicas<P> {
             head.options.sack_count = 0;
             // A RST that the queue does not take is not sent again: the target answers the next SYN
             // with a challenge instead.
-            self.send_alone(r.transfer, &head, tx);
+            self.send_alone(r.target, &head, tx);
         }
         self.disconnected(rid);
     }
@@ -161,8 +159,9 @@ impl<P: Payload> Replicas<P> {
         // the MSS is known).
         r.gate_free |= r.released > 0 || r.tcb.mss() > 0;
         r.tcb = Tcb::default();
-        r.ack_refused = false;
-        r.abort_pending = false;
+        if !r.is_done() {
+            r.stage = Stage::Going;
+        }
         r.rto_at = Due::NONE;
         r.gate_at = Due::NONE;
         r.waiting_since = Due::NONE;

@@ -1,7 +1,8 @@
-//! What the replica half keeps: for each session what its replicas are fed with, its captured
-//! segments and turns, and the replicas. Plain data; the rules are in the modules beside it.
+//! What the replica half keeps: for each session and each of its targets what the replicas there
+//! are fed with, the captured segments and turns, and the replicas. Plain data; the rules are in the
+//! modules beside it.
 //!
-//! A session's captured segments form one list in stream order, shared by all its replicas; each
+//! A feed's captured segments form one list in stream order, shared by all its replicas; each
 //! replica points at the oldest segment the target has not acknowledged and at the next to send. A
 //! segment goes when no replica needs it any more.
 
@@ -10,12 +11,15 @@ use crate::capture::session::{End, List};
 use crate::due::{Due, Moment};
 use crate::pos::StreamPos;
 use crate::tcp::Tcb;
-use wire::{Endpoint, Flow, Nanos, Seq};
+use wire::{Addr, Endpoint, Flow, Nanos, Seq};
+
+/// What a feed that is not used has for a target.
+pub(crate) const NO_TARGET: u16 = u16::MAX;
 
 /// The round-trip time of a client that is not known.
 pub(crate) const UNKNOWN_RTT: u32 = u32::MAX;
 
-/// What the replicas of one session share.
+/// What the replicas of one session at one target share.
 #[derive(Clone, Debug)]
 pub(crate) struct Feed {
     /// Captured segments in stream order.
@@ -25,8 +29,8 @@ pub(crate) struct Feed {
     pub next_turn: u32,
     pub first_replica: u32,
     pub replica_count: u16,
-    /// Index of the transfer it belongs to.
-    pub transfer: u16,
+    /// The target.
+    pub target: u16,
     /// Largest segment the client can receive.
     pub mss: u16,
     /// The newest turn may still grow.
@@ -35,6 +39,8 @@ pub(crate) struct Feed {
     pub turn_fresh: bool,
     /// The response to the open turn was seen and its latency noted.
     pub answered: bool,
+    /// This target alone is out of step: it has not got the rest of the turn, for this reason.
+    pub missing: Option<crate::Loss>,
     /// How the client ended its connection, if it has.
     pub end: Option<End>,
     /// Bytes of production's answer that the client had acknowledged since it last spoke, when it
@@ -174,28 +180,37 @@ pub(crate) enum Passed {
     End,
 }
 
+/// How far a replica has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    Going,
+    /// The transmit queue refused an acknowledgment.
+    AckRefused,
+    /// Its connection is to be given up: it carries a turn that cannot be finished.
+    AbortPending,
+    /// Everything the session said is replayed, or given up.
+    Done,
+}
+
 /// A client connection to the target.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
-    pub session: u32,
-    /// The session's next replica.
+    /// What it is fed with.
+    pub feed: u32,
+    /// The feed's next replica.
     pub next: u32,
-    /// Index of the transfer it belongs to.
-    pub transfer: u16,
+    /// Its target, and the port there.
+    pub target: u16,
+    pub port: u16,
     /// The address the target sees.
     pub local: Endpoint,
-    /// Everything the session said is replayed, or given up.
-    pub done: bool,
-    /// Its connection is to be given up: it carries a turn that cannot be finished.
-    pub abort_pending: bool,
+    pub stage: Stage,
     /// It lost the turn that is still being captured: the rest of that turn is lost for the same
     /// reason.
     pub dropping: Option<crate::Loss>,
     /// The next turn needs no answer: the connection is new and the answer went to an old one.
     pub gate_free: bool,
     pub spoken: Spoken,
-    /// The transmit queue refused an acknowledgment.
-    pub ack_refused: bool,
     pub in_a_row: InARow,
     /// What the gate was opened for last.
     pub passed: Passed,
@@ -239,11 +254,25 @@ pub(crate) enum Spoken {
 }
 
 impl Replica {
-    /// Target-side flow of what it sends.
-    pub fn flow(&self, target: Endpoint) -> Flow {
+    /// Everything the session said is replayed, or given up.
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Goes on, if it was in this stage. True if so.
+    pub fn leave(&mut self, stage: Stage) -> bool {
+        let was = self.stage == stage;
+        if was {
+            self.stage = Stage::Going;
+        }
+        was
+    }
+
+    /// Target-side flow of what it sends to its target, which has this address.
+    pub fn flow(&self, target: Addr) -> Flow {
         Flow {
             src: self.local,
-            dst: target,
+            dst: Endpoint::new(target, self.port),
         }
     }
 
@@ -255,6 +284,6 @@ impl Replica {
     /// A segment leaves that acknowledges all that has come.
     pub fn rcv_all_acknowledged(&mut self) {
         self.tcb.rcv.acknowledged_all();
-        self.ack_refused = false;
+        self.leave(Stage::AckRefused);
     }
 }

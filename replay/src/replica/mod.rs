@@ -31,6 +31,7 @@ pub(crate) use feed::Door;
 
 use crate::core::Egress;
 use crate::counters::TargetCounters;
+use crate::fan::Fans;
 use crate::ledger::Ledger;
 use crate::params::Params;
 use crate::piece::Charge;
@@ -42,11 +43,12 @@ use crate::wheel::Wheel;
 use blocked::Blocked;
 use budget::Budget;
 use canary::Canary;
-use data::{Feed, Replica, Seg, Turn};
+use data::{Feed, NO_TARGET, Replica, Seg, Turn};
+use std::ops::Range;
 use std::sync::Arc;
 use targets::Targets;
 use wire::io::Payload;
-use wire::{Endpoint, Flow, Nanos};
+use wire::{Addr, Flow, Nanos};
 
 /// Connections a core has room for, unless it has more sessions than that: a thousand copies of a
 /// million sessions are no plan. Copies beyond count as lost for [`crate::Loss::NoAddress`].
@@ -55,9 +57,13 @@ const MAX_REPLICAS: usize = 1 << 22;
 /// See the module's documentation.
 pub(crate) struct Replicas<P> {
     params: Arc<Params>,
+    fans: Arc<Fans>,
     pub ledger: Ledger,
-    /// For each session, by its id in the capture half, what its replicas are fed with.
+    /// What replicas are fed with: for each session, by its id in the capture half, as many in a
+    /// row as a session may have targets. Those that one does not need have [`NO_TARGET`].
     pub feeds: Vec<Feed>,
+    /// How many that are.
+    width: u32,
     pub replicas: Slab<Replica>,
     pub segs: Slab<Seg<P>>,
     /// Segments that the capture half holds: they count like those here.
@@ -70,7 +76,8 @@ pub(crate) struct Replicas<P> {
     /// Target-side flow, client to target, to replica.
     pub connections: FlowTable,
     pub timers: Wheel,
-    pub slots: Vec<Slots>,
+    /// The pool's, for each set of the targets' clients.
+    pub slots: Vec<Vec<Slots>>,
     blocked: Blocked,
     pub canary: Canary,
     budget: Budget,
@@ -83,33 +90,46 @@ pub(crate) struct Replicas<P> {
 }
 
 /// Replicas there is room for.
-pub(crate) fn max_replicas(params: &Params) -> usize {
-    let copies = usize::from(params.copies.max(1));
+pub(crate) fn max_replicas(params: &Params, fans: &Fans) -> usize {
     params
         .max_sessions
-        .saturating_mul(copies)
+        .saturating_mul(fans.replicas())
         .min(MAX_REPLICAS.max(params.max_sessions))
 }
 
 impl<P: Payload> Replicas<P> {
-    pub fn new(params: &Arc<Params>, now: Nanos) -> Self {
-        let replicas = max_replicas(params);
-        let slots = params
-            .pool
-            .iter()
-            .map(|s| Slots::new(*s, params.seed))
-            .collect();
-        let targets = Targets::new(params);
+    pub fn new(params: &Arc<Params>, fans: &Arc<Fans>, now: Nanos) -> Self {
+        let width = fans.width();
+        let replicas = max_replicas(params, fans);
+        let targets = Targets::new(fans);
+        let slots = match params.pool[..] {
+            [] => Vec::new(),
+            _ => (0..targets.address_sets())
+                .map(|_| {
+                    params
+                        .pool
+                        .iter()
+                        .map(|s| Slots::new(*s, params.seed))
+                        .collect()
+                })
+                .collect(),
+        };
         Self {
             params: Arc::clone(params),
-            ledger: Ledger::new(params.transfers.len(), params.copies),
-            feeds: Vec::with_capacity(params.max_sessions),
+            fans: Arc::clone(fans),
+            ledger: Ledger::new(fans),
+            feeds: Vec::with_capacity(params.max_sessions * width),
+            width: width as u32,
             replicas: Slab::new(replicas),
             segs: Slab::new(params.max_segments),
             reserved: 0,
             frames: 0,
-            // Every unsettled turn but the newest of a session holds a segment.
-            turns: Slab::new(params.max_segments.saturating_add(params.max_sessions)),
+            // Every unsettled turn but the newest of a feed holds a segment.
+            turns: Slab::new(
+                params
+                    .max_segments
+                    .saturating_add(params.max_sessions * width),
+            ),
             boards: Slab::new((replicas / 16).max(64)),
             connections: FlowTable::new(replicas, params.seed.rotate_left(32)),
             timers: Wheel::new(replicas, now),
@@ -183,28 +203,53 @@ impl<P: Payload> Replicas<P> {
             || self.frames * 8 > self.params.max_frames * 7
     }
 
-    /// The target of a replica.
-    pub fn target(&self, transfer: u16) -> Endpoint {
-        self.params.transfers[usize::from(transfer)].to
+    /// The address of a target.
+    #[inline]
+    pub fn addr(&self, target: u16) -> Addr {
+        self.fans.addr(target)
+    }
+
+    /// The first of a session's feeds.
+    #[inline]
+    pub fn first_feed(&self, sid: u32) -> u32 {
+        sid * self.width
+    }
+
+    /// The session of a feed.
+    #[inline]
+    pub fn session(&self, feed: u32) -> u32 {
+        feed / self.width
+    }
+
+    /// A session's feeds: one for each of its targets.
+    #[inline]
+    pub fn feeds_of(&self, sid: u32) -> Range<u32> {
+        if self.width == 1 {
+            return sid..sid + 1;
+        }
+        let first = self.first_feed(sid);
+        let all = self.feeds.get(first as usize..).unwrap_or(&[]);
+        let own = all.iter().take(self.width as usize);
+        first..first + own.take_while(|f| f.target != NO_TARGET).count() as u32
     }
 
     pub fn by_flow(&self, flow: &Flow) -> Option<u32> {
-        let (replicas, transfers) = (&self.replicas, &self.params.transfers);
+        let (replicas, fans) = (&self.replicas, &self.fans);
         self.connections.get(flow, |id| {
             let r = &replicas[id];
-            r.flow(transfers[usize::from(r.transfer)].to)
+            r.flow(fans.addr(r.target))
         })
     }
 
     /// What is counted about the replica's target.
     #[inline]
     fn count(&mut self, rid: u32) -> &mut TargetCounters {
-        self.ledger.target(self.replicas[rid].transfer)
+        self.ledger.target(self.replicas[rid].target)
     }
 
-    /// Calls `f` with each replica of a session.
-    fn for_each(&mut self, sid: u32, mut f: impl FnMut(&mut Self, u32)) {
-        let mut rid = self.feeds[sid as usize].first_replica;
+    /// Calls `f` with each replica of a feed.
+    fn for_each(&mut self, feed: u32, mut f: impl FnMut(&mut Self, u32)) {
+        let mut rid = self.feeds[feed as usize].first_replica;
         while rid != NIL {
             let next = self.replicas[rid].next;
             f(self, rid);

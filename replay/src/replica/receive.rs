@@ -1,7 +1,7 @@
 //! What a segment of the target brings about.
 
 use super::Replicas;
-use super::data::Spoken;
+use super::data::{Spoken, Stage};
 use crate::core::Egress;
 use crate::due::Due;
 use crate::slab::NIL;
@@ -27,7 +27,7 @@ impl<P: Payload> Replicas<P> {
             return;
         };
         self.note_sack(now, rid, head);
-        let limit = self.mss_limit(self.replicas[rid].transfer);
+        let limit = self.mss_limit(self.replicas[rid].target);
         let r = &mut self.replicas[rid];
         let outcome = r.tcb.on_segment(now, head, limit);
         if outcome.reset_peer {
@@ -67,12 +67,7 @@ impl<P: Payload> Replicas<P> {
         if head.flags.has(Flags::RST) {
             return;
         }
-        let Some(transfer) = self
-            .params
-            .transfers
-            .iter()
-            .position(|t| t.to == head.flow.src)
-        else {
+        let Some(target) = self.fans.all().iter().position(|t| t.to == head.flow.src) else {
             return;
         };
         let with_ack = head.flags.has(Flags::ACK);
@@ -90,7 +85,7 @@ impl<P: Payload> Replicas<P> {
             options: Options::default(),
             payload_len: 0,
         };
-        self.send_alone(transfer as u16, &rst, tx);
+        self.send_alone(target as u16, &rst, tx);
     }
 
     /// See [`crate::Core::too_big`].
@@ -168,7 +163,7 @@ impl<P: Payload> Replicas<P> {
         }
         if outcome.payload && r.spoken != Spoken::Answered && r.released > 0 {
             r.spoken = Spoken::Answered;
-            let t = self.ledger.target(r.transfer);
+            let t = self.ledger.target(r.target);
             t.responses += 1;
             // An answer before the turn's last byte went out (100 Continue, an early error) says
             // nothing about the latency.
@@ -181,8 +176,8 @@ impl<P: Payload> Replicas<P> {
     /// The client would have acknowledged this after its round-trip time.
     fn acknowledge_later(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &mut self.replicas[rid];
-        let rtt = self.params.transfers[usize::from(r.transfer)].rtt;
-        let delay = rtt.unwrap_or(self.feeds[r.session as usize].rtt());
+        let rtt = self.fans.target(r.target).rtt;
+        let delay = rtt.unwrap_or(self.feeds[r.feed as usize].rtt());
         r.tcb.rcv.acknowledge_at(now + delay);
         if delay < crate::wheel::TICK {
             // The wheel cannot tell it from none. The segment says the time it is now: a timestamp
@@ -203,7 +198,7 @@ impl<P: Payload> Replicas<P> {
             return;
         }
         let due = r.tcb.rcv.take_due(due);
-        if due || std::mem::take(&mut r.ack_refused) {
+        if due || r.leave(Stage::AckRefused) {
             let upto = r.tcb.rcv.acked;
             self.send_ack(now, rid, upto, tx);
         }

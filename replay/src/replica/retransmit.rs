@@ -178,7 +178,7 @@ impl<P: Payload> Replicas<P> {
             if r.tcb.fin_seq() != Some(left) {
                 return 0;
             }
-            let target = self.target(r.transfer);
+            let target = self.addr(r.target);
             let head = r.tcb.head(now, r.flow(target), left, Flags::FIN, 0);
             return u32::from(self.transmit(now, rid, &head, tx));
         }

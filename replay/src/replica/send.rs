@@ -2,7 +2,7 @@
 //! acknowledgments.
 
 use super::Replicas;
-use super::data::{Passed, Spoken, on_wire};
+use super::data::{Passed, Spoken, Stage, on_wire};
 use super::gate::{self, Answer, Verdict};
 use crate::capture::session::End;
 use crate::core::{Egress, Refused};
@@ -32,13 +32,13 @@ impl<P: Payload> Replicas<P> {
         head: &Head,
         tx: &mut impl Egress<P>,
     ) -> bool {
-        let sent = tx.send(self.replicas[rid].transfer, head, None);
+        let sent = tx.send(self.replicas[rid].target, head, None);
         self.note_sent(now, rid, sent)
     }
 
     /// Hands over a segment that nobody sends again if it is refused.
-    pub(super) fn send_alone(&mut self, transfer: u16, head: &Head, tx: &mut impl Egress<P>) {
-        match tx.send(transfer, head, None) {
+    pub(super) fn send_alone(&mut self, target: u16, head: &Head, tx: &mut impl Egress<P>) {
+        match tx.send(target, head, None) {
             Ok(()) => self.ledger.common.segments_sent += 1,
             Err(_) => self.ledger.common.tx_full += 1,
         }
@@ -60,19 +60,19 @@ impl<P: Payload> Replicas<P> {
     }
 
     /// The largest payload the replay port can carry to that target.
-    pub(super) fn mss_limit(&self, transfer: u16) -> u16 {
-        mss_for(self.params.mtu, self.target(transfer).addr.is_v4())
+    pub(super) fn mss_limit(&self, target: u16) -> u16 {
+        mss_for(self.params.mtu, self.addr(target).is_v4())
     }
 
     /// Sends all that may be sent now, and notes when to look again.
     pub(super) fn pump(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        if self.replicas[rid].abort_pending {
+        if self.replicas[rid].stage == Stage::AbortPending {
             self.abort(now, rid, tx);
         }
         self.resend_lost(now, rid, tx);
         loop {
             let r = &self.replicas[rid];
-            if r.done {
+            if r.is_done() {
                 return;
             }
             let again = match r.tcb.state {
@@ -104,7 +104,7 @@ impl<P: Payload> Replicas<P> {
                 return true;
             }
             self.connect(now, rid, tx);
-        } else if self.feeds[r.session as usize].end.is_some() {
+        } else if self.feeds[r.feed as usize].end.is_some() {
             self.finish(now, rid, false, tx);
         }
         false
@@ -163,7 +163,7 @@ impl<P: Payload> Replicas<P> {
             return;
         }
         let late = now.saturating_sub(self.turns[seg.turn].due);
-        let t = self.ledger.target(r.transfer);
+        let t = self.ledger.target(r.target);
         match std::mem::take(&mut r.passed) {
             Passed::Turn => t.schedule_late.record(late),
             _ => t.schedule_held.record(late),
@@ -179,7 +179,7 @@ impl<P: Payload> Replicas<P> {
         let again = r.tcb.snd_max.since(r.tcb.snd_nxt).min(n);
         r.tcb.sent(now, n);
         r.rcv_all_acknowledged();
-        let t = self.ledger.target(r.transfer);
+        let t = self.ledger.target(r.target);
         t.retransmitted_bytes += u64::from(again);
         if again == n {
             t.retransmitted_segments += 1;
@@ -241,7 +241,7 @@ impl<P: Payload> Replicas<P> {
             return Next::Again;
         }
         let r = &mut self.replicas[rid];
-        let feed = &self.feeds[r.session as usize];
+        let feed = &self.feeds[r.feed as usize];
         // What was captured before this frame has waited for something.
         let fresh = feed.turn_fresh && number + 1 == feed.next_turn;
         r.passed = if fresh {
@@ -263,14 +263,14 @@ impl<P: Payload> Replicas<P> {
     /// before.
     fn gate_lets(&mut self, now: Nanos, rid: u32, after: u64, pause: Nanos) -> bool {
         let r = &mut self.replicas[rid];
-        let transfer = &self.params.transfers[usize::from(r.transfer)];
-        if r.gate_free || !transfer.wait_for_responses {
+        let to = self.fans.target(r.target);
+        if r.gate_free || !to.wait_for_responses {
             return true;
         }
         if r.waiting_since == Due::NONE {
             r.waiting_since = Due::at(now);
         }
-        let t = self.ledger.target(r.transfer);
+        let t = self.ledger.target(r.target);
         if after > 0 && r.in_a_row.timeouts() >= gate::LIMITS_IN_A_ROW {
             let left = self
                 .params
@@ -285,12 +285,12 @@ impl<P: Payload> Replicas<P> {
             r.gate_at = Due::NONE;
             return true;
         }
-        let rtt = self.feeds[r.session as usize].rtt();
+        let rtt = self.feeds[r.feed as usize].rtt();
         let question = gate::Question {
             after,
             since: r.waiting_since.nanos(now).unwrap_or(now),
-            quiet: transfer.rtt.unwrap_or(rtt),
-            limit: transfer.gate_timeout,
+            quiet: to.rtt.unwrap_or(rtt),
+            limit: to.gate_timeout,
             timeouts: r.in_a_row.timeouts(),
             closed: r.tcb.peer_closed(),
         };
@@ -319,7 +319,7 @@ impl<P: Payload> Replicas<P> {
         tx: &mut impl Egress<P>,
     ) -> bool {
         let r = &self.replicas[rid];
-        let target = self.target(r.transfer);
+        let target = self.addr(r.target);
         let seg = &mut self.segs[id];
         let push = seg.push && range.end == seg.len;
         let mut flags = if push { Flags::PSH } else { Flags::default() };
@@ -339,7 +339,7 @@ impl<P: Payload> Replicas<P> {
             return false;
         };
         let sent = tx.send(
-            r.transfer,
+            r.target,
             &head,
             Some((payload, range.start as usize..range.end as usize)),
         );
@@ -356,7 +356,7 @@ impl<P: Payload> Replicas<P> {
             }
             return false;
         }
-        let feed = &self.feeds[r.session as usize];
+        let feed = &self.feeds[r.feed as usize];
         let (Some(end), after) = (feed.end, feed.end_after) else {
             return false;
         };
@@ -389,14 +389,10 @@ impl<P: Payload> Replicas<P> {
 
     fn send_fin(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
-        let transfer = r.transfer;
-        let head = r.tcb.head(
-            now,
-            r.flow(self.target(transfer)),
-            r.tcb.snd_nxt,
-            Flags::FIN,
-            0,
-        );
+        let target = r.target;
+        let head = r
+            .tcb
+            .head(now, r.flow(self.addr(target)), r.tcb.snd_nxt, Flags::FIN, 0);
         let sent = self.transmit(now, rid, &head, tx);
         if !sent {
             return;
@@ -417,8 +413,8 @@ impl<P: Payload> Replicas<P> {
         if !r.tcb.state.may_send() || r.tcb.outstanding() {
             return;
         }
-        let transfer = r.transfer;
-        let flow = r.flow(self.target(transfer));
+        let target = r.target;
+        let flow = r.flow(self.addr(target));
         let head = r.tcb.head(now, flow, r.tcb.snd_nxt - 1, Flags::ACK, 0);
         self.count(rid).keep_alives += u64::from(self.transmit(now, rid, &head, tx));
     }
@@ -426,10 +422,10 @@ impl<P: Payload> Replicas<P> {
     /// Acknowledges what has come, up to `upto`.
     pub(super) fn send_ack(&mut self, now: Nanos, rid: u32, upto: Seq, tx: &mut impl Egress<P>) {
         let r = &self.replicas[rid];
-        let transfer = r.transfer;
+        let target = r.target;
         let mut head = r.tcb.head(
             now,
-            r.flow(self.target(transfer)),
+            r.flow(self.addr(target)),
             r.tcb.snd_nxt.max(r.tcb.snd_max),
             Flags::ACK,
             0,
@@ -437,7 +433,9 @@ impl<P: Payload> Replicas<P> {
         head.ack = upto;
         if !self.transmit(now, rid, &head, tx) {
             let r = &mut self.replicas[rid];
-            r.ack_refused = true;
+            if r.stage == Stage::Going {
+                r.stage = Stage::AckRefused;
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ impl<P: Payload> Replicas<P> {
     /// Makes the replica's timer fire when the first thing it waits for is due, or before.
     pub(super) fn rearm(&mut self, now: Nanos, rid: u32) {
         let r = &self.replicas[rid];
-        if r.done {
+        if r.is_done() {
             return;
         }
         let waits = [r.rto_at, r.gate_at];
@@ -32,7 +32,7 @@ impl<P: Payload> Replicas<P> {
     }
 
     pub(super) fn on_timer(&mut self, now: Nanos, rid: u32, tx: &mut impl Egress<P>) {
-        if self.replicas[rid].done {
+        if self.replicas[rid].is_done() {
             return;
         }
         if self.replicas[rid].gate_at.is_due(now) {

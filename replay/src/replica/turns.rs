@@ -11,7 +11,7 @@ use crate::tcp::State;
 use wire::io::Payload;
 use wire::{Nanos, Seq};
 
-use super::data::on_wire;
+use super::data::{Stage, on_wire};
 
 impl<P: Payload> Replicas<P> {
     /// The target has acknowledged everything below `upto`.
@@ -20,11 +20,11 @@ impl<P: Payload> Replicas<P> {
         if r.turn == NIL {
             return;
         }
-        let newest = self.feeds[r.session as usize].turns.tail;
+        let newest = self.feeds[r.feed as usize].turns.tail;
         // The acknowledgment may cover our FIN, which is no byte.
         let upto = r.place(upto).min(self.turns[newest].end);
         let bytes = upto.since(r.settled);
-        self.ledger.replayed(r.transfer, Amount::bytes(bytes));
+        self.ledger.replayed(r.target, Amount::bytes(bytes));
         self.replicas[rid].settled += bytes;
         self.settle_replayed(rid);
     }
@@ -41,12 +41,12 @@ impl<P: Payload> Replicas<P> {
             if !t.closed || t.broken.is_some() || r.settled < t.end {
                 break;
             }
-            self.ledger.replayed(r.transfer, Amount::new(1, 0));
+            self.ledger.replayed(r.target, Amount::new(1, 0));
             self.replicas[rid].in_a_row.replayed();
             self.leave_turn(rid, id);
         }
-        let sid = self.replicas[rid].session;
-        self.free_turns(sid);
+        let feed = self.replicas[rid].feed;
+        self.free_turns(feed);
     }
 
     /// The replica is through with its oldest turn.
@@ -74,19 +74,19 @@ impl<P: Payload> Replicas<P> {
             let t = &self.turns[id];
             let (rest, closed) = (t.end.since(r.settled), t.closed);
             let reason = t.broken.unwrap_or(reason);
-            self.ledger.lost(r.transfer, Amount::new(1, rest), reason);
+            self.ledger.lost(r.target, Amount::new(1, rest), reason);
             if !closed {
                 self.replicas[rid].dropping = Some(reason);
             }
             self.leave_turn(rid, id);
         }
         self.skip_segments(rid, last);
-        let sid = self.replicas[rid].session;
-        self.free_turns(sid);
+        let feed = self.replicas[rid].feed;
+        self.free_turns(feed);
     }
 
     fn skip_segments(&mut self, rid: u32, last: u32) {
-        let sid = self.replicas[rid].session;
+        let feed = self.replicas[rid].feed;
         let mut at = self.replicas[rid].una;
         let (cursor, mut passed_cursor) = (self.cursor(rid), false);
         while at != NIL && self.segs[at].turn_number <= last {
@@ -99,13 +99,13 @@ impl<P: Payload> Replicas<P> {
         if nxt == NIL || self.segs[nxt].turn_number <= last {
             self.replicas[rid].nxt = at;
         }
-        self.free_segments(sid);
+        self.free_segments(feed);
     }
 
     /// Lets go of the segments that the target has acknowledged up to `upto`.
     pub(super) fn release_acknowledged(&mut self, rid: u32, upto: Seq) {
         let r = &self.replicas[rid];
-        let (sid, mut at, upto) = (r.session, r.una, r.place(upto));
+        let (feed, mut at, upto) = (r.feed, r.una, r.place(upto));
         let (mut passed_nxt, mut passed_cursor) = (false, false);
         let cursor = self.cursor(rid);
         while at != NIL && self.segs[at].end() <= upto {
@@ -118,11 +118,11 @@ impl<P: Payload> Replicas<P> {
         if passed_nxt {
             self.replicas[rid].nxt = at;
         }
-        self.free_segments(sid);
+        self.free_segments(feed);
     }
 
-    fn free_segments(&mut self, sid: u32) {
-        let feed = &mut self.feeds[sid as usize];
+    fn free_segments(&mut self, feed: u32) {
+        let feed = &mut self.feeds[feed as usize];
         loop {
             let id = feed.segs.head;
             if id == NIL || self.segs[id].holders > 0 {
@@ -133,7 +133,7 @@ impl<P: Payload> Replicas<P> {
                 let charge = Charge::of(&payload);
                 feed.held -= charge.bytes;
                 self.frames -= usize::from(charge.frame);
-                self.ledger.target(feed.transfer).let_go(charge);
+                self.ledger.target(feed.target).let_go(charge);
             }
             feed.segs.head = seg.next;
             if seg.next == NIL {
@@ -144,8 +144,8 @@ impl<P: Payload> Replicas<P> {
     }
 
     /// Frees turns at the front that every replica has settled.
-    pub(super) fn free_turns(&mut self, sid: u32) {
-        let feed = &mut self.feeds[sid as usize];
+    pub(super) fn free_turns(&mut self, feed: u32) {
+        let feed = &mut self.feeds[feed as usize];
         loop {
             let id = feed.turns.head;
             if id == NIL || self.turns[id].open_for > 0 || !self.turns[id].closed {
@@ -174,7 +174,9 @@ impl<P: Payload> Replicas<P> {
             return;
         }
         if r.released > number {
-            r.abort_pending = r.tcb.state != State::Closed;
+            if r.tcb.state != State::Closed {
+                r.stage = Stage::AbortPending;
+            }
             self.lose_through(rid, number, reason);
         }
     }
@@ -209,18 +211,17 @@ impl<P: Payload> Replicas<P> {
 
     /// Everything the session said is replayed or given up: the replica's address is free again.
     pub(super) fn finish(&mut self, now: Nanos, rid: u32, in_order: bool, tx: &mut impl Egress<P>) {
-        if self.replicas[rid].done {
+        if self.replicas[rid].is_done() {
             return;
         }
         let rests = self.replicas[rid].tcb.state == State::PeerTimeWait;
         self.disconnected(rid);
         let r = &mut self.replicas[rid];
-        r.done = true;
-        let (local, transfer) = (r.local, r.transfer);
-        let flow = r.flow(self.params.transfers[usize::from(transfer)].to);
+        r.stage = Stage::Done;
+        let (target, flow) = (r.target, r.flow(self.fans.addr(r.target)));
         self.connections.remove(rid, &flow);
         self.timers.cancel(rid);
-        self.free_address(now, transfer, &local, rests, tx);
+        self.free_address(now, target, &flow, rests, tx);
         self.count(rid).replayed_sessions += u64::from(in_order);
         self.active -= 1;
     }

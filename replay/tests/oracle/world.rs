@@ -16,7 +16,7 @@ use std::ops::Range;
 use tests::memory::MemoryPayload;
 use wire::decode::Local;
 use wire::io::Payload;
-use wire::{Endpoint, Flags, Head, Nanos, Seq};
+use wire::{Endpoint, Flags, Flow, Head, Nanos, Seq};
 
 pub const MS: Nanos = 1_000_000;
 pub const SECOND: Nanos = 1_000 * MS;
@@ -92,11 +92,11 @@ impl Egress<MemoryPayload> for Out {
         Ok(())
     }
 
-    fn claim(&mut self, _: &Endpoint, _: u16) -> bool {
+    fn claim(&mut self, _: &Flow) -> bool {
         true
     }
 
-    fn release(&mut self, _: &Endpoint, _: u16) {}
+    fn release(&mut self, _: &Flow) {}
 
     fn accepts_sessions(&self) -> bool {
         true
@@ -154,11 +154,12 @@ fn params(plan: &Plan, seed: u64) -> Params {
         low: 2_000,
         high,
     };
-    let transfer = Transfer {
+    let target = replay::Target {
         wait_for_responses: plan.wait_for_responses,
         gate_timeout: 500 * MS,
-        ..Transfer::new(production, script::target(plan.v6))
+        ..replay::Target::new(script::target(plan.v6))
     };
+    let transfer = Transfer::with(production, target);
     Params {
         copies: plan.copies,
         session_bytes: plan.session_bytes,

@@ -11,7 +11,7 @@ use wire::build::{self, LinkHeader};
 use wire::checksum::Sum;
 use wire::head::HeaderBuf;
 use wire::io::Payload;
-use wire::{Endpoint, Head, Nanos, Seq};
+use wire::{Flow, Head, Nanos, Seq};
 
 pub const LINK: LinkHeader = LinkHeader {
     dst: [2; 6],
@@ -48,7 +48,7 @@ pub struct Outlet {
     /// What becomes of the segments of each transfer, if they are refused.
     pub refuse: [Option<Refused>; 2],
     pub accepts: bool,
-    pub claimed: HashSet<Endpoint>,
+    pub claimed: HashSet<Flow>,
     clients: Vec<Client>,
     /// What the mirror showed of each client.
     captured: Vec<Shown>,
@@ -119,11 +119,11 @@ impl Outlet {
 impl Egress<MemoryPayload> for Outlet {
     fn send(
         &mut self,
-        transfer: u16,
+        target: u16,
         head: &Head,
         payload: Option<(&mut MemoryPayload, Range<usize>)>,
     ) -> Result<(), Refused> {
-        if let Some(Some(reason)) = self.refuse.get(usize::from(transfer)) {
+        if let Some(Some(reason)) = self.refuse.get(usize::from(target)) {
             return Err(*reason);
         }
         let payload = payload.map(|(payload, range)| {
@@ -152,9 +152,9 @@ impl Egress<MemoryPayload> for Outlet {
             ));
         }
         let v4 = head.flow.dst.addr.is_v4();
-        if v4 != (transfer == 0) {
+        if v4 != (target == 0) {
             self.blame(format!(
-                "a segment for {} went out as transfer {transfer}",
+                "a segment for {} went out to target {target}",
                 head.flow.dst
             ));
         }
@@ -166,18 +166,18 @@ impl Egress<MemoryPayload> for Outlet {
         Ok(())
     }
 
-    fn claim(&mut self, client: &Endpoint, _: u16) -> bool {
-        if self.pooled || !self.claimed.insert(*client) {
+    fn claim(&mut self, connection: &Flow) -> bool {
+        if self.pooled || !self.claimed.insert(*connection) {
             self.blame(format!(
-                "{client} was claimed, but is claimed already or of the pool"
+                "{connection} was claimed, but is claimed already or of the pool"
             ));
         }
         true
     }
 
-    fn release(&mut self, client: &Endpoint, _: u16) {
-        if !self.claimed.remove(client) {
-            self.blame(format!("{client} was released, but was not claimed"));
+    fn release(&mut self, connection: &Flow) {
+        if !self.claimed.remove(connection) {
+            self.blame(format!("{connection} was released, but was not claimed"));
         }
     }
 

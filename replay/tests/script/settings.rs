@@ -2,7 +2,7 @@
 //! numbers begin.
 
 use replay::slots::Slice;
-use replay::{Pace, Params, Transfer};
+use replay::{Pace, Params, Target, Transfer};
 use std::net::IpAddr;
 use wire::{Addr, Endpoint, Flow, Nanos, Seq};
 
@@ -163,9 +163,10 @@ impl Settings {
         &mut self,
         key: &str,
         value: &str,
-        meant: impl Fn(&Transfer) -> bool,
+        meant: impl Fn(&Target) -> bool,
     ) -> Result<(), String> {
-        for t in self.params.transfers.iter_mut().filter(|t| meant(t)) {
+        let targets = self.params.transfers.iter_mut().flat_map(|t| &mut t.to);
+        for t in targets.filter(|t| meant(t)) {
             match key {
                 "rtt" => t.rtt = Some(duration(value)?),
                 "gate_timeout" => t.gate_timeout = duration(value)?,

@@ -103,7 +103,7 @@ fn an_answer_that_does_not_look_ended_waits_for_the_limit() {
 
 #[test]
 fn without_the_gate_turns_go_at_once() {
-    let mut b = Bed::with(|p| p.transfers[0].wait_for_responses = false);
+    let mut b = Bed::with(|p| p.transfers[0].to[0].wait_for_responses = false);
     let (mut c, mut t) = b.open_both(4000);
     for _ in 0..3 {
         b.say(&mut c, 10);
@@ -147,7 +147,7 @@ fn the_client_s_reset_waits_for_the_answer_it_had_read() {
 
 #[test]
 fn the_configured_round_trip_time_replaces_the_measured_one() {
-    let mut b = Bed::with(|p| p.transfers[0].rtt = Some(80 * MS));
+    let mut b = Bed::with(|p| p.transfers[0].to[0].rtt = Some(80 * MS));
     let (_, mut t) = waiting(&mut b);
     b.reply(&mut t, 30);
     b.pass(78 * MS);

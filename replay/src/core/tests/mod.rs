@@ -56,7 +56,7 @@ fn byte_at(seq: Seq) -> u8 {
 
 /// A segment as it was handed to the transmit queue.
 struct Sent {
-    transfer: u16,
+    target: u16,
     head: Head,
 }
 
@@ -74,7 +74,7 @@ struct Out {
 impl Egress<MemoryPayload> for Out {
     fn send(
         &mut self,
-        transfer: u16,
+        target: u16,
         head: &Head,
         payload: Option<(&mut MemoryPayload, Range<usize>)>,
     ) -> Result<(), Refused> {
@@ -91,19 +91,19 @@ impl Egress<MemoryPayload> for Out {
             assert_eq!(b, byte_at(seq), "another byte than the client's at {seq:?}");
         }
         self.sent.push(Sent {
-            transfer,
+            target,
             head: *head,
         });
         Ok(())
     }
 
-    fn claim(&mut self, client: &Endpoint, _: u16) -> bool {
-        self.claimed.push(*client);
+    fn claim(&mut self, connection: &Flow) -> bool {
+        self.claimed.push(connection.src);
         true
     }
 
-    fn release(&mut self, client: &Endpoint, _: u16) {
-        self.released.push(*client);
+    fn release(&mut self, connection: &Flow) {
+        self.released.push(connection.src);
     }
 
     fn accepts_sessions(&self) -> bool {

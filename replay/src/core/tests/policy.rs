@@ -235,7 +235,7 @@ fn a_client_s_own_port_that_is_busy_is_replaced() {
     assert_eq!(t.flow.dst.addr, u.flow.dst.addr);
     assert_ne!(t.flow.dst.port, u.flow.dst.port);
     assert!(u.flow.dst.port >= 1024);
-    assert_eq!(b.out.sent.last().unwrap().transfer, 1);
+    assert_eq!(b.out.sent.last().unwrap().target, 1);
 }
 
 #[test]
