@@ -1,7 +1,7 @@
 //! Which core a response belongs to.
 
 use replay::slots::Slice;
-use replay::{Ownership, Params};
+use replay::{Ownership, Params, ServerTable, servers};
 use wire::{Addr, Endpoint, Flow};
 
 /// Which core the response to a client address belongs to.
@@ -11,33 +11,44 @@ pub struct ResponseOwner {
     pub(crate) slices: Vec<Vec<Slice>>,
     /// The rule without a pool.
     ownership: Ownership,
-    /// The targets, each with the production address it stands for, as far as that is one.
-    targets: Vec<(Endpoint, Endpoint)>,
+    targets: ServerTable,
+    /// For each target the production address it stands for, as far as that is one; port 0: the
+    /// target's.
+    production: Vec<Endpoint>,
 }
 
 impl ResponseOwner {
     /// For the targets of these parameters. `slices` are each core's of the pool.
     pub fn new(params: &Params, slices: Vec<Vec<Slice>>) -> Self {
-        let any = Addr::v4([0; 4]);
-        let targets = params.transfers.iter().flat_map(|transfer| {
-            let from = transfer.from;
-            let production = Endpoint::new(from.addr.unwrap_or(any), from.port);
-            transfer.to.iter().map(move |t| (t.to, production))
+        let production = params.transfers.iter().flat_map(|transfer| {
+            let first = transfer.from.first();
+            let addr = first.and_then(|origin| origin.addr());
+            let addr = addr.unwrap_or(Addr::v4([0; 4]));
+            let port = first.map_or(0, |origin| origin.low);
+            transfer.to.iter().map(move |to| match to.to.port {
+                0 => Endpoint::new(addr, 0),
+                _ => Endpoint::new(addr, port),
+            })
         });
         Self {
             slices,
             ownership: params.ownership,
-            targets: targets.collect(),
+            targets: servers::targets(params),
+            production: production.collect(),
         }
     }
 
     /// The owner, or `None` if the segment comes from no target or goes to no client of ours.
     #[inline]
     pub(crate) fn of(&self, response: &Flow) -> Option<u16> {
-        let (_, production) = self.targets.iter().find(|(t, _)| *t == response.src)?;
+        let target = self.targets.get(&response.src)?;
         let client = &response.dst;
         if self.slices.iter().all(Vec::is_empty) {
-            return Some(self.ownership.owner(client, production));
+            let mut production = *self.production.get(usize::from(target))?;
+            if production.port == 0 {
+                production.port = response.src.port;
+            }
+            return Some(self.ownership.owner(client, &production));
         }
         self.slices
             .iter()

@@ -16,8 +16,8 @@ use dpdk::{DATA_ROOM, HEADROOM, MirrorPort, PortInfo, Reassembly, RxQueue, TxQue
 use ipnet::IpNet;
 use link::Claim;
 use replay::slots::Slice;
-use replay::{Core, HashBy, Origin, Ownership, Pace, Params, Shard, Target, Transfer};
-use std::collections::HashSet;
+use replay::{Core, HashBy, Origin, Ownership, Pace, Params, Shard, Sources, Target, Transfer};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::decode::{MirrorOptions, Skip, fragment_with, mirrored_with};
@@ -56,13 +56,7 @@ impl Plan {
     ) -> Self {
         let cores = config.eal.lcores.len() as u16;
         let transfers: Vec<_> = config.transfers.iter().map(transfer).collect();
-        // RSS hashes both ends of the production flow; a response shows production's end only if
-        // its target stands for exactly one.
-        let mut targets = HashSet::new();
-        let one_each = transfers.iter().all(|transfer| {
-            let mut to = transfer.to.iter();
-            transfer.from.addr.is_some() && to.all(|t| targets.insert(t.to))
-        });
+        let one_each = stand_for_one_each(&transfers);
         let table = mirrors.iter().map(MirrorPort::info).filter(|i| i.rss);
         let by = match table.map(|i| i.table).min() {
             Some(table) if one_each => HashBy::Flow { table },
@@ -122,9 +116,9 @@ impl Plan {
     /// Who owns a frame of a capture file, by its first bytes. What belongs to no session goes to
     /// the first worker; parts of a datagram meet on one.
     pub fn reader_owner(&self, mirror: MirrorOptions) -> Owner {
-        let params = self.params.clone();
+        let (sources, ownership) = (Sources::new(&self.params), self.ownership);
         Box::new(move |link, bytes| {
-            let cores = usize::from(params.ownership.cores);
+            let cores = usize::from(ownership.cores);
             let Some(link) = link.filter(|_| cores > 1) else {
                 return Whose::Owner(0);
             };
@@ -137,7 +131,7 @@ impl Plan {
             let first = bytes.get(..FIRST_BYTES).unwrap_or(bytes);
             match mirrored_with(&options, first, bytes.len()) {
                 Ok(packet) => {
-                    let owner = session_owner(&params, &packet.head.flow);
+                    let owner = session_owner(&sources, &ownership, &packet.head.flow);
                     Whose::Owner(owner.unwrap_or(0).into())
                 }
                 Err(Skip::Fragment) => fragment_with(&options, first, bytes.len())
@@ -266,6 +260,29 @@ fn answers(config: &Replay, replay: &PortInfo, cores: u16) -> Option<u16> {
     (come_here && live && spread).then_some(replay.table)
 }
 
+/// Whether every target stands for exactly one production address, as far as a response shows: RSS
+/// hashes both ends of the production flow.
+fn stand_for_one_each(transfers: &[Transfer]) -> bool {
+    // The ports of each host that stand for something; 0: all.
+    let mut ports: HashMap<Addr, HashSet<u16>> = HashMap::new();
+    transfers.iter().all(|transfer| {
+        let [origin] = transfer.from[..] else {
+            return false;
+        };
+        origin.addr().is_some()
+            && transfer.to.iter().all(|target| {
+                let Endpoint { addr, port } = target.to;
+                let taken = ports.entry(addr).or_default();
+                let free = if port == 0 {
+                    taken.is_empty()
+                } else {
+                    origin.low == origin.high && !taken.contains(&0)
+                };
+                free && taken.insert(port)
+            })
+    })
+}
+
 const fn ns(time: Duration) -> Nanos {
     time.as_nanos() as Nanos
 }
@@ -273,10 +290,10 @@ const fn ns(time: Duration) -> Nanos {
 /// A transfer, as the session core has it.
 fn transfer(t: &config::replay::Transfer) -> Transfer {
     Transfer {
-        from: Origin {
-            addr: t.from.addr.map(Addr::from),
-            port: t.from.port,
-        },
+        from: vec![Origin {
+            net: t.from.addr.map(|a| Prefix::host(a.into())),
+            ..Origin::any(t.from.port)
+        }],
         to: vec![Target {
             wait_for_responses: t.pace.wait_for_responses,
             gate_timeout: ns(t.pace.gate_timeout),

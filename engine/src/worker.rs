@@ -12,7 +12,7 @@ use crate::answering::Answering;
 use crate::egress::Outlet;
 use crate::tunnels::RefusedTunnels;
 use arrayvec::ArrayVec;
-use replay::{Core, Params};
+use replay::{Core, Ownership, Sources};
 use side::Place;
 use wake::Waker;
 use wire::decode::{
@@ -39,13 +39,13 @@ const AHEAD: usize = 4;
 /// The core that owns the session of a segment of the mirror; `None` if there is but one core, or
 /// no such session.
 #[inline]
-pub fn session_owner(params: &Params, flow: &Flow) -> Option<u16> {
-    if params.ownership.cores <= 1 {
+pub fn session_owner(sources: &Sources, ownership: &Ownership, flow: &Flow) -> Option<u16> {
+    if ownership.cores <= 1 {
         return None;
     }
-    match params.transfer_of(flow)? {
-        (_, true) => Some(params.ownership.owner(&flow.src, &flow.dst)),
-        (_, false) => Some(params.ownership.owner(&flow.dst, &flow.src)),
+    match sources.transfer_of(flow)? {
+        (_, true) => Some(ownership.owner(&flow.src, &flow.dst)),
+        (_, false) => Some(ownership.owner(&flow.dst, &flow.src)),
     }
 }
 

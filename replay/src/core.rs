@@ -18,6 +18,7 @@ use crate::fan::Fans;
 use crate::params::Params;
 use crate::replica::data::{Feed, Replica};
 use crate::replica::{Door, Replicas};
+use crate::servers::Sources;
 use crate::table::FlowTable;
 use crate::wheel::Wheel;
 use std::ops::Range;
@@ -89,6 +90,7 @@ pub struct Side {
 pub struct Core<P: Payload> {
     params: Arc<Params>,
     fans: Arc<Fans>,
+    sources: Sources,
     capture: Capture<P>,
     replicas: Replicas<P>,
 }
@@ -103,6 +105,7 @@ impl<P: Payload> Core<P> {
             capture: Capture::new(&params, &fans, now),
             replicas: Replicas::new(&params, &fans, now),
             fans,
+            sources: Sources::new(&params),
             params,
         }
     }
@@ -127,7 +130,7 @@ impl<P: Payload> Core<P> {
         (&mut self.capture, door)
     }
 
-    /// What a mirrored segment's flow tells, of which [`Params::transfer_of`] has told the transfer
+    /// What a mirrored segment's flow tells, of which [`Core::sources`] has told the transfer
     /// and whether it is the client's.
     #[inline]
     pub fn side(&self, flow: &Flow, (transfer, of_client): (u16, bool)) -> Side {
@@ -153,7 +156,7 @@ impl<P: Payload> Core<P> {
         tx: &mut impl Egress<P>,
     ) -> Result<(), Unused> {
         let flow = &packet.head.flow;
-        let side = self.params.transfer_of(flow).map(|t| self.side(flow, t));
+        let side = self.sources.transfer_of(flow).map(|t| self.side(flow, t));
         self.mirror_as(now, packet, side, frame, tx)
     }
 
@@ -264,6 +267,12 @@ impl<P: Payload> Core<P> {
     /// What it has counted about each target of each transfer, in their order.
     pub fn targets(&self) -> &[TargetCounters] {
         self.replicas.ledger.targets()
+    }
+
+    /// Which transfer a segment of the mirror belongs to.
+    #[inline]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Its parameters.

@@ -2,24 +2,53 @@
 
 use crate::owner::Ownership;
 use crate::slots::Slice;
-use wire::{Addr, Endpoint, Flow, Nanos};
+use wire::{Addr, Endpoint, Flow, Nanos, Prefix};
 
 const SECOND: Nanos = 1_000_000_000;
+
+/// A network and a range of its hosts' ports, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The network.
+    pub net: Prefix,
+    /// The first port.
+    pub low: u16,
+    /// The last port.
+    pub high: u16,
+}
 
 /// Where production listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin {
-    /// Its address; `None` is any address.
-    pub addr: Option<Addr>,
-    /// Its port.
-    pub port: u16,
+    /// Its addresses; `None` is any address.
+    pub net: Option<Prefix>,
+    /// Its first port.
+    pub low: u16,
+    /// Its last port.
+    pub high: u16,
+}
+
+impl Origin {
+    /// This port of any address.
+    pub fn any(port: u16) -> Self {
+        Self {
+            net: None,
+            low: port,
+            high: port,
+        }
+    }
+
+    /// The one address that it is, if it is one.
+    pub fn addr(&self) -> Option<Addr> {
+        self.net.filter(Prefix::is_host).map(|net| net.addr())
+    }
 }
 
 impl From<Endpoint> for Origin {
     fn from(e: Endpoint) -> Self {
         Self {
-            addr: Some(e.addr),
-            port: e.port,
+            net: Some(Prefix::host(e.addr)),
+            ..Self::any(e.port)
         }
     }
 }
@@ -62,8 +91,8 @@ impl Target {
 /// One `[[transfer]]`: what is sent to `from` in production is replayed to each of `to`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Transfer {
-    /// Production.
-    pub from: Origin,
+    /// Production, at least one place.
+    pub from: Vec<Origin>,
     /// The targets, at least one.
     pub to: Vec<Target>,
 }
@@ -77,7 +106,7 @@ impl Transfer {
     /// A transfer to this target.
     pub fn with(from: impl Into<Origin>, to: Target) -> Self {
         Self {
-            from: from.into(),
+            from: vec![from.into()],
             to: vec![to],
         }
     }
@@ -202,42 +231,5 @@ impl Params {
             pace: Pace::Live,
             start: 0,
         }
-    }
-
-    /// The transfer and the direction that a mirrored segment belongs to: `true` is client to
-    /// server. An exact address wins over any address, and a target is never production: a
-    /// mirror that sees the replay too must not feed it back.
-    #[inline]
-    pub fn transfer_of(&self, flow: &Flow) -> Option<(u16, bool)> {
-        self.transfer_from(&flow.dst)
-            .map(|t| (t, true))
-            .or_else(|| self.transfer_from(&flow.src).map(|t| (t, false)))
-    }
-
-    /// The transfer whose production side `server` is.
-    #[inline]
-    pub fn transfer_from(&self, server: &Endpoint) -> Option<u16> {
-        let mut any = None;
-        let mut exact = None;
-        for (i, t) in self.transfers.iter().enumerate() {
-            if t.to.iter().any(|t| t.to == *server) {
-                return None;
-            }
-            if t.from.port != server.port {
-                continue;
-            }
-            match t.from.addr {
-                Some(addr) if addr == server.addr => exact = exact.or(Some(i as u16)),
-                None if !self.pool.is_empty()
-                    || t.to
-                        .iter()
-                        .any(|t| t.to.addr.is_v4() == server.addr.is_v4()) =>
-                {
-                    any = any.or(Some(i as u16))
-                }
-                _ => {}
-            }
-        }
-        exact.or(any)
     }
 }

@@ -156,7 +156,7 @@ where
         return Some(Full::Other);
     }
     let head = begins?;
-    let (transfer, of_client) = core.params().transfer_of(&head.flow)?;
+    let (transfer, of_client) = core.sources().transfer_of(&head.flow)?;
     if !of_client {
         return None;
     }

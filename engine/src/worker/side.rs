@@ -58,10 +58,10 @@ where
         frame: &R::Frame,
         place: &mut Place,
     ) -> Result<Packet, Skip> {
-        let params = self.core.params();
+        let sources = self.core.sources();
         let mut whose = None;
         let used = |flow: &Flow| {
-            whose = params.transfer_of(flow);
+            whose = sources.transfer_of(flow);
             match whose {
                 Some((_, true)) => Use::All,
                 Some((_, false)) => Use::Headers,

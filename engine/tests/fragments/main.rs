@@ -112,7 +112,7 @@ type Rig = Worker<RxQueue, Wire, Reassembly>;
 
 /// Any address's `port` is replayed.
 fn params(port: u16, v6: bool, ownership: Ownership) -> Params {
-    let from = Origin { addr: None, port };
+    let from = Origin::any(port);
     let target = replay::Target {
         wait_for_responses: false,
         rtt: Some(MILLISECOND),

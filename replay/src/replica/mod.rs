@@ -35,6 +35,7 @@ use crate::fan::Fans;
 use crate::ledger::Ledger;
 use crate::params::Params;
 use crate::piece::Charge;
+use crate::servers::{self, ServerTable};
 use crate::slab::{NIL, Slab};
 use crate::slots::Slots;
 use crate::table::FlowTable;
@@ -82,6 +83,8 @@ pub(crate) struct Replicas<P> {
     pub canary: Canary,
     budget: Budget,
     pub targets: Targets,
+    /// The targets by their addresses and ports.
+    ends: ServerTable,
     /// Replicas that are not done.
     pub active: usize,
     /// Segments passed over in search of those to be sent again.
@@ -138,6 +141,7 @@ impl<P: Payload> Replicas<P> {
             canary: Canary::new(params, &targets, replicas),
             budget: Budget::new(targets.all().count()),
             targets,
+            ends: servers::targets(params),
             active: 0,
             #[cfg(test)]
             steps: 0,

@@ -67,7 +67,7 @@ impl<P: Payload> Replicas<P> {
         if head.flags.has(Flags::RST) {
             return;
         }
-        let Some(target) = self.fans.all().iter().position(|t| t.to == head.flow.src) else {
+        let Some(target) = self.ends.get(&head.flow.src) else {
             return;
         };
         let with_ack = head.flags.has(Flags::ACK);
@@ -85,7 +85,7 @@ impl<P: Payload> Replicas<P> {
             options: Options::default(),
             payload_len: 0,
         };
-        self.send_alone(target as u16, &rst, tx);
+        self.send_alone(target, &rst, tx);
     }
 
     /// See [`crate::Core::too_big`].

@@ -309,7 +309,7 @@ fn full_tables_and_a_missing_intercept_shed_new_sessions() {
 
 #[test]
 fn a_client_of_the_other_family_needs_a_pool() {
-    let mut b = Bed::with(|p| p.transfers[0].from.addr = None);
+    let mut b = Bed::with(|p| p.transfers[0].from = vec![crate::Origin::any(80)]);
     let v6 = |last: u8| {
         let mut a = [0; 16];
         (a[0], a[15]) = (0xfd, last);
@@ -326,7 +326,7 @@ fn a_client_of_the_other_family_needs_a_pool() {
     };
     assert_eq!(b.mirror(&head), Err(Unused::NoTransfer));
     b = Bed::with(|p| {
-        p.transfers[0].from.addr = None;
+        p.transfers[0].from = vec![crate::Origin::any(80)];
         p.pool = vec![pool(4, 2000, 3000)];
     });
     assert_eq!(b.mirror(&head), Ok(()));
