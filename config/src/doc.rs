@@ -85,7 +85,9 @@ impl<'a> Doc<'a> {
                 continue;
             }
             let line = Some(self.line(name.span().start));
-            let tables = || self.schema.iter().map(|(known, _)| *known);
+            // Those of tables in others have a dot.
+            let names = || self.schema.iter().map(|(known, _)| *known);
+            let tables = || names().filter(|name| !name.contains('.'));
             let hint = match (self.elsewhere(key), nearest(key, tables())) {
                 (Some(there), _) => format!("did you mean {there}?"),
                 (None, Some(near)) => format!("did you mean [{near}]?"),
@@ -104,7 +106,9 @@ impl<'a> Doc<'a> {
 
     /// A key of this name in another table, as a full path.
     fn elsewhere(&self, key: &str) -> Option<String> {
-        let (table, _) = self.schema.iter().find(|(_, keys)| keys.contains(&key))?;
+        // What several tables have is most likely meant for all of the traffic, which is last.
+        let mut tables = self.schema.iter().rev();
+        let (table, _) = tables.find(|(_, keys)| keys.contains(&key))?;
         Some(format!("{table}.{key}"))
     }
 
@@ -241,6 +245,20 @@ impl<'a> Item<'a> {
             span: v.span(),
         };
         Ok(array.iter().enumerate().map(item).collect())
+    }
+
+    /// The elements of an array; of what is none, itself.
+    pub fn one_or_more(&self) -> Result<Vec<Item<'a>>, Error> {
+        match self.value {
+            DeValue::Array(_) => self.items(""),
+            _ => Ok(vec![self.clone()]),
+        }
+    }
+
+    /// It is opened, if it is a table with the keys of `schema`.
+    pub fn table(&self, schema: &str) -> Option<Result<Section<'a>, Error>> {
+        let is_table = self.value.is_table();
+        is_table.then(|| self.clone().into_section(schema))
     }
 
     /// The elements of an array, each read by `read`.

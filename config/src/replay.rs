@@ -141,33 +141,112 @@ pub struct Pace {
     pub gate_timeout: Duration,
 }
 
-/// One `[[transfer]]`: which production service is replayed to which target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One `[[transfer]]`: which production services are replayed to which targets.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Transfer {
-    /// The production service.
-    pub from: Origin,
-    /// The target.
-    pub to: SocketAddr,
-    /// `wait_for_responses`, `rtt` and `gate_timeout`, each from `[traffic]` where the transfer
-    /// does not say it.
+    /// The production services, at least one; at most [`Transfer::MAX_ORIGINS`] over all transfers.
+    pub from: Vec<Origin>,
+    /// The targets, each of which gets every session, or its share of them: at least one, at most
+    /// [`Transfer::MAX_TARGETS`], none twice.
+    pub to: Vec<Target>,
+}
+
+impl Transfer {
+    /// Most targets of a transfer.
+    pub const MAX_TARGETS: usize = 16;
+    /// Most targets of all transfers together.
+    pub const MAX_TARGETS_IN_ALL: usize = 4_096;
+    /// Most origins of all transfers together.
+    pub const MAX_ORIGINS: usize = 16_384;
+
+    /// The origins as a reader may see them: the first few, if they are many.
+    pub fn sources(&self) -> String {
+        const SHOWN: usize = 4;
+        let shown = if self.from.len() > SHOWN {
+            SHOWN - 1
+        } else {
+            SHOWN
+        };
+        let first: Vec<String> = self
+            .from
+            .iter()
+            .take(shown)
+            .map(Origin::to_string)
+            .collect();
+        match self.from.len().saturating_sub(shown) {
+            0 => first.join(", "),
+            more => format!("{} and {more} more", first.join(", ")),
+        }
+    }
+}
+
+/// One of `transfer.to`: a server under test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its port, never 0; `None` (written `"10.20.0.2:*"`): the port that the client used in
+    /// production.
+    pub port: Option<u16>,
+    /// Replicas a session, 1 to 1023: from the transfer or `[traffic]` where the target does not
+    /// say it.
+    pub copies: u16,
+    /// Share of the sessions that is replayed there, in percent, above 0 and at most 100; from the
+    /// same places.
+    pub percent: f64,
+    /// `wait_for_responses`, `rtt` and `gate_timeout`, each from the same places.
     pub pace: Pace,
 }
 
-/// `transfer.from`: a production service.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.port, self.addr) {
+            (Some(port), addr) => SocketAddr::new(addr, port).fmt(f),
+            (None, IpAddr::V4(addr)) => write!(f, "{addr}:*"),
+            (None, IpAddr::V6(addr)) => write!(f, "[{addr}]:*"),
+        }
+    }
+}
+
+/// One of `transfer.from`: production services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// The server's address; `None` (written `":80"`) is any address that is no target.
-    pub addr: Option<IpAddr>,
-    /// The server's TCP port, never 0.
-    pub port: u16,
+    /// The servers' network, without bits beyond its prefix length; `None` (written `":80"`) is any
+    /// address that is no target.
+    pub net: Option<IpNet>,
+    /// The first of the servers' TCP ports, never 0.
+    pub low: u16,
+    /// The last of them, not below the first.
+    pub high: u16,
+}
+
+impl Origin {
+    /// The address, if it is a single one.
+    pub fn addr(&self) -> Option<IpAddr> {
+        let net = self.net?;
+        (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+    }
+
+    fn has(&self, server: SocketAddr) -> bool {
+        let here = self.net.is_none_or(|net| net.contains(&server.ip()));
+        here && (self.low..=self.high).contains(&server.port())
+    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.addr {
-            Some(addr) => SocketAddr::new(addr, self.port).fmt(f),
-            None => write!(f, ":{}", self.port),
+        match (self.net, self.addr()) {
+            (None, _) => {}
+            (_, Some(IpAddr::V4(addr))) => write!(f, "{addr}")?,
+            (_, Some(IpAddr::V6(addr))) => write!(f, "[{addr}]")?,
+            (Some(IpNet::V4(net)), None) => write!(f, "{net}")?,
+            (Some(IpNet::V6(net)), None) => write!(f, "[{net}]")?,
         }
+        write!(f, ":{}", self.low)?;
+        if self.high > self.low {
+            write!(f, "-{}", self.high)?;
+        }
+        Ok(())
     }
 }
 
@@ -182,9 +261,11 @@ pub struct Clients {
 /// `[traffic]`: how much is replayed, and how sessions behave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Traffic {
-    /// Replicas a session, 1 to 1023.
+    /// Replicas a session, 1 to 1023, at targets that do not say it. What holds for a target is in
+    /// [`Target`].
     pub copies: u16,
-    /// Share of the sessions that is replayed, in percent, above 0 and at most 100.
+    /// Share of the sessions that is replayed, in percent, above 0 and at most 100, at targets that
+    /// do not say it.
     pub percent: f64,
     /// Time over which the share grows from 0 to `percent`; zero: at once.
     pub ramp: Duration,
@@ -192,8 +273,7 @@ pub struct Traffic {
     pub shard: Shard,
     /// Sessions first seen in the middle are refused instead of joined at the next turn.
     pub full_sessions_only: bool,
-    /// `wait_for_responses`, `rtt` and `gate_timeout` of transfers that do not say them. What
-    /// holds for a transfer is in [`Transfer::pace`].
+    /// `wait_for_responses`, `rtt` and `gate_timeout` of targets that do not say them.
     pub pace: Pace,
     /// What waits for a target is given up when it does nothing for this long.
     pub session_timeout: Duration,
@@ -266,41 +346,54 @@ pub struct Limits {
 }
 
 impl Replay {
-    /// The production addresses, if all are named: `None` if a `":port"` transfer takes any.
-    pub fn production(&self) -> Option<Vec<IpAddr>> {
-        self.transfers.iter().map(|t| t.from.addr).collect()
+    /// The production networks, if all are named: `None` if a `":port"` transfer takes any.
+    pub fn production(&self) -> Option<Vec<IpNet>> {
+        let origins = self.transfers.iter().flat_map(|t| &t.from);
+        origins.map(|origin| origin.net).collect()
+    }
+
+    /// All targets, transfer by transfer, each with its transfer.
+    pub fn targets(&self) -> impl Iterator<Item = (&Transfer, &Target)> {
+        let transfers = self.transfers.iter();
+        transfers.flat_map(|transfer| transfer.to.iter().map(move |to| (transfer, to)))
     }
 
     /// The transfer that a mirrored packet to (or from) this server belongs to, as an index into
     /// `transfers`.
     ///
-    /// An exact `from` wins over a `":port"` one, the order of the file does not matter. A target
-    /// is never production: with `from = ":80"` and `to = "10.20.0.2:80"` a mirror that also
-    /// sees the replay would otherwise replay it again, forever. Without a pool a `":port"`
-    /// transfer takes sessions of its target's family alone, since the client keeps its address.
+    /// The `from` with the longest prefix wins, a `":port"` has the shortest; the order of the file
+    /// does not matter. A target is never production: with `from = ":80"` and `to =
+    /// "10.20.0.2:80"` a mirror that also sees the replay would otherwise replay it again, forever.
+    /// Without a pool a `":port"` transfer takes sessions of its targets' families alone, since the
+    /// client keeps its address.
     pub fn transfer_for(&self, server: SocketAddr) -> Option<usize> {
-        let (addr, port) = (server.ip(), server.port());
-        if self
-            .transfers
-            .iter()
-            .any(|t| t.to.ip() == addr && t.to.port() == port)
-        {
+        let is_target = |(transfer, to): (&Transfer, &Target)| {
+            let same = || {
+                transfer
+                    .from
+                    .iter()
+                    .any(|o| o.low <= server.port() && server.port() <= o.high)
+            };
+            to.addr == server.ip() && to.port.map_or_else(same, |port| port == server.port())
+        };
+        if self.targets().any(is_target) {
             return None;
         }
-        let family =
-            |t: &Transfer| !self.clients.pool.is_empty() || t.to.is_ipv4() == server.is_ipv4();
-        let exact = self.transfers.iter().position(|t| {
-            t.from
-                == Origin {
-                    addr: Some(addr),
-                    port,
+        let family = |t: &Transfer| {
+            let same = |to: &Target| to.addr.is_ipv4() == server.is_ipv4();
+            !self.clients.pool.is_empty() || t.to.iter().any(same)
+        };
+        let mut best: Option<(Option<u8>, usize)> = None;
+        for (i, transfer) in self.transfers.iter().enumerate() {
+            for origin in transfer.from.iter().filter(|o| o.has(server)) {
+                let length = origin.net.map(|net| net.prefix_len());
+                let fits = length.is_some() || family(transfer);
+                if fits && best.is_none_or(|(longest, _)| length > longest) {
+                    best = Some((length, i));
                 }
-        });
-        exact.or_else(|| {
-            self.transfers
-                .iter()
-                .position(|t| t.from == Origin { addr: None, port } && family(t))
-        })
+            }
+        }
+        best.map(|(_, i)| i)
     }
 }
 

@@ -83,9 +83,9 @@ fn port(number: u16) -> Result<u16, String> {
 }
 
 /// What [`origin`] reads.
-pub(crate) const ORIGIN: &str = "\"address:port\" of the production service, such as \"10.10.0.2:80\" or \"[2001:db8::2]:80\", or \":port\" for any address";
+pub(crate) const ORIGIN: &str = "\"address:port\" of the production service, such as \"10.10.0.2:80\" or \"[2001:db8::2]:80\", or \":port\" for any address; a prefix and a range of ports will do as well, such as \"10.10.0.0/24:8000-8099\"";
 /// What [`target`] reads.
-pub(crate) const TARGET: &str = "\"address:port\" of the target, such as \"10.20.0.2:8080\" or \"[2001:db8::2]:8080\"; names are not resolved";
+pub(crate) const TARGET: &str = "\"address:port\" of the target, such as \"10.20.0.2:8080\" or \"[2001:db8::2]:8080\", with * for the port that the client used in production; names are not resolved";
 /// What [`server`] reads.
 pub(crate) const SERVER: &str =
     "\"address:port\" of an intercept, such as \"10.30.0.3:36524\"; names are not resolved";
@@ -106,32 +106,76 @@ pub(crate) const MAC: &str = "six bytes in hex, such as \"02:00:00:00:00:01\"";
 pub(crate) const DEVICE: &str =
     "a PCI address such as \"0000:01:00.0\" or a DPDK vdev such as \"net_af_packet0,iface=span0\"";
 
-/// `":80"` or `"10.10.0.2:80"`.
-pub(crate) fn origin(text: &str) -> Result<Origin, String> {
-    let accepted = || format!("give {ORIGIN}");
-    if let Some(number) = text.strip_prefix(':') {
-        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-        let number = number
-            .parse()
-            .ok()
-            .filter(|_| digits)
-            .ok_or_else(accepted)?;
-        return Ok(Origin {
-            addr: None,
-            port: port(number)?,
-        });
-    }
-    let addr = socket(text, &accepted())?;
-    Ok(Origin {
-        addr: Some(host(addr.ip())?),
-        port: port(addr.port())?,
-    })
+/// The digits of a port, and nothing else.
+fn digits(text: &str) -> Option<u16> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| plain)
 }
 
-/// `"10.20.0.2:8080"`.
-pub(crate) fn target(text: &str) -> Result<SocketAddr, String> {
-    let addr = socket(text, &format!("give {TARGET}"))?;
-    Ok(SocketAddr::new(host(addr.ip())?, port(addr.port())?))
+/// An address in the form that it has before a port: IPv6 in brackets.
+fn before_port(text: &str) -> Option<&str> {
+    match text.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']').filter(|inner| inner.contains(':')),
+        None => Some(text).filter(|text| !text.contains(':')),
+    }
+}
+
+/// `":80"`, `"10.10.0.2:80"`, `"10.10.0.0/24:8000-8099"` or `"[2001:db8::/64]:443"`.
+pub(crate) fn origin(text: &str) -> Result<Origin, String> {
+    let accepted = || format!("give {ORIGIN}");
+    let (place, ports) = text.rsplit_once(':').ok_or_else(accepted)?;
+    let (low, high) = match ports.split_once('-') {
+        Some((low, high)) => (digits(low), digits(high)),
+        None => (digits(ports), digits(ports)),
+    };
+    let (low, high) = low.zip(high).ok_or_else(accepted)?;
+    port(low)?;
+    if low > high {
+        return Err(format!(
+            "its ports run from {low} down to {high}; give \"{high}-{low}\""
+        ));
+    }
+    let net = match place {
+        "" => None,
+        place if place.contains('/') => {
+            let net: IpNet = before_port(place)
+                .and_then(|net| net.parse().ok())
+                .ok_or_else(accepted)?;
+            if net != net.trunc() {
+                return Err(format!(
+                    "has bits set beyond the prefix length; give \"{}\"",
+                    net.trunc()
+                ));
+            }
+            if net.prefix_len() == 0 {
+                return Err(format!(
+                    "is every address; give \":{ports}\" for any address"
+                ));
+            }
+            host(net.addr())?;
+            Some(net)
+        }
+        _ => {
+            let addr = socket(&format!("{place}:{low}"), &accepted())?;
+            Some(IpNet::from(host(addr.ip())?))
+        }
+    };
+    Ok(Origin { net, low, high })
+}
+
+/// `"10.20.0.2:8080"`, or `"10.20.0.2:*"` for the port that the client used in production.
+pub(crate) fn target(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    let accepted = || format!("give {TARGET}");
+    let (place, number) = text.rsplit_once(':').ok_or_else(accepted)?;
+    if number.contains('-') {
+        return Err("is a range of ports; give one port, or * for the port that the client used in production".to_owned());
+    }
+    if number == "*" {
+        let addr = socket(&format!("{place}:1"), &accepted())?;
+        return Ok((host(addr.ip())?, None));
+    }
+    let addr = socket(text, &accepted())?;
+    Ok((host(addr.ip())?, Some(port(addr.port())?)))
 }
 
 /// `"10.30.0.3:36524"`; loopback is fine, this goes through the kernel.

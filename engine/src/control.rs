@@ -5,7 +5,7 @@ use crate::lcore::{self, Orders, RunPhase, Settings};
 use crate::missed::Missed;
 use crate::offline::Tape;
 use crate::progress::Progress as ProgressBar;
-use crate::report::{self, ReportFile, Sources};
+use crate::report::{self, ReportFile, Sources, TargetName};
 use crate::rewind::Rewind;
 use crate::setup::{Job, Machine, order_all};
 use crate::snapshots::{Answers, Progress, Snapshots};
@@ -57,8 +57,8 @@ struct Run<'a> {
     refused: RefusedLog,
     /// Offline, on a terminal.
     progress: Option<ProgressBar>,
-    /// Each transfer's production and target, for the report.
-    transfers: Vec<(String, String)>,
+    /// All targets by their numbers, for the report.
+    targets: Vec<TargetName>,
     started: Instant,
 }
 
@@ -105,7 +105,7 @@ pub fn run(
     let mut run = Run {
         config,
         file: ReportFile::new(report.to_owned()),
-        snapshots: Snapshots::new(orders.len(), config.transfers.len()),
+        snapshots: Snapshots::new(orders.len(), config.targets().count()),
         rewind: None,
         missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
         unseen: Unseen::default(),
@@ -116,7 +116,7 @@ pub fn run(
             .tape
             .as_ref()
             .and_then(|_| ProgressBar::begin(Instant::now())),
-        transfers: names(config),
+        targets: targets(config),
         machine,
         orders,
         handles,
@@ -151,7 +151,7 @@ fn clocks(machine: &Machine) -> Vec<FrameClock> {
 
 /// How long nothing may change before it is plain that nothing will: a gate's limit and more.
 fn longest_wait(config: &Replay) -> Duration {
-    let gates = config.transfers.iter().map(|t| t.pace.gate_timeout);
+    let gates = config.targets().map(|(_, t)| t.pace.gate_timeout);
     gates.max().unwrap_or_default() + DRAIN
 }
 
@@ -330,7 +330,7 @@ impl Run<'_> {
             spread: m.spread.name(),
             links_up: &self.links,
             clocks: clocks(m),
-            transfers: &self.transfers,
+            targets: &self.targets,
             replay: (m.replay.info().name.clone(), m.replay.stats()),
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),
@@ -387,12 +387,9 @@ impl Run<'_> {
     }
 
     fn target_names(&self) -> String {
-        self.config
-            .transfers
-            .iter()
-            .map(|t| t.to.to_string())
-            .collect::<Vec<_>>()
-            .join(", ")
+        let mut names: Vec<String> = self.config.targets().map(|(_, t)| t.to_string()).collect();
+        names.dedup();
+        listed(&names)
     }
 }
 
@@ -405,10 +402,13 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// Each transfer's production and target, as the configuration has them.
-fn names(config: &Replay) -> Vec<(String, String)> {
-    let transfers = config.transfers.iter();
-    transfers
-        .map(|t| (t.from.to_string(), t.to.to_string()))
-        .collect()
+/// All targets by their numbers, as the configuration has them.
+fn targets(config: &Replay) -> Vec<TargetName> {
+    let name = |(transfer, to): (&config::replay::Transfer, &config::replay::Target)| TargetName {
+        from: transfer.sources(),
+        to: to.to_string(),
+        copies: to.copies,
+        percent: to.percent,
+    };
+    config.targets().map(name).collect()
 }

@@ -20,7 +20,7 @@ const KEEP_MOST: [&str; 5] = [
     "max_us",
 ];
 /// These must be the same in all reports.
-const SAME: [&str; 2] = ["version", "copies"];
+const SAME: [&str; 3] = ["version", "copies", "percent"];
 
 /// Reads the reports in these files and makes one of them.
 ///
@@ -156,7 +156,7 @@ fn targets(a: &[Value], b: &[Value]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Sources, json as report};
+    use crate::report::{Sources, TargetName, json as report};
     use crate::unseen::Unseen;
     use crate::worker::Snapshot;
     use dpdk::PortStats;
@@ -175,10 +175,7 @@ mod tests {
             links_up: &[],
             clocks: Vec::new(),
             replay: ("replay0".to_owned(), PortStats::default()),
-            transfers: &[
-                (":80".to_owned(), "10.0.0.1:80".to_owned()),
-                (":81".to_owned(), "10.0.0.1:81".to_owned()),
-            ],
+            targets: &[name(80), name(81)],
             links: None,
             copies: 2,
             mbufs: [(1, 10), (0, 0)],
@@ -186,6 +183,15 @@ mod tests {
             is_final: true,
             failed_writes: 0,
         })
+    }
+
+    fn name(port: u16) -> TargetName {
+        TargetName {
+            from: format!(":{port}"),
+            to: format!("10.0.0.1:{port}"),
+            copies: 2,
+            percent: 50.0,
+        }
     }
 
     fn worker(n: u64) -> Snapshot {

@@ -152,12 +152,11 @@ impl Plan {
         if config.replay.next_hop_mac.is_some() {
             return Ok(());
         }
-        for (i, transfer) in self.params.transfers.iter().enumerate() {
-            for t in &transfer.to {
-                if host.route(&t.to.addr) == Route::None {
+        for (i, transfer) in config.transfers.iter().enumerate() {
+            for to in &transfer.to {
+                if host.route(&to.addr.into()) == Route::None {
                     bail!(
-                        "transfer[{i}].to = {}: it is in no network of replay.address and there is no replay.gateway to it",
-                        t.to
+                        "transfer[{i}].to = {to}: it is in no network of replay.address and there is no replay.gateway to it"
                     );
                 }
             }
@@ -187,6 +186,7 @@ impl Plan {
             .collect();
         let transfers = self.params.transfers.iter();
         let targets: Vec<Endpoint> = transfers.flat_map(|t| &t.to).map(|t| t.to).collect();
+        let claimed = claimed_ends(&self.params.transfers);
         let owner = ResponseOwner::new(&self.params, self.slices.clone());
         let mut jobs = Vec::with_capacity(cores);
         // A device with fewer receive queues than workers: the rest get responses from the others.
@@ -205,7 +205,7 @@ impl Plan {
             };
             let host = Host::new(host_config(config, port.mac, params.seed.rotate_left(16)));
             let claims = end
-                .map(|end| self.claims(config, end, &targets, me))
+                .map(|end| self.claims(config, end, &claimed, me))
                 .transpose()?;
             let out = Outlet::new(tx, host, port.mac, targets.clone(), claims, me);
             let core = Core::new(params, self.params.start);
@@ -233,7 +233,11 @@ impl Plan {
         me: u16,
     ) -> Result<Claims> {
         let pool = &self.slices[usize::from(me)];
-        let connections = self.params.max_sessions * usize::from(self.params.copies);
+        let copies = config.transfers.iter().map(|t| {
+            let copies = t.to.iter().map(|to| usize::from(to.copies));
+            copies.sum::<usize>()
+        });
+        let connections = self.params.max_sessions * copies.max().unwrap_or(1);
         let limit = if pool.is_empty() {
             connections.min(MAX_CLAIMS)
         } else {
@@ -289,17 +293,22 @@ const fn ns(time: Duration) -> Nanos {
 
 /// A transfer, as the session core has it.
 fn transfer(t: &config::replay::Transfer) -> Transfer {
+    let origin = |o: &config::replay::Origin| Origin {
+        net: o.net.as_ref().map(prefix),
+        low: o.low,
+        high: o.high,
+    };
+    let target = |to: &config::replay::Target| Target {
+        to: Endpoint::new(to.addr.into(), to.port.unwrap_or(0)),
+        copies: Some(to.copies),
+        percent: Some(to.percent),
+        wait_for_responses: to.pace.wait_for_responses,
+        gate_timeout: ns(to.pace.gate_timeout),
+        rtt: to.pace.rtt.map(ns),
+    };
     Transfer {
-        from: vec![Origin {
-            net: t.from.addr.map(|a| Prefix::host(a.into())),
-            ..Origin::any(t.from.port)
-        }],
-        to: vec![Target {
-            wait_for_responses: t.pace.wait_for_responses,
-            gate_timeout: ns(t.pace.gate_timeout),
-            rtt: t.pace.rtt.map(ns),
-            ..Target::new(t.to.into())
-        }],
+        from: t.from.iter().map(origin).collect(),
+        to: t.to.iter().map(target).collect(),
     }
 }
 
@@ -341,6 +350,27 @@ fn pool_slices(pool: &[IpNet], core: u16, cores: u16) -> Vec<Slice> {
     pool.iter().map(slice).collect()
 }
 
+/// Where responses come from: every target, with each port that it may have. Of more than can be
+/// claimed the first.
+fn claimed_ends(transfers: &[Transfer]) -> Vec<Endpoint> {
+    let mut ends = Vec::new();
+    let mut known = HashSet::new();
+    for transfer in transfers {
+        for Target { to, .. } in &transfer.to {
+            let fixed = (to.port != 0).then_some(to.port..=to.port);
+            let same = transfer.from.iter().filter(|_| to.port == 0);
+            let ports = fixed.into_iter().chain(same.map(|o| o.low..=o.high));
+            for port in ports.flatten() {
+                let end = Endpoint { port, ..*to };
+                if ends.len() <= COMMANDS && known.insert(end) {
+                    ends.push(end);
+                }
+            }
+        }
+    }
+    ends
+}
+
 /// What a core claims of the pool, once: every prefix with its range of ports, for every target of
 /// the same family.
 fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u16) -> Vec<Claim> {
@@ -357,9 +387,7 @@ fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u
                 target: *target,
                 owner,
             };
-            if !claims.contains(&claim) {
-                claims.push(claim);
-            }
+            claims.push(claim);
         }
     }
     claims
@@ -368,6 +396,66 @@ fn slice_claims(pool: &[IpNet], slices: &[Slice], targets: &[Endpoint], owner: u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_port_that_a_target_may_have_is_claimed_once() {
+        let host = |port| Endpoint::new(Addr::v4([10, 20, 0, 2]), port);
+        let from = Origin {
+            low: 80,
+            high: 82,
+            ..Origin::any(80)
+        };
+        let mut transfers = vec![
+            Transfer::new(from, host(0)),
+            Transfer::new(Origin::any(443), host(81)),
+            Transfer::new(Origin::any(444), host(9_000)),
+        ];
+        let ends = claimed_ends(&transfers);
+        assert_eq!(ends, [host(80), host(81), host(82), host(9_000)]);
+        transfers[0].from[0].high = u16::MAX;
+        assert!(
+            claimed_ends(&transfers).len() > COMMANDS,
+            "more than can be"
+        );
+    }
+
+    #[test]
+    fn a_target_that_stands_for_several_production_addresses_is_found_out() {
+        let server = |last, port| Endpoint::new(Addr::v4([10, 10, 0, last]), port);
+        let host = |last, port| Endpoint::new(Addr::v4([10, 20, 0, last]), port);
+        let range = |last| Origin {
+            high: 89,
+            ..server(last, 80).into()
+        };
+        let net = Origin {
+            net: Some(Prefix::new(Addr::v4([10, 10, 0, 0]), 24)),
+            ..Origin::any(80)
+        };
+        let two = |a, b| {
+            let mut transfer = Transfer::new(server(2, 80), a);
+            transfer.to.push(Target::new(b));
+            transfer
+        };
+        let other = |to| Transfer::new(server(3, 81), to);
+        for (transfers, right) in [
+            (vec![two(host(2, 80), host(3, 80))], true),
+            (vec![two(host(2, 80), host(3, 0)), other(host(2, 81))], true),
+            (
+                vec![two(host(2, 80), host(3, 0)), other(host(3, 81))],
+                false,
+            ),
+            (
+                vec![two(host(2, 80), host(3, 80)), other(host(3, 80))],
+                false,
+            ),
+            (vec![Transfer::new(range(2), host(2, 0))], true),
+            (vec![Transfer::new(range(2), host(2, 80))], false),
+            (vec![Transfer::new(net, host(2, 80))], false),
+            (vec![Transfer::new(Origin::any(80), host(2, 80))], false),
+        ] {
+            assert_eq!(stand_for_one_each(&transfers), right, "{transfers:?}");
+        }
+    }
 
     #[test]
     fn the_cores_slices_cover_the_pool_and_do_not_meet() {

@@ -41,8 +41,8 @@ pub struct Sources<'a> {
     pub clocks: Vec<FrameClock>,
     /// The replay port.
     pub replay: (String, PortStats),
-    /// Each transfer's production and target, in their order.
-    pub transfers: &'a [(String, String)],
+    /// All targets, in the order of their numbers.
+    pub targets: &'a [TargetName],
     /// The control links; `None` if the intercept is embedded.
     pub links: Option<Vec<LinkStats>>,
     /// Replicas a session.
@@ -55,6 +55,18 @@ pub struct Sources<'a> {
     pub is_final: bool,
     /// Reports before this one that could not be written.
     pub failed_writes: u64,
+}
+
+/// A target of a transfer, as the configuration has it.
+pub struct TargetName {
+    /// The transfer's production.
+    pub from: String,
+    /// The target.
+    pub to: String,
+    /// Replicas of a session there.
+    pub copies: u16,
+    /// Its share of the sessions.
+    pub percent: f64,
 }
 
 /// All workers' counters in one.
@@ -164,7 +176,7 @@ pub fn json(s: &Sources<'_>) -> Value {
             "keep_alives": c.keep_alives,
             "icmp_errors": sum(w, |w| w.worker.icmp_errors),
         },
-        "targets": (0..s.transfers.len()).map(|i| target(s, i)).collect::<Vec<_>>(),
+        "targets": (0..s.targets.len()).map(|i| target(s, i)).collect::<Vec<_>>(),
         "latency": { "production": latency(&c.production_latency), "target": latency(&c.target_latency) },
         "schedule": { "late": latency(&c.schedule_late), "held": latency(&c.schedule_held) },
         "intercept": {
@@ -318,7 +330,7 @@ fn target_total(workers: &[Snapshot], i: usize) -> TargetCounters {
 
 /// A sentence for each target that connections are opened to and that has not answered yet.
 pub fn unconfirmed(s: &Sources<'_>) -> Vec<String> {
-    let each = s.transfers.iter().enumerate().filter_map(|(i, (_, to))| {
+    let each = s.targets.iter().enumerate().filter_map(|(i, TargetName { to, .. })| {
         let t = target_total(s.workers, i);
         (t.unconfirmed_cores > 0).then(|| {
             format!(
@@ -330,16 +342,32 @@ pub fn unconfirmed(s: &Sources<'_>) -> Vec<String> {
     each.collect()
 }
 
-/// What concerns one transfer and its target.
+/// What concerns one target of a transfer.
 fn target(s: &Sources<'_>, i: usize) -> Value {
     let t = target_total(s.workers, i);
-    let (from, to) = &s.transfers[i];
+    let name = &s.targets[i];
     json!({
-        "from": from,
-        "to": to,
+        "from": name.from,
+        "to": name.to,
+        "copies": name.copies,
+        "percent": name.percent,
+        "sessions": t.sessions,
         "turns": t.turns,
+        "bytes": t.bytes,
         "replayed": t.replayed_turns,
+        "replayed_sessions": t.replayed_sessions,
+        "replayed_bytes": t.replayed_bytes,
+        "retransmitted": t.retransmitted_bytes,
+        "gate_timeouts": t.gate_timeouts,
+        "paced_turns": t.paced_turns,
         "lost": by_reason(&t.lost_turns, &t.lost_bytes),
+        "in_flight": { "turns": t.in_flight_turns, "bytes": t.in_flight_bytes },
+        "connects": t.connects,
+        "connect_failures": t.connect_failures,
+        "resets": t.target_resets,
+        "closed_early": t.target_closed_early,
+        "responses": t.responses,
+        "response_bytes": t.response_bytes,
         "unconfirmed_cores": t.unconfirmed_cores,
         "awaiting_connections": t.awaiting_replicas,
         "segments_held": t.held_segments,
@@ -500,7 +528,7 @@ mod tests {
             links_up: &[],
             clocks: Vec::new(),
             replay: (String::new(), PortStats::default()),
-            transfers: &[],
+            targets: &[],
             links,
             copies: 1,
             mbufs: [(0, 0); 2],

@@ -10,6 +10,7 @@
 
 use arrayvec::ArrayVec;
 use config::replay::{Replay, TunnelNetwork};
+use ipnet::IpNet;
 use std::time::{Duration, Instant};
 use wire::scope::Network;
 use wire::tunnel::{End, Ends};
@@ -36,7 +37,8 @@ pub fn ends(config: &Replay) -> Ends {
     let ends = match (listed, config.production()) {
         (Some(listed), _) => Ends::at(listed),
         (None, Some(production)) => {
-            Ends::anywhere_but(production.into_iter().map(Addr::from).collect())
+            let network = |n: &IpNet| Prefix::new(n.addr().into(), n.prefix_len());
+            Ends::anywhere_but(&production.iter().map(network).collect::<Vec<_>>())
         }
         (None, None) => Ends::at(Vec::new()),
     };

@@ -176,7 +176,7 @@ impl Rig {
 }
 
 fn anywhere_but_production() -> Ends {
-    Ends::anywhere_but(vec![PRODUCTION.addr]).and(End::at(Prefix::host(OURS)))
+    Ends::anywhere_but(&[Prefix::host(PRODUCTION.addr)]).and(End::at(Prefix::host(OURS)))
 }
 
 const REFUSED: usize = Skip::TunnelRefused as usize;

@@ -82,6 +82,12 @@ impl Prefix {
         Addr::from_number(self.addr.number() & self.mask())
     }
 
+    /// The last of its addresses.
+    #[inline]
+    pub fn last(&self) -> Addr {
+        Addr::from_number(self.addr.number() | !self.mask())
+    }
+
     /// How many addresses are in it; [`u128::MAX`] for all of IPv6.
     #[inline]
     pub fn count(&self) -> u128 {

@@ -1,11 +1,13 @@
 //! What must hold between keys: nothing goes to production, every target can be reached, and no
 //! address has two owners.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::read::FoundTransfer;
+use super::{Origin, Target, Transfer};
 use crate::Error;
 use crate::doc::Found;
 use crate::value::{Device, link_local};
@@ -86,54 +88,92 @@ pub(super) fn gateways(
     Ok(())
 }
 
-/// No target is production or the box itself, no origin is given twice or is the box itself.
+/// No target is production or the box itself, or given twice; no origin is given twice or is the box
+/// itself.
 ///
 /// An origin without address (`":80"`) names no production address, so it forbids none; that a
-/// target is never taken for production is then upheld by [`super::Replay::transfer_for`].
+/// target is never taken for production is then upheld by [`super::Replay::transfer_for`]. Of two
+/// origins of which one is in the other the one with the longer prefix counts.
 pub(super) fn transfers(
     transfers: &[FoundTransfer<'_>],
     addresses: &[Found<'_, IpNet>],
     gateways: &[Found<'_, IpAddr>],
 ) -> Result<(), Error> {
-    for (i, one) in transfers.iter().enumerate() {
-        if let Some(other) = transfers[..i]
-            .iter()
-            .find(|o| o.from.value == one.from.value)
-        {
-            let reason = format_args!("is {} already; give each origin once", other.from.item.key);
-            return Err(one.from.item.fail(reason));
-        }
-        let to = one.to.value.ip();
-        if let Some(from) = transfers.iter().find(|t| t.from.value.addr == Some(to)) {
-            let reason = format_args!(
-                "is a production address ({}); replaying to production is refused, give the server under test",
-                from.from.item.key
-            );
-            return Err(one.to.item.fail(reason));
-        }
-        for (end, item) in [
-            (Some(to), &one.to.item),
-            (one.from.value.addr, &one.from.item),
-        ] {
-            if let Some(own) = addresses.iter().find(|own| Some(own.value.addr()) == end) {
-                return Err(item.fail(format_args!(
-                    "is our own address ({}); give a server's",
-                    own.item.key
+    // For each network its ranges of ports: by the first the last, and whose they are.
+    let mut known: HashMap<Option<IpNet>, BTreeMap<u16, &Found<'_, Origin>>> = HashMap::new();
+    let (mut origins, mut targets) = (0, 0);
+    for one in transfers {
+        for from in &one.from {
+            let Origin { net, low, high } = from.value;
+            let ranges = known.entry(net).or_default();
+            let below = ranges.range(..=high).next_back().map(|(_, o)| *o);
+            if let Some(other) = below.filter(|o| o.value.high >= low) {
+                let reason = format_args!(
+                    "is in {} already ({}); give each origin once",
+                    other.item.key, other.value
+                );
+                return Err(from.item.fail(reason));
+            }
+            ranges.insert(low, from);
+            origins += 1;
+            if origins > Transfer::MAX_ORIGINS {
+                return Err(from.item.fail(format_args!(
+                    "there are {} origins before it; give prefixes and ranges of ports instead, at most so many",
+                    Transfer::MAX_ORIGINS
+                )));
+            }
+            let addr = from.value.addr();
+            if let Some(own) = addresses.iter().find(|own| Some(own.value.addr()) == addr) {
+                return Err(from.item.fail(own_address(own)));
+            }
+            if let Some(gateway) = gateways.iter().find(|g| Some(g.value) == addr) {
+                return Err(from.item.fail(format_args!(
+                    "is the replay port's gateway ({}); give the production server",
+                    gateway.item.key
                 )));
             }
         }
-        if let Some(gateway) = gateways
-            .iter()
-            .find(|g| Some(g.value) == one.from.value.addr)
-        {
-            let reason = format_args!(
-                "is the replay port's gateway ({}); give the production server",
-                gateway.item.key
-            );
-            return Err(one.from.item.fail(reason));
+        for (i, to) in one.to.iter().enumerate() {
+            let Target { addr, port, .. } = to.value;
+            let same = |other: &Target| {
+                other.addr == addr && (other.port == port || other.port.is_none() || port.is_none())
+            };
+            if let Some(other) = one.to[..i].iter().find(|o| same(&o.value)) {
+                return Err(to.item.fail(format_args!(
+                    "is {} already ({}); give each target once, and copies for several replicas",
+                    other.item.key, other.value
+                )));
+            }
+            targets += 1;
+            if targets > Transfer::MAX_TARGETS_IN_ALL {
+                return Err(to.item.fail(format_args!(
+                    "there are {} targets before it, which is as many as there may be; give transfers with the same target as one, with a list in from",
+                    Transfer::MAX_TARGETS_IN_ALL
+                )));
+            }
+            if let Some(from) = transfers.iter().find_map(|t| t.production(&addr.into())) {
+                let (reason, key) = (
+                    "replaying to production is refused, give the server under test",
+                    &from.item.key,
+                );
+                return Err(to.item.fail(match from.value.addr() {
+                    Some(_) => format!("is a production address ({key}); {reason}"),
+                    None => format!(
+                        "is in the production network {} ({key}); {reason}",
+                        from.value
+                    ),
+                }));
+            }
+            if let Some(own) = addresses.iter().find(|own| own.value.addr() == addr) {
+                return Err(to.item.fail(own_address(own)));
+            }
         }
     }
     Ok(())
+}
+
+fn own_address(own: &Found<'_, IpNet>) -> String {
+    format!("is our own address ({}); give a server's", own.item.key)
 }
 
 /// Frames to every target have a next hop, and a source of its family.
@@ -146,8 +186,8 @@ pub(super) fn reachable(
     if next_hop_given {
         return Ok(());
     }
-    for FoundTransfer { to, .. } in transfers {
-        let (addr, family) = (to.value.ip(), family(to.value.ip()));
+    for to in transfers.iter().flat_map(|t| &t.to) {
+        let (addr, family) = (to.value.addr, family(to.value.addr));
         if !addresses
             .iter()
             .any(|own| own.value.addr().is_ipv4() == addr.is_ipv4())
@@ -186,17 +226,29 @@ pub(super) fn pool(
     addresses: &[Found<'_, IpNet>],
     gateways: &[Found<'_, IpAddr>],
 ) -> Result<(), Error> {
-    for FoundTransfer { from, to, .. } in transfers {
-        let (addr, family) = (to.value.ip(), family(to.value.ip()));
+    for (transfer, to) in transfers
+        .iter()
+        .flat_map(|t| t.to.iter().map(move |to| (t, to)))
+    {
+        let (addr, family) = (to.value.addr, family(to.value.addr));
         if pool.is_empty() {
-            if from
-                .value
-                .addr
-                .is_some_and(|from| from.is_ipv4() != addr.is_ipv4())
-            {
+            let other = |net: IpNet| net.addr().is_ipv4() != addr.is_ipv4();
+            let mut origins = transfer.from.iter();
+            if let Some(from) = origins.find(|o| o.value.net.is_some_and(other)) {
                 let reason = format_args!(
                     "is {family}, but {} is not; give a target of the same family, or {family} addresses in clients.pool",
                     from.item.key
+                );
+                return Err(to.item.fail(reason));
+            }
+            if let Some(other) = transfer
+                .to
+                .iter()
+                .find(|o| o.value.addr.is_ipv4() != addr.is_ipv4())
+            {
+                let reason = format_args!(
+                    "is {family}, but {} is not; give a transfer for each family, or clients.pool",
+                    other.item.key
                 );
                 return Err(to.item.fail(reason));
             }
@@ -222,16 +274,23 @@ pub(super) fn pool(
         }
         let targets = transfers
             .iter()
-            .map(|t| (t.to.value.ip(), &t.to.item.key, "a target"));
-        let origins = transfers
-            .iter()
-            .filter_map(|t| Some((t.from.value.addr?, &t.from.item.key, "production")));
+            .flat_map(|t| &t.to)
+            .map(|to| (to.value.addr, &to.item.key, "a target"));
+        if let Some(from) = transfers.iter().find_map(|t| t.production(&one.value)) {
+            let meets = match from.value.addr() {
+                Some(addr) => format!("contains {addr}, which is production"),
+                None => format!("has addresses of production, {}", from.value),
+            };
+            return Err(one.item.fail(format_args!(
+                "{meets} ({}); give a prefix that nobody else uses",
+                from.item.key
+            )));
+        }
         let own = addresses
             .iter()
             .map(|a| (a.value.addr(), &a.item.key, "our own address"));
         let routers = gateways.iter().map(|g| (g.value, &g.item.key, "a gateway"));
         if let Some((addr, key, what)) = targets
-            .chain(origins)
             .chain(own)
             .chain(routers)
             .find(|(addr, ..)| one.value.contains(addr))
@@ -258,12 +317,14 @@ pub(super) fn listening(
         let addr = one.value.addr();
         let origin = transfers
             .iter()
-            .find(|t| t.from.value.addr == Some(addr))
-            .map(|t| (&t.from.item.key, "a production address"));
+            .flat_map(|t| &t.from)
+            .find(|o| o.value.addr() == Some(addr))
+            .map(|o| (&o.item.key, "a production address"));
         let target = transfers
             .iter()
-            .find(|t| t.to.value.ip() == addr)
-            .map(|t| (&t.to.item.key, "a target"));
+            .flat_map(|t| &t.to)
+            .find(|to| to.value.addr == addr)
+            .map(|to| (&to.item.key, "a target"));
         let own = addresses
             .iter()
             .find(|a| a.value.addr() == addr)

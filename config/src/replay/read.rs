@@ -1,10 +1,13 @@
 //! From TOML to the model, key by key. What concerns several keys is in `check`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{
-    Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Shard, Source, Traffic, Transfer,
-    TunnelEnd, check, files,
+    Clients, Intercept, Limits, Mirror, Pace, Replay, ReplayPort, Shard, Source, Target, Traffic,
+    Transfer, TunnelEnd, check, files,
 };
 use crate::doc::{Doc, Found, Schema, Section};
 use crate::key::KeyReader;
@@ -31,7 +34,26 @@ pub(super) const SCHEMA: Schema = &[
     ("replay", &["port", "address", "gateway", "next_hop_mac"]),
     (
         "transfer",
-        &["from", "to", "wait_for_responses", "rtt", "gate_timeout"],
+        &[
+            "from",
+            "to",
+            "copies",
+            "percent",
+            "wait_for_responses",
+            "rtt",
+            "gate_timeout",
+        ],
+    ),
+    (
+        TARGET_TABLE,
+        &[
+            "address",
+            "copies",
+            "percent",
+            "wait_for_responses",
+            "rtt",
+            "gate_timeout",
+        ],
     ),
     ("clients", &["pool"]),
     (
@@ -55,11 +77,21 @@ pub(super) const SCHEMA: Schema = &[
     ("eal", EAL_KEYS),
 ];
 
-/// A transfer with the places of its two ends.
+/// A target that says more than its address.
+const TARGET_TABLE: &str = "transfer.to";
+
+/// A transfer with the places of its ends.
 pub(super) struct FoundTransfer<'a> {
-    pub from: Found<'a, Origin>,
-    pub to: Found<'a, std::net::SocketAddr>,
-    pub pace: Pace,
+    pub from: Vec<Found<'a, Origin>>,
+    pub to: Vec<Found<'a, Target>>,
+}
+
+impl<'a> FoundTransfer<'a> {
+    /// The production address that is in this prefix, or has it in its own.
+    pub fn production(&self, net: &IpNet) -> Option<&Found<'a, Origin>> {
+        let meets = |own: IpNet| own.contains(net) || net.contains(&own);
+        self.from.iter().find(|o| o.value.net.is_some_and(meets))
+    }
 }
 
 pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay, Error> {
@@ -114,18 +146,7 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     let traffic = traffic(&doc.section(root, "traffic")?)?;
     let mut transfers = Vec::new();
     for section in doc.sections(root, "transfer")? {
-        let item = section.need("from", format_args!("give {}", value::ORIGIN))?;
-        let from = Found {
-            value: item.parsed(value::ORIGIN, value::origin)?,
-            item,
-        };
-        let item = section.need("to", format_args!("give {}", value::TARGET))?;
-        let to = Found {
-            value: item.parsed(value::TARGET, value::target)?,
-            item,
-        };
-        let pace = pace(&section, traffic.pace)?;
-        transfers.push(FoundTransfer { from, to, pace });
+        transfers.push(transfer(&section, &traffic)?);
     }
     if transfers.is_empty() {
         let reason = "is missing; give at least one [[transfer]] with from and to";
@@ -142,7 +163,8 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
     check::pool(&pool, &transfers, &addresses, &gateways)?;
     check::listening(&listening, &transfers, &addresses, &gateways, &pool)?;
     mirror.addresses = values(listening);
-    let any = transfers.iter().any(|t| t.from.value.addr.is_none());
+    let mut origins = transfers.iter().flat_map(|t| &t.from);
+    let any = origins.any(|o| o.value.net.is_none());
     let opened = !mirror.addresses.is_empty() || mirror.tunnels.is_some();
     if any && !opened && !mirror.ip_in_udp.is_empty() {
         warnings.push(
@@ -162,9 +184,8 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         transfers: transfers
             .into_iter()
             .map(|t| Transfer {
-                from: t.from.value,
-                to: t.to.value,
-                pace: t.pace,
+                from: values(t.from),
+                to: values(t.to),
             })
             .collect(),
         clients: Clients { pool: values(pool) },
@@ -175,6 +196,81 @@ pub(super) fn read(text: &str, path: &str, keys: KeyReader<'_>) -> Result<Replay
         eal: Eal::read(&doc.section(root, "eal")?)?,
         warnings,
     })
+}
+
+/// `[[transfer]]`.
+fn transfer<'a>(section: &Section<'a>, traffic: &Traffic) -> Result<FoundTransfer<'a>, Error> {
+    let item = section.need("from", format_args!("give {}", value::ORIGIN))?;
+    let mut from = Vec::new();
+    for item in item.one_or_more()? {
+        from.push(Found {
+            value: item.parsed(value::ORIGIN, value::origin)?,
+            item,
+        });
+    }
+    if from.is_empty() {
+        return Err(item.fail(format_args!("give at least one, each {}", value::ORIGIN)));
+    }
+    let own = Target {
+        addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        port: None,
+        copies: traffic.copies,
+        percent: traffic.percent,
+        pace: traffic.pace,
+    };
+    let default = shares(section, own)?;
+    let item = section.need("to", format_args!("give {}", value::TARGET))?;
+    let mut to = Vec::new();
+    for item in item.one_or_more()? {
+        let (address, of) = match item.table(TARGET_TABLE) {
+            None => (item.clone(), default),
+            Some(table) => {
+                let table = table?;
+                let address = table.need("address", format_args!("give {}", value::TARGET))?;
+                (address, shares(&table, default)?)
+            }
+        };
+        let (addr, port) = address.parsed(value::TARGET, value::target)?;
+        to.push(Found {
+            item: address,
+            value: Target { addr, port, ..of },
+        });
+    }
+    match to.len() {
+        0 => Err(item.fail(format_args!("give at least one, each {}", value::TARGET))),
+        n if n > Transfer::MAX_TARGETS => Err(item.fail(format_args!(
+            "these are {n} targets; give at most {}",
+            Transfer::MAX_TARGETS
+        ))),
+        _ => Ok(FoundTransfer { from, to }),
+    }
+}
+
+/// What a transfer or a target says of how much it gets and when, and `default` where it does not.
+fn shares(section: &Section<'_>, default: Target) -> Result<Target, Error> {
+    Ok(Target {
+        copies: copies(section, default.copies)?,
+        percent: percent(section, default.percent)?,
+        pace: pace(section, default.pace)?,
+        ..default
+    })
+}
+
+/// `copies`.
+fn copies(section: &Section<'_>, default: u16) -> Result<u16, Error> {
+    let given = section.get("copies");
+    given.map_or(Ok(default), |item| item.integer(1..=1023))
+}
+
+/// `percent`.
+fn percent(section: &Section<'_>, default: f64) -> Result<f64, Error> {
+    let Some(item) = section.get("percent") else {
+        return Ok(default);
+    };
+    match item.number() {
+        Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err(item.fail("give a number above 0 and at most 100")),
+    }
 }
 
 fn values<T>(found: Vec<Found<'_, T>>) -> Vec<T> {
@@ -305,18 +401,9 @@ fn pace(section: &Section<'_>, default: Pace) -> Result<Pace, Error> {
 
 fn traffic(section: &Section<'_>) -> Result<Traffic, Error> {
     let (millisecond, second) = (Duration::from_millis(1), Duration::from_secs(1));
-    let percent = match section.get("percent") {
-        None => 100.0,
-        Some(item) => match item.number() {
-            Some(percent) if percent > 0.0 && percent <= 100.0 => percent,
-            _ => return Err(item.fail("give a number above 0 and at most 100")),
-        },
-    };
     Ok(Traffic {
-        copies: section
-            .get("copies")
-            .map_or(Ok(1), |item| item.integer(1..=1023))?,
-        percent,
+        copies: copies(section, 1)?,
+        percent: percent(section, 100.0)?,
         ramp: time(section, "ramp", Duration::ZERO, Duration::ZERO)?,
         shard: section.get("shard").map_or(Ok(Shard::ALL), |item| {
             item.parsed("a part of a whole, such as \"3/16\"", shard)

@@ -1,5 +1,6 @@
 mod between;
 mod paths;
+mod targets;
 mod values;
 
 use std::io;
@@ -75,7 +76,7 @@ fn defaults_are_the_documented_ones() {
     );
     assert!(replay.mirror.ip_in_udp.is_empty() && replay.mirror.verify_checksums);
     assert!(replay.mirror.addresses.is_empty() && replay.mirror.tunnels.is_none());
-    assert_eq!(replay.transfers[0].from.to_string(), "10.10.0.2:80");
+    assert_eq!(replay.transfers[0].sources(), "10.10.0.2:80");
     assert!(replay.clients.pool.is_empty() && replay.warnings.is_empty());
     let traffic = Traffic {
         copies: 1,
@@ -92,7 +93,12 @@ fn defaults_are_the_documented_ones() {
         keepalive_timeout: Duration::from_secs(7_200),
     };
     assert_eq!(replay.traffic, traffic);
-    assert_eq!(replay.transfers[0].pace, traffic.pace);
+    let [target] = replay.transfers[0].to[..] else {
+        panic!()
+    };
+    assert_eq!(target.to_string(), "10.20.0.2:8080");
+    assert_eq!((target.copies, target.percent), (1, 100.0));
+    assert_eq!(target.pace, traffic.pace);
     assert_eq!(replay.intercept, Intercept::Embedded);
     assert_eq!(
         replay.limits,
@@ -132,6 +138,8 @@ to = "192.0.2.1:80"
 [[transfer]]
 from = "[2001:db8:1::2]:443"
 to = "[2001:db8:2::2]:443"
+copies = 7
+percent = 12.5
 wait_for_responses = true
 gate_timeout = "4s"
 [clients]
@@ -191,14 +199,14 @@ idle = "sleep"
     assert_eq!(replay.replay.addresses[1].to_string(), "2001:db8::9/64");
     assert_eq!(replay.replay.gateways[1].to_string(), "fe80::1");
     assert_eq!(replay.replay.next_hop_mac, Some([2, 0xab, 0, 0, 0, 1]));
-    assert_eq!(
-        replay.transfers[0].from,
-        Origin {
-            addr: None,
-            port: 80
-        }
-    );
-    assert_eq!(replay.transfers[1].to.to_string(), "[2001:db8:2::2]:443");
+    let any = Origin {
+        net: None,
+        low: 80,
+        high: 80,
+    };
+    assert_eq!(replay.transfers[0].from, [any]);
+    let to = |i: usize| replay.transfers[i].to[0];
+    assert_eq!(to(1).to_string(), "[2001:db8:2::2]:443");
     assert_eq!(replay.clients.pool[1].to_string(), "2001:db8:3::/64");
     assert_eq!((replay.traffic.copies, replay.traffic.percent), (1023, 0.5));
     assert_eq!(replay.traffic.ramp, Duration::from_secs(90));
@@ -211,13 +219,15 @@ idle = "sleep"
     assert_eq!(timeouts, [1, 2, 3].map(Duration::from_secs));
     let rtt = Some(Duration::from_millis(20));
     assert_eq!(replay.traffic.pace.rtt, rtt);
-    assert_eq!(replay.transfers[0].pace, replay.traffic.pace);
+    assert_eq!(to(0).pace, replay.traffic.pace);
+    assert_eq!((to(0).copies, to(0).percent), (1023, 0.5));
     let second = Pace {
         wait_for_responses: true,
         rtt,
         gate_timeout: Duration::from_secs(4),
     };
-    assert_eq!(replay.transfers[1].pace, second);
+    assert_eq!(to(1).pace, second);
+    assert_eq!((to(1).copies, to(1).percent), (7, 12.5));
     assert_eq!(replay.traffic.shard, Shard { number: 3, of: 16 });
     let Intercept::Remote {
         servers,
@@ -493,8 +503,9 @@ proptest::proptest! {
         let text = format!("{}{by}{}", &MINIMAL[..at], &MINIMAL[end..]);
         match parse_with(&text, "replay.toml", &no_keys) {
             Err(e) => assert!(!e.to_string().contains('\n'), "{e:?}"),
-            Ok(replay) => for t in &replay.transfers {
-                assert!(replay.transfers.iter().all(|o| o.from.addr != Some(t.to.ip())), "{text}");
+            Ok(replay) => for (_, to) in replay.targets() {
+                let mut origins = replay.transfers.iter().flat_map(|t| &t.from);
+                assert!(origins.all(|o| o.net.is_none_or(|n| !n.contains(&to.addr))), "{text}");
             },
         }
     }

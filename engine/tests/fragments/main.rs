@@ -238,7 +238,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
         streams: target.received(),
         parts: snapshots.iter().map(|s| s.fragments.received).collect(),
         report: json(&Sources {
-            transfers: &[],
+            targets: &[],
             workers: &snapshots,
             cpus: &vec![0; snapshots.len()],
             mirrors: vec![],

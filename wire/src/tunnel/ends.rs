@@ -33,8 +33,9 @@ impl End {
 enum Others {
     Opened,
     Refused,
-    /// Refused to these addresses, which are sorted.
-    RefusedTo(Vec<Addr>),
+    /// Refused to the addresses from the first to the last of each pair. They are sorted, and none
+    /// meets another.
+    RefusedTo(Vec<(Addr, Addr)>),
 }
 
 /// Where tunnels may end.
@@ -59,12 +60,22 @@ impl Ends {
         }
     }
 
-    /// Everywhere but at these addresses.
-    pub fn anywhere_but(mut addresses: Vec<Addr>) -> Self {
-        addresses.sort_unstable();
+    /// Everywhere but in these networks.
+    pub fn anywhere_but(networks: &[Prefix]) -> Self {
+        let mut ranges: Vec<(Addr, Addr)> =
+            networks.iter().map(|n| (n.first(), n.last())).collect();
+        ranges.sort_unstable();
+        // A network is in another, or they do not meet; the wider one comes first, or the same.
+        ranges.dedup_by(|next, before| {
+            let inside = next.1 <= before.1;
+            if next.0 == before.0 {
+                before.1 = before.1.max(next.1);
+            }
+            inside || next.0 == before.0
+        });
         Self {
             listed: Vec::new(),
-            others: Others::RefusedTo(addresses),
+            others: Others::RefusedTo(ranges),
         }
     }
 
@@ -85,7 +96,11 @@ impl Ends {
             || match &self.others {
                 Others::Opened => true,
                 Others::Refused => false,
-                Others::RefusedTo(addresses) => addresses.binary_search(to).is_err(),
+                Others::RefusedTo(ranges) => {
+                    let after = ranges.partition_point(|(first, _)| first <= to);
+                    let before = after.checked_sub(1).and_then(|i| ranges.get(i));
+                    before.is_none_or(|(_, last)| last < to)
+                }
             }
     }
 }
@@ -116,7 +131,7 @@ mod tests {
     #[test]
     fn a_tunnel_is_opened_where_one_may_end() {
         let (vni, key) = (Network::Virtual, Network::Key);
-        let production = vec![FAR, TEN];
+        let production = [Prefix::new(FAR, 24), Prefix::host(FAR), Prefix::host(TEN)];
         for (ends, opened) in [
             (Ends::ANYWHERE.clone(), [true; 9]),
             (Ends::at(Vec::new()), [false; 9]),
@@ -125,12 +140,12 @@ mod tests {
                 [true, true, false, true, false, false, true, false, false],
             ),
             (
-                Ends::anywhere_but(production.clone()),
+                Ends::anywhere_but(&production),
                 [false, false, true, true, true, true, true, true, false],
             ),
             // Listed is listed, production or not.
             (
-                Ends::anywhere_but(production).and(End::at(Prefix::host(TEN))),
+                Ends::anywhere_but(&production).and(End::at(Prefix::host(TEN))),
                 [true, true, true, true, true, true, true, true, false],
             ),
         ] {

@@ -314,7 +314,7 @@ const ENDS: [Addr; 2] = [Addr::v4([172, 16, 0, 2]), Addr::v6([0xfd; 16])];
 fn a_tunnel_of_any_kind_is_refused_by_its_outer_destination() {
     let nowhere = ending_at(Ends::at(vec![]));
     let here = ending_at(Ends::at(ENDS.map(|a| End::at(Prefix::host(a))).to_vec()));
-    let elsewhere = ending_at(Ends::anywhere_but(ENDS.to_vec()));
+    let elsewhere = ending_at(Ends::anywhere_but(&ENDS.map(Prefix::host)));
     for (head, inner) in [samples::plain(b"hello"), samples::plain6(b"hello")] {
         let mut refused = 0;
         for Sample { name, frame, .. } in around(&head, &inner) {
