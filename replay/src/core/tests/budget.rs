@@ -1,6 +1,7 @@
 //! A target that hangs makes room for others when buffers are short, and not before.
 
 use super::*;
+use crate::params::Target;
 use std::collections::HashMap;
 
 const SEGMENTS: usize = 64;
@@ -204,7 +205,7 @@ fn serve(b: &mut Bed, conns: &mut HashMap<Flow, Conn>, dice: &mut Dice, takes: [
     }
 }
 
-/// Whatever two targets of three transfers do, in whatever order: every list, sum and budget holds
+/// Whatever two targets of three transfers do, one of which goes to both, in whatever order: every list, sum and budget holds
 /// after every frame, which the bed looks at.
 #[test]
 #[cfg_attr(miri, ignore = "too slow")]
@@ -216,6 +217,12 @@ fn books_and_budgets_hold_whatever_targets_do() {
         let mut b = Bed::with(|p| {
             p.transfers.push(Transfer::new(OTHER_SERVER, OTHER));
             p.transfers.push(Transfer::new(third, TARGET));
+            // The last one's sessions go to both, not all of them to the second.
+            let share = Some([100.0, 50.0][(seed / 2 % 2) as usize]);
+            p.transfers[2].to.push(Target {
+                percent: share,
+                ..Target::new(OTHER)
+            });
             p.max_sessions = 24;
             p.max_segments = 24;
             p.session_timeout = 600 * SECOND;

@@ -9,6 +9,7 @@ mod budget;
 mod canary;
 mod capture;
 mod early;
+mod fan;
 mod gate;
 mod join;
 mod lifecycle;
