@@ -87,7 +87,7 @@ impl Rx for Flood {
 
 /// Measures it beside so many established sessions.
 pub fn run(sessions: u64, frames: u64, windows: usize) -> Result<Outcome> {
-    let mut rig = Rig::established(sessions)?;
+    let mut rig = Rig::established(sessions, 1)?;
     let flood = Flood::new(sessions);
     let on = Rc::clone(&flood.on);
     rig.worker

@@ -68,6 +68,9 @@ enum Command {
         /// Windows; the middle one counts.
         #[arg(long, default_value_t = 9)]
         windows: usize,
+        /// Transfers, of which the last is that of the sessions.
+        #[arg(long, default_value_t = 1)]
+        transfers: u16,
     },
     /// Established sessions beside a flood of SYNs, over ports in memory; prints JSON.
     Flood {
@@ -124,11 +127,13 @@ fn run(command: Command) -> Result<bool> {
             sessions,
             frames,
             windows,
+            transfers,
         } => {
             let size = memory::Size {
                 sessions,
                 frames,
                 windows,
+                transfers,
             };
             print_json(&memory::run(kind, size)?)
         }
@@ -218,6 +223,7 @@ fn measure_memory(report: &mut Report) {
             }
         }
     }
+    measure_transfers(report, frames, windows);
     eprintln!("measuring long sessions beside a flood of SYNs");
     let args = [
         "flood".to_owned(),
@@ -228,6 +234,29 @@ fn measure_memory(report: &mut Report) {
     match child::measure(&args, LIMIT) {
         Ok(outcome) => report.flood = Some(outcome),
         Err(e) => report.failures.push(format!("{e:#}")),
+    }
+}
+
+/// One transfer and a thousand, in turns.
+fn measure_transfers(report: &mut Report, frames: u64, windows: usize) {
+    eprintln!("measuring long sessions of one transfer, and of one of a thousand");
+    let rounds = if report.quick { 2 } else { 5 };
+    for _ in 0..rounds {
+        let of = |transfers: u16| {
+            let args = [
+                "memory".to_owned(),
+                "long".to_owned(),
+                "--sessions=10000".to_owned(),
+                format!("--frames={frames}"),
+                format!("--windows={windows}"),
+                format!("--transfers={transfers}"),
+            ];
+            child::measure(&args, LIMIT)
+        };
+        match (of(1), of(1_000)) {
+            (Ok(one), Ok(many)) => report.transfers.push((one, many)),
+            (Err(e), _) | (_, Err(e)) => report.failures.push(format!("{e:#}")),
+        }
     }
 }
 

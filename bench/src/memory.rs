@@ -28,7 +28,7 @@ use wire::decode::{Local, local, mirrored};
 use wire::head::HeaderBuf;
 use wire::host::{Host, HostConfig};
 use wire::io::{BURST, Frame, Rx, Tx};
-use wire::{Addr, Flags, Flow, Head, Nanos, Prefix};
+use wire::{Addr, Endpoint, Flags, Flow, Head, Nanos, Prefix};
 
 /// Buffers of the mirror and of the target each: what a NIC's queue and pool cache may hold.
 const BUFFERS: usize = 8192;
@@ -67,6 +67,8 @@ pub struct Size {
     pub frames: u64,
     /// Windows.
     pub windows: usize,
+    /// Transfers, of which the last is that of the sessions.
+    pub transfers: u16,
 }
 
 /// What was measured. Times are nanoseconds of CPU per packet; a packet is a frame received on the
@@ -79,6 +81,8 @@ pub struct Outcome {
     pub sessions: u64,
     /// Windows measured.
     pub windows: usize,
+    /// Transfers.
+    pub transfers: u16,
     /// Packets since the first one, warm-up and end included.
     pub packets: u64,
     /// Shares of frames of the mirror, frames of the target, and frames sent in the windows.
@@ -131,6 +135,19 @@ impl Outcome {
     }
 }
 
+/// The same with so many transfers, from servers with the same port.
+fn params_of(transfers: u16, max_sessions: usize, start: Nanos) -> Params {
+    let mut params = params(max_sessions, start);
+    let more = (1..transfers).map(|i| {
+        let [high, low] = i.to_be_bytes();
+        let server = Endpoint::new(Addr::v4([10, 11, high, low]), PRODUCTION.port);
+        let target = Endpoint::new(Addr::v4([10, 21, high, low]), TARGET.port);
+        Transfer::new(server, target)
+    });
+    params.transfers.splice(..0, more);
+    params
+}
+
 /// Parameters of a core for the bench's traffic.
 pub fn params(max_sessions: usize, start: Nanos) -> Params {
     let target = replay::Target {
@@ -161,7 +178,8 @@ where
         seed: 1,
     });
     let owner = ResponseOwner::new(&params, Vec::new());
-    let out = Outlet::new(tx, host, LINK.src, vec![TARGET], None, 0);
+    let targets = params.transfers.iter().map(|t| t.to[0].to).collect();
+    let out = Outlet::new(tx, host, LINK.src, targets, None, 0);
     let start = params.start;
     Worker::new(0, Core::new(params, start), out, owner)
 }
@@ -228,7 +246,7 @@ pub struct Rig {
 type Packets = [u64; 3];
 
 impl Rig {
-    fn new(kind: Kind, sessions: u64) -> Self {
+    fn new(kind: Kind, sessions: u64, transfers: u16) -> Self {
         // A table that is nearly full, as limits are set to what is expected.
         let (step, room) = match kind {
             Kind::Long => (LONG_STEP, sessions),
@@ -245,7 +263,7 @@ impl Rig {
         let target = Target::new(Pool::new(BUFFERS));
         let mirror = Mirror::new(Rc::clone(&schedule), BUFFERS);
         let mut worker = worker(
-            params(room as usize, START),
+            params_of(transfers, room as usize, START),
             MemorySink::new(Rc::clone(&target)),
         );
         worker.mirrors.push(MemorySource::Mirror(Box::new(mirror)));
@@ -261,8 +279,8 @@ impl Rig {
     }
 
     /// One with so many long-lived sessions, which are established.
-    pub fn established(sessions: u64) -> Result<Self> {
-        let mut rig = Self::new(Kind::Long, sessions);
+    pub fn established(sessions: u64, transfers: u16) -> Result<Self> {
+        let mut rig = Self::new(Kind::Long, sessions, transfers);
         let opened = rig.settle(Some(sessions));
         opened.context("while sessions were opened")?;
         *rig.schedule.borrow_mut() = Schedule::turns(sessions);
@@ -482,8 +500,8 @@ pub fn run(kind: Kind, size: Size) -> Result<Outcome> {
     }
     let before = resident()?;
     let mut rig = match kind {
-        Kind::Long => Rig::established(n)?,
-        Kind::Short => Rig::new(kind, n),
+        Kind::Long => Rig::established(n, size.transfers)?,
+        Kind::Short => Rig::new(kind, n, size.transfers),
     };
     let own = 2 * BUFFERS as u64 * crate::frames::ROOM as u64;
     let mut resident_per_session = None;
@@ -540,6 +558,7 @@ pub fn run(kind: Kind, size: Size) -> Result<Outcome> {
         kind,
         sessions: sessions / size.windows.max(1) as u64,
         windows: engine.len(),
+        transfers: size.transfers,
         packets: rig.packets().iter().sum(),
         mix: packets.map(|p| p as f64 / total as f64),
         engine_ns: Spread::of(&engine),
@@ -560,6 +579,7 @@ mod tests {
         sessions: 2_000,
         frames: 20_000,
         windows: 2,
+        transfers: 1,
     };
 
     #[test]
@@ -582,6 +602,16 @@ mod tests {
         for (share, want) in o.mix.iter().zip([9.0, 3.0, 5.0]) {
             assert!((share - want / 17.0).abs() < 0.01, "{:?}", o.mix);
         }
+    }
+
+    #[test]
+    fn sessions_of_the_last_of_many_transfers_are_replayed_as_well() {
+        let size = Size {
+            transfers: 1_000,
+            ..SIZE
+        };
+        let o = run(Kind::Long, size).unwrap();
+        assert_eq!((o.transfers, o.allocations), (1_000, 0));
     }
 
     #[test]

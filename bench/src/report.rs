@@ -75,6 +75,8 @@ pub struct Report {
     pub machine: Machine,
     /// Over ports in memory.
     pub memory: Vec<memory::Outcome>,
+    /// The same with one transfer and with many, round by round.
+    pub transfers: Vec<(memory::Outcome, memory::Outcome)>,
     /// The same beside a flood of SYNs.
     pub flood: Option<flood::Outcome>,
     /// Of capture files.
@@ -96,6 +98,7 @@ impl Report {
             quick,
             machine: Machine::here(),
             memory: Vec::new(),
+            transfers: Vec::new(),
             flood: None,
             reader: None,
             device: Vec::new(),
@@ -107,9 +110,11 @@ impl Report {
 
     /// Compares what was measured, and finds what must not be.
     pub fn conclude(&mut self) {
+        let pairs = self.transfers.iter().flat_map(|(one, many)| [one, many]);
         let allocating = self
             .memory
             .iter()
+            .chain(pairs)
             .filter(|o| o.allocations > 0)
             .map(|o| {
                 format!(
@@ -130,6 +135,7 @@ impl Report {
         self.failures.extend(allocating);
         let mut ratios = Vec::new();
         self.compare_memory(&mut ratios);
+        self.compare_transfers(&mut ratios);
         self.compare_readers(&mut ratios);
         self.compare_devices(&mut ratios);
         self.ratios = ratios;
@@ -207,6 +213,26 @@ impl Report {
                 });
             }
         }
+    }
+
+    fn compare_transfers(&self, ratios: &mut Vec<Ratio>) {
+        let each: Vec<f64> = self
+            .transfers
+            .iter()
+            .map(|(one, many)| many.ratio.median / one.ratio.median)
+            .collect();
+        let Some((one, many)) = self.transfers.last() else {
+            return;
+        };
+        ratios.push(Ratio {
+            what: format!(
+                "CPU a packet, long-lived sessions: {} transfers / one, each over its own floor",
+                many.transfers
+            ),
+            ratio: Some(Spread::of(&each)),
+            pairs: each.len(),
+            figures: format!("{:.0} ns / {:.0} ns", many.net(), one.net()),
+        });
     }
 
     fn compare_readers(&self, ratios: &mut Vec<Ratio>) {

@@ -19,6 +19,7 @@ use wire::{Addr, Endpoint, Flags, Flow, Head, Nanos, Options, Seq};
 
 const PRODUCTION: Endpoint = Endpoint::new(Addr::v4([10, 10, 0, 2]), 80);
 const TARGET: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 2]), 8080);
+const OTHER: Endpoint = Endpoint::new(Addr::v4([10, 20, 0, 3]), 9090);
 /// Where streams begin: close to the wrap.
 const BASE: Seq = Seq(u32::MAX - 200);
 const MS: Nanos = 1_000_000;
@@ -141,7 +142,7 @@ impl Egress<MemoryPayload> for Out {
             assert!(self.captured.contains(&seq.0), "{seq:?} was never captured");
             assert_eq!(b, byte_at(seq));
         }
-        assert_eq!(head.flow.dst, TARGET);
+        assert!([TARGET, OTHER].contains(&head.flow.dst));
         if self.refuse {
             return Err(Refused::Busy);
         }
@@ -165,7 +166,15 @@ fn params(input: &Input) -> Params {
         wait_for_responses: input.wait_for_responses,
         ..Target::new(TARGET)
     };
-    let transfer = Transfer::with(PRODUCTION, target);
+    let mut transfer = Transfer::with(PRODUCTION, target);
+    if input.copies / 3 % 2 == 1 {
+        // Half of the sessions go to another target as well.
+        transfer.to.push(Target {
+            copies: Some(1),
+            percent: Some(50.0 * f64::from(1 + input.copies / 6 % 2)),
+            ..Target::new(OTHER)
+        });
+    }
     let max_segments = usize::from(input.max_segments) + 1;
     Params {
         copies: u16::from(input.copies % 3) + 1,

@@ -88,8 +88,8 @@ pub(super) fn gateways(
     Ok(())
 }
 
-/// No target is production or the box itself, or given twice; no origin is given twice or is the box
-/// itself.
+/// No target is production or the box itself, or given twice; no origin is given twice or is the
+/// box itself.
 ///
 /// An origin without address (`":80"`) names no production address, so it forbids none; that a
 /// target is never taken for production is then upheld by [`super::Replay::transfer_for`]. Of two
