@@ -501,7 +501,7 @@ where
         into.core = self.core.counters();
         // What is told is copied to where there is room: nothing is allocated here.
         for (room, target) in into.targets.iter_mut().zip(self.core.targets()) {
-            room.clone_from(target);
+            room.follow(target);
         }
         into.worker.clone_from(&self.counters);
         into.refused = self.refused.clone();

@@ -1,14 +1,15 @@
 //! Which connection a response belongs to, as one receive core knows it.
 //!
-//! Claims of size one are in a hash map, others in a short list. The map has its whole capacity
-//! from the start: half of its slots always stay free, so neither a look-up nor an insertion
+//! Claims of size one are in a hash map, others in a list that is sorted by their targets: of many
+//! targets' claims those of the response's are looked at. The map has its whole capacity from the
+//! start: half of its slots always stay free, so neither a look-up nor an insertion
 //! allocates.
 
 use crate::hash::{Seeded, seeded};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use link::Claim;
-use wire::{Addr, Flow, Prefix};
+use wire::{Addr, Endpoint, Flow, Prefix};
 
 /// Who gets a response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -22,6 +23,7 @@ pub struct Route {
 /// The claims of one receive core.
 pub struct Claims {
     exact: HashMap<Flow, Route, Seeded>,
+    /// In the order of their targets.
     ranges: Vec<(Claim, Route)>,
     /// Client addresses of exact claims that lie in our own prefixes, and how many claims each
     /// has.
@@ -55,10 +57,18 @@ impl Claims {
         if let Some(route) = self.exact.get(response) {
             return Some(*route);
         }
-        self.ranges
-            .iter()
-            .find(|(claim, _)| claim.covers(response))
+        let own = self.ranges_from(&response.src);
+        let mut own = own.take_while(|(claim, _)| claim.target == response.src);
+        own.find(|(claim, _)| claim.covers(response))
             .map(|(_, route)| *route)
+    }
+
+    /// The ranges that stand at or behind those of this target.
+    #[inline]
+    fn ranges_from(&self, target: &Endpoint) -> impl Iterator<Item = &(Claim, Route)> {
+        let key = |e: &Endpoint| (e.port, e.addr);
+        let before = |(claim, _): &(Claim, Route)| key(&claim.target) < key(target);
+        self.ranges[self.ranges.partition_point(before)..].iter()
     }
 
     /// Adds a claim of this connection. The same claim again changes the owner. False if there is
@@ -79,7 +89,8 @@ impl Claims {
             }
             let room = self.ranges.len() < self.max_ranges;
             if room {
-                self.ranges.push((claim.clone(), route));
+                let at = self.ranges.len() - self.ranges_from(&claim.target).count();
+                self.ranges.insert(at, (claim.clone(), route));
             }
             return room;
         };
@@ -106,7 +117,7 @@ impl Claims {
                 .ranges
                 .iter()
                 .position(|(c, r)| c.is_for_same(claim) && r.connection == connection);
-            return at.map(|at| self.ranges.swap_remove(at)).is_some();
+            return at.map(|at| self.ranges.remove(at)).is_some();
         };
         if self
             .exact
@@ -154,7 +165,6 @@ fn is_on_link(prefixes: &[Prefix], addr: &Addr) -> bool {
 mod tests {
     use super::*;
     use std::hash::BuildHasher;
-    use wire::Endpoint;
 
     fn end(last: u8, port: u16) -> Endpoint {
         Endpoint::new(Addr::v4([10, 0, 0, last]), port)
@@ -209,6 +219,44 @@ mod tests {
         );
         assert!(claims.release(&range(24, 1..=2000, 9), 5));
         assert!(claims.is_empty());
+    }
+
+    #[test]
+    fn ranges_of_many_targets_are_told_apart() {
+        const TARGETS: u16 = 300;
+        let mut claims = Claims::new(10, 1_000, vec![], 1);
+        let of = |n: u16, owner| Claim {
+            target: end((n % 7) as u8, 1_000 + n),
+            ..range(24, 1..=500, owner)
+        };
+        let response = |n: u16, port| Flow {
+            src: end((n % 7) as u8, 1_000 + n),
+            dst: end(1, port),
+        };
+        // In an order of their own.
+        let order = || (0..TARGETS).map(|i| i * 77 % TARGETS);
+        for n in order() {
+            assert!(claims.claim(&of(n, n), 5));
+            let other_ports = Claim {
+                ports: 501..=600,
+                ..of(n, n + 1)
+            };
+            assert!(claims.claim(&other_ports, 5));
+        }
+        let owner = |claims: &Claims, n, port| claims.find(&response(n, port)).map(|r| r.owner);
+        for n in 0..TARGETS {
+            assert_eq!(owner(&claims, n, 500), Some(n));
+            assert_eq!(owner(&claims, n, 501), Some(n + 1));
+            assert_eq!(owner(&claims, n, 601), None);
+        }
+        assert_eq!(owner(&claims, TARGETS, 1), None, "no target");
+        for n in order().filter(|n| n % 3 == 0) {
+            assert!(claims.release(&of(n, 0), 5));
+        }
+        for n in 0..TARGETS {
+            assert_eq!(owner(&claims, n, 1), (n % 3 != 0).then_some(n));
+            assert_eq!(owner(&claims, n, 600), Some(n + 1));
+        }
     }
 
     #[test]

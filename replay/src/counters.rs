@@ -150,6 +150,19 @@ macro_rules! counters {
         }
 
         impl TargetCounters {
+            /// Takes over what `later` has, which are the same counters at a later time. Costs little
+            /// where nothing was counted since.
+            pub fn follow(&mut self, later: &Self) {
+                $(self.$said_field = later.$said_field;)*
+                $(self.$target_field = later.$target_field;)*
+                self.lost_turns = later.lost_turns;
+                self.lost_bytes = later.lost_bytes;
+                self.production_latency.follow(&later.production_latency);
+                self.target_latency.follow(&later.target_latency);
+                self.schedule_late.follow(&later.schedule_late);
+                self.schedule_held.follow(&later.schedule_held);
+            }
+
             /// Adds another core's counts about the same target to these.
             pub fn add(&mut self, other: &Self) {
                 $(self.$said_field += other.$said_field;)*

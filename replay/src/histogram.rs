@@ -46,6 +46,14 @@ impl Histogram {
         self.max_us = self.max_us.max(other.max_us);
     }
 
+    /// Takes over what `later` has, which is the same histogram at a later time: nothing, if it has
+    /// not counted since.
+    pub fn follow(&mut self, later: &Self) {
+        if self.count != later.count {
+            self.clone_from(later);
+        }
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.count

@@ -69,7 +69,9 @@ impl Ledger {
     /// Everything together.
     pub fn sum(&self) -> Counters {
         let mut sum = self.common.clone();
-        for target in &self.targets {
+        // Of many targets some may have had nothing to do.
+        let used = |t: &&TargetCounters| t.turns > 0 || t.sessions > 0;
+        for target in self.targets.iter().filter(used) {
             sum.add_target(target);
         }
         sum
