@@ -32,6 +32,11 @@ const FIRST_PORT: u16 = 1_024;
 /// Connections that one worker claims at a time: as many as an intercept grants to one engine.
 const MAX_CLAIMS: usize = 1 << 20;
 
+/// Slices of the pool, each for one target's port, that all workers claim: as many as an intercept
+/// grants to one engine.
+const MAX_SLICES: usize = 6_144;
+const _: () = assert!(MAX_SLICES <= COMMANDS, "no ring is full of them");
+
 /// Bytes of a frame that lie in its first buffer: what a worker decodes.
 const FIRST_BYTES: usize = (DATA_ROOM - HEADROOM) as usize;
 
@@ -244,12 +249,13 @@ impl Plan {
             0
         };
         let mut claims = Claims::new(end, me, limit);
-        for claim in slice_claims(&config.clients.pool, pool, targets, me) {
-            if !claims.claim_slice(claim) {
-                bail!(
-                    "clients.pool: its prefixes times the targets are more than {COMMANDS}, which is as many as can be claimed"
-                );
-            }
+        let slices = slice_claims(&config.clients.pool, pool, targets, me);
+        let all = slices.len() * usize::from(self.ownership.cores);
+        let made = all <= MAX_SLICES && slices.into_iter().all(|claim| claims.claim_slice(claim));
+        if !made {
+            bail!(
+                "clients.pool: its prefixes times the targets' ports times the workers are more than {MAX_SLICES}, which is as many as an intercept grants; give fewer of them, or no pool"
+            );
         }
         Ok(claims)
     }

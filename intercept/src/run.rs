@@ -29,12 +29,12 @@ use wire::host::{Host, HostConfig};
 
 /// How many claims there may be. One engine may claim as many connections as it can have at a time,
 /// and leaves a fifth of the room to others. Every response without a claim of size one is compared
-/// with each of the other claims.
+/// with the other claims of its target.
 const LIMITS: Limits = Limits {
     exact: (1 << 20) + (1 << 18),
-    ranges: 1024,
+    ranges: 8_192,
     exact_a_link: 1 << 20,
-    ranges_a_link: 768,
+    ranges_a_link: 6_144,
 };
 
 /// Buffers for records of each core: 8 MiB.
