@@ -86,6 +86,11 @@ pub struct Side {
     pub(crate) hash: u32,
 }
 
+/// The target has accepted or refused a connection.
+fn has_answered(t: &TargetCounters) -> bool {
+    t.connects > 0 && t.unconfirmed_cores == 0
+}
+
 /// The session core of one worker. See the crate's documentation for what always holds.
 pub struct Core<P: Payload> {
     params: Arc<Params>,
@@ -308,6 +313,17 @@ impl<P: Payload> Core<P> {
         self.capture.hold(now);
     }
 
+    /// Captured segments that are held for targets that answer: what may be waited for. If none has
+    /// ever answered, all of them.
+    pub fn segments_for_answering(&self) -> usize {
+        let held = |t: &TargetCounters| t.held_segments as usize;
+        let (mut answering, mut any) = (0, false);
+        for t in self.targets().iter().filter(|t| has_answered(t)) {
+            (answering, any) = (answering + held(t), true);
+        }
+        if any { answering } else { self.segment_count() }
+    }
+
     /// Captured bytes that are neither replayed nor lost, of one replica each, at the target that
     /// has most of them. Those that have never answered do not count beside one that has.
     pub fn bytes_in_flight(&self) -> u64 {
@@ -315,7 +331,7 @@ impl<P: Payload> Core<P> {
         let of = |(i, t): (usize, &TargetCounters)| {
             t.in_flight_bytes / u64::from(self.fans.copies(i as u16))
         };
-        let answered = targets().filter(|(_, t)| t.connects > 0 && t.unconfirmed_cores == 0);
+        let answered = targets().filter(|(_, t)| has_answered(t));
         answered
             .map(of)
             .max()

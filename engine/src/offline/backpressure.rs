@@ -132,7 +132,7 @@ where
         return Some(Full::Ring);
     }
     let (held, most) = (
-        worker.core.segment_count(),
+        worker.core.segments_for_answering(),
         worker.core.params().max_segments,
     );
     // Beyond seven eighths the core sheds sessions, and there is no room for bytes soon.

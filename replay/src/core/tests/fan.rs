@@ -163,6 +163,10 @@ fn a_dead_target_costs_the_other_neither_segments_nor_sessions_nor_addresses() {
         let mut conns = Conns::default();
         through(&mut b, &mut conns, 4_000..4_040);
         assert_unharmed(&b, 40);
+        // Nor is it waited for: all that is held is held for the dead one.
+        assert!(b.core.segment_count() > 0);
+        assert_eq!(b.core.segments_for_answering(), 0);
+        assert_eq!(b.core.bytes_in_flight(), 0);
         let dead = &b.core.targets()[1];
         assert_eq!((dead.turns, dead.replayed_turns), (200, 0));
         let reasons: Vec<_> = lost(&b, 1).iter().map(|(reason, _)| *reason).collect();
