@@ -131,11 +131,11 @@ fn through(b: &mut Bed, conns: &mut Conns, ports: Range<u16>) {
     }
 }
 
-/// What holds for the usual target when the other one is dead.
+/// What holds for a target when the other one is dead.
 #[track_caller]
-fn assert_unharmed(b: &Bed, sessions: u64) {
-    assert_eq!(lost(b, 0), []);
-    let t = &b.core.targets()[0];
+fn assert_unharmed(b: &Bed, target: usize, sessions: u64) {
+    assert_eq!(lost(b, target), []);
+    let t = &b.core.targets()[target];
     assert_eq!((t.sessions, t.turns), (sessions, 5 * sessions));
     let done = (t.replayed_sessions, t.replayed_turns, t.in_flight_turns);
     assert_eq!(done, (sessions, 5 * sessions, 0));
@@ -152,25 +152,33 @@ fn a_dead_target_costs_the_other_neither_segments_nor_sessions_nor_addresses() {
             (p.max_sessions, p.max_segments, p.max_frames) = (8, 32, 32);
             p.keepalive_timeout = 7_200 * SECOND;
             if pooled {
+                // The dead one is the first to get an address.
+                p.transfers[0].to.reverse();
                 p.pool = vec![Slice {
                     first: Addr::v4([62, 135, 200, 1]),
                     addresses: 1,
                     low: 2_000,
-                    high: 2_007,
+                    high: 2_003,
                 }];
             }
         });
         let mut conns = Conns::default();
         through(&mut b, &mut conns, 4_000..4_040);
-        assert_unharmed(&b, 40);
+        let (well, dead) = if pooled { (1, 0) } else { (0, 1) };
+        assert_unharmed(&b, well, 40);
         // Nor is it waited for: all that is held is held for the dead one.
         assert!(b.core.segment_count() > 0);
         assert_eq!(b.core.segments_for_answering(), 0);
         assert_eq!(b.core.bytes_in_flight(), 0);
-        let dead = &b.core.targets()[1];
-        assert_eq!((dead.turns, dead.replayed_turns), (200, 0));
-        let reasons: Vec<_> = lost(&b, 1).iter().map(|(reason, _)| *reason).collect();
-        assert!(reasons.contains(&"target_budget"), "{reasons:?}");
+        let t = &b.core.targets()[dead];
+        assert_eq!((t.turns, t.replayed_turns), (200, 0));
+        let reasons: Vec<_> = lost(&b, dead).iter().map(|(reason, _)| *reason).collect();
+        let reason = if pooled {
+            "no_address"
+        } else {
+            "target_budget"
+        };
+        assert!(reasons.contains(&reason), "{reasons:?}");
     }
 }
 
