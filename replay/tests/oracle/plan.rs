@@ -188,6 +188,8 @@ pub struct Plan {
     /// Percent of segments that the transmit queue refuses.
     pub busy: u64,
     pub wait_for_responses: bool,
+    /// Every session also goes to another target, which is dead.
+    pub dead_beside: bool,
 }
 
 /// As much as no plan needs.
@@ -302,6 +304,7 @@ impl Plan {
             max_segments: MANY,
             busy: rng.pick(&[0, 0, 0, 10]),
             wait_for_responses: !rng.percent(5),
+            dead_beside: false,
             talks,
         };
         if plan.v6 {

@@ -24,6 +24,11 @@ pub const fn target(v6: bool) -> Endpoint {
     Endpoint::new(address(v6, 2), 8080)
 }
 
+/// The endpoint of the target that is dead.
+pub const fn dead_target(v6: bool) -> Endpoint {
+    Endpoint::new(address(v6, 3), 8080)
+}
+
 /// Host `n` of the network that everything is on.
 pub const fn address(v6: bool, n: u8) -> Addr {
     if v6 {

@@ -71,7 +71,7 @@ fn unsettled(plan: &Plan) -> bool {
 /// Panics if a run did not end as it should have.
 pub fn check(world: &World) {
     let (core, plan) = (&world.core, &world.plan);
-    let c = core.counters();
+    let c = world.counters();
     assert!(core.is_drained());
     assert_eq!(core.segment_count(), 0);
     assert!(core.session_count() == 0 || plan.pace == Pace::Unpaced);
@@ -138,7 +138,7 @@ fn claims(world: &World) -> u64 {
 
 /// What was captured is accounted for, unless the core says that it did not want it.
 fn told(world: &World) {
-    let c = world.core.counters();
+    let c = world.counters();
     let unwanted = [Unused::AfterEnd, Unused::OutOfWindow, Unused::Shed];
     if unsettled(&world.plan) || unwanted.iter().any(|&why| c.dropped[why as usize] > 0) {
         return;
@@ -154,7 +154,7 @@ fn told(world: &World) {
 
 /// No figure says what cannot be.
 fn figures(world: &World) {
-    let (c, plan) = (world.core.counters(), &world.plan);
+    let (c, plan) = (world.counters(), &world.plan);
     let shots = || world.scripts.iter().flat_map(|s| &s.shots);
     let strays = shots().filter(|s| s.part == Part::Stray).count() as u64;
     let most = |what: &str, n: u64, most: u64| assert!(n <= most, "{n} {what}, at most {most}");
@@ -281,7 +281,7 @@ fn holes(world: &World, unsure: u64) {
             reaches &= plan.mirror.reorder > 0 || plan.mirror.damage > 0;
         }
     }
-    let c = world.core.counters();
+    let c = world.counters();
     let lost = c.lost_bytes[Loss::Hole as usize];
     // A turn that went before the one before it was answered takes that one with it, if its
     // connection has to be given up.
@@ -297,7 +297,7 @@ fn holes(world: &World, unsure: u64) {
 /// Nothing was lost and everything was seen: then everything arrived, once for each copy.
 fn all_of_it(world: &World, received: &[u64]) {
     let plan = &world.plan;
-    let (c, copies) = (world.core.counters(), u64::from(plan.copies));
+    let (c, copies) = (world.counters(), u64::from(plan.copies));
     for (k, script) in world.scripts.iter().enumerate() {
         let said = u64::from(script.len) * copies;
         assert_eq!(received[k], said, "bytes received of conversation {k}");

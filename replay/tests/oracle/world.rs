@@ -3,13 +3,13 @@
 
 use crate::mirror::Shown;
 use crate::packet;
-use crate::plan::{Faults, Plan, Pool};
+use crate::plan::{Faults, MANY, Plan, Pool};
 use crate::rng::Rng;
 use crate::script::{self, Script, byte_at};
 use crate::target::Target;
 use replay::params::Transfer;
 use replay::slots::Slice;
-use replay::{Core, Egress, Pace, Params, Refused};
+use replay::{Core, Counters, Egress, Pace, Params, Refused};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
@@ -54,6 +54,14 @@ impl Egress<MemoryPayload> for Out {
             .as_ref()
             .map_or(&[][..], |(p, r)| &p.bytes()[r.clone()]);
         assert_eq!(bytes.len(), head.payload_len as usize);
+        if head.flow.dst == script::dead_target(self.plan.v6) {
+            assert_eq!(
+                (head.flags, bytes.len()),
+                (Flags::SYN, 0),
+                "to the dead target"
+            );
+            return Ok(());
+        }
         for (i, &b) in bytes.iter().enumerate() {
             let seq = head.seq + i as u32;
             let (talk, offset) = place(&self.scripts, seq);
@@ -159,7 +167,14 @@ fn params(plan: &Plan, seed: u64) -> Params {
         gate_timeout: 500 * MS,
         ..replay::Target::new(script::target(plan.v6))
     };
-    let transfer = Transfer::with(production, target);
+    let mut transfer = Transfer::with(production, target);
+    if plan.dead_beside {
+        let dead = replay::Target::new(script::dead_target(plan.v6));
+        // Every other time it is the first to get what there is.
+        transfer
+            .to
+            .insert(usize::from(seed.is_multiple_of(2)), dead);
+    }
     Params {
         copies: plan.copies,
         session_bytes: plan.session_bytes,
@@ -181,7 +196,10 @@ impl World {
     /// The world of a seed. With `trace` it says what it does.
     pub fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let plan = Plan::new(&mut rng);
+        let mut plan = Plan::new(&mut rng);
+        // Where room is short each target has its share of it, which is no concern here.
+        plan.dead_beside = seed % 9 < 2 && plan.max_segments == MANY;
+        let plan = plan;
         let scripts = script::write(&plan, &mut rng);
         if trace {
             eprintln!("{plan:#?}");
@@ -322,6 +340,47 @@ impl World {
     }
 
     /// After every event: the invariants, and what the core has sent goes onto the wire.
+    /// What was counted, of the target that is alive.
+    pub fn counters(&self) -> Counters {
+        let all = self.core.counters();
+        if !self.plan.dead_beside {
+            return all;
+        }
+        let mut of_it = Counters {
+            sessions: all.sessions,
+            turns: all.turns,
+            bytes: all.bytes,
+            frames: all.frames,
+            used: all.used,
+            dropped: all.dropped,
+            conflicting_bytes: all.conflicting_bytes,
+            handshakes_refused: all.handshakes_refused,
+            handshakes_unfinished: all.handshakes_unfinished,
+            handshakes_evicted: all.handshakes_evicted,
+            production_latency: all.production_latency,
+            ..Counters::default()
+        };
+        let [a, b] = self.core.targets() else {
+            panic!("two targets")
+        };
+        let dead_is_first =
+            self.core.params().transfers[0].to[0].to != script::target(self.plan.v6);
+        let (alive, dead) = if dead_is_first { (b, a) } else { (a, b) };
+        assert_eq!(
+            (alive.turns, alive.bytes),
+            (all.turns, all.bytes),
+            "the live target"
+        );
+        assert_eq!(
+            (dead.turns, dead.bytes),
+            (all.turns, all.bytes),
+            "the dead target"
+        );
+        assert_eq!((dead.replayed_turns, dead.replayed_bytes), (0, 0));
+        of_it.add_target(alive);
+        of_it
+    }
+
     fn settle(&mut self) {
         self.audit();
         let sent = std::mem::take(&mut self.out.queue);
