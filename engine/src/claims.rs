@@ -51,7 +51,8 @@ impl Claims {
         self.push(Message::Claim(claim))
     }
 
-    /// Claims the responses of a connection, client to target. False if it cannot be made now: then no link has it.
+    /// Claims the responses of a connection, client to target. False if it cannot be made now: then
+    /// no link has it.
     #[must_use]
     pub fn claim(&mut self, connection: &Flow) -> bool {
         self.retry();

@@ -51,8 +51,9 @@ pub struct Outlet<T> {
 }
 
 impl<T: Tx> Outlet<T> {
-    /// `mac` is the replay port's; `targets` are the transfers' targets by number, with port 0
-    /// where a target has the port of production; `claims` are there in remote mode; `ident` is the IPv4 identification to begin with.
+    /// `mac` is the replay port's; `targets` are the transfers' targets by number, with port 0 where
+    /// a target has the port of production; `claims` are there in remote mode; `ident` is the IPv4
+    /// identification to begin with.
     pub fn new(
         tx: T,
         host: Host,
