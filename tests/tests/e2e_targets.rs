@@ -1,5 +1,5 @@
-//! One production, several targets: each has every session byte for byte, and what is wrong with one
-//! is no concern of the others.
+//! One production, several targets: each has every session byte for byte, and what is wrong with
+//! one is no concern of the others.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

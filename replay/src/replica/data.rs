@@ -1,6 +1,6 @@
 //! What the replica half keeps: for each session and each of its targets what the replicas there
-//! are fed with, the captured segments and turns, and the replicas. Plain data; the rules are in the
-//! modules beside it.
+//! are fed with, the captured segments and turns, and the replicas. Plain data; the rules are in
+//! the modules beside it.
 //!
 //! A feed's captured segments form one list in stream order, shared by all its replicas; each
 //! replica points at the oldest segment the target has not acknowledged and at the next to send. A

@@ -258,8 +258,8 @@ impl<P: Payload, E: Egress<P>> Sink<P> for Door<'_, P, E> {
             self.half.ask_for_room(self.now, feed, self.tx);
         }
         let half = &mut *self.half;
-        // What waits in the capture half is counted at the first target, but there is room for it as
-        // long as there is at any: one that hangs is not to make holes in the others' streams.
+        // What waits in the capture half is counted at the first target, but there is room for it
+        // as long as there is at any: one that hangs is not to make holes in the others' streams.
         let limit = half.params.session_bytes;
         let mut own = half.feeds[first as usize..feeds.end as usize].iter();
         if half.is_full(charge) || !own.any(|feed| feed.has_room(charge.bytes, limit)) {

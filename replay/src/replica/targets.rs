@@ -69,9 +69,9 @@ impl Targets {
     }
 }
 
-/// For each number a set of pool addresses. Hosts that get the same sessions have sets of their own,
-/// so that one that is dead and keeps its clients' addresses busy takes none from the others; a host
-/// has one set, in which an address and port is used for one connection alone.
+/// For each number a set of pool addresses. Hosts that get the same sessions have sets of their
+/// own, so that one that is dead and keeps its clients' addresses busy takes none from the others;
+/// a host has one set, in which an address and port is used for one connection alone.
 fn address_sets(fans: &Fans) -> Vec<u16> {
     let mut beside: HashMap<Addr, HashSet<Addr>> = HashMap::new();
     for fan in fans.fans() {

@@ -205,8 +205,8 @@ fn serve(b: &mut Bed, conns: &mut HashMap<Flow, Conn>, dice: &mut Dice, takes: [
     }
 }
 
-/// Whatever two targets of three transfers do, one of which goes to both, in whatever order: every list, sum and budget holds
-/// after every frame, which the bed looks at.
+/// Whatever two targets of three transfers do, one of which goes to both, in whatever order: every
+/// list, sum and budget holds after every frame, which the bed looks at.
 #[test]
 #[cfg_attr(miri, ignore = "too slow")]
 fn books_and_budgets_hold_whatever_targets_do() {
