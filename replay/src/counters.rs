@@ -310,6 +310,13 @@ impl Counters {
         self.lost_bytes.iter().sum()
     }
 
+    /// Frames of sessions that are to be replayed.
+    pub const fn session_frames(&self) -> u64 {
+        let others =
+            self.dropped[Unused::NoTransfer as usize] + self.dropped[Unused::NotSelected as usize];
+        self.frames.saturating_sub(others)
+    }
+
     /// The books: `Err` says in one sentence which of them do not balance.
     pub fn balance(&self) -> Result<(), String> {
         let books = [
