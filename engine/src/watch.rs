@@ -1,5 +1,6 @@
 //! What is looked at while the engine runs: whether the ports' links are up, and whether the ports
-//! miss frames. Changes are logged; that frames are missed is logged once a minute, with what helps.
+//! miss frames. Changes are logged; that frames are missed is logged once a minute, with what
+//! helps.
 
 use crate::setup::Machine;
 use dpdk::{LinkState, MirrorPort, Missed, MissedLog, PortInfo, PortStats};

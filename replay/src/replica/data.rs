@@ -188,8 +188,8 @@ pub(crate) struct Replica {
     pub done: bool,
     /// Its connection is to be given up: it carries a turn that cannot be finished.
     pub abort_pending: bool,
-    /// It lost the turn that is still being captured: the rest of that turn is lost for the same
-    /// reason.
+    /// It lost the turn that is still being captured, or the connection that the target had all of
+    /// that turn over: what more of the turn comes is lost for this reason, and the turn with it.
     pub dropping: Option<crate::Loss>,
     /// The next turn needs no answer: the connection is new and the answer went to an old one.
     pub gate_free: bool,

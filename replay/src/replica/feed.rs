@@ -370,10 +370,12 @@ impl<P: Payload> Replicas<P> {
         let mut rid = first;
         while rid != NIL {
             let r = &self.replicas[rid];
+            let (transfer, next) = (r.transfer, r.next);
             if let Some(reason) = r.dropping {
-                self.ledger.lost(r.transfer, bytes, reason);
+                self.ledger.lost(transfer, bytes, reason);
+                self.lose_grown(rid, reason);
             }
-            rid = r.next;
+            rid = next;
         }
     }
 
