@@ -6,19 +6,20 @@
 //! side; targets are those of the same transfer. What cannot be added has a rule of its own
 //! ([`KEEP_MOST`], [`SAME`]), and what one report cannot tell the sum cannot tell either.
 
-use crate::report::set_share;
+use crate::report::{set_difference, set_share};
 use anyhow::{Context, Result, bail};
 use replay::histogram::quantile_of;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Of these the greatest counts: they are no amounts.
-const KEEP_MOST: [&str; 5] = [
+const KEEP_MOST: [&str; 6] = [
     "elapsed_s",
     "passes",
     "position_s",
     "idle_skipped_s",
     "max_us",
+    "resolution_us",
 ];
 /// These must be the same in all reports.
 const SAME: [&str; 2] = ["version", "copies"];
@@ -110,6 +111,7 @@ fn object(a: &Map<String, Value>, b: &Map<String, Value>) -> Value {
     }
     requantile(&mut sum);
     set_share(&mut sum);
+    set_difference(&mut sum);
     Value::Object(sum)
 }
 

@@ -12,6 +12,7 @@ pub use complete::sentences;
 pub(crate) use complete::set_share;
 pub use file::ReportFile;
 pub use latency::clock_doubt;
+pub(crate) use latency::set_difference;
 
 use crate::links::Stats as LinkStats;
 use crate::offline::CaptureStats;
@@ -21,7 +22,7 @@ use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
 use complete::Answers;
 use dpdk::{FrameClock, LinkState, PortStats};
-use latency::latency;
+use latency::{NOT_RESOLVABLE, Resolution, latency};
 use replay::{Counters, Loss, TargetCounters};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
@@ -105,6 +106,9 @@ pub fn sight(workers: &[Snapshot], missed: &[Option<u64>]) -> Sight {
 pub fn json(s: &Sources<'_>) -> Value {
     let c = total(s.workers);
     let w = s.workers;
+    let resolution = Resolution::of(s);
+    let mut latencies = resolution.json(&c.production_latency, &c.target_latency);
+    latencies["passage"] = latency(&c.passage);
     let mut report = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "final": s.is_final,
@@ -151,8 +155,8 @@ pub fn json(s: &Sources<'_>) -> Value {
             "keep_alives": c.keep_alives,
             "icmp_errors": sum(w, |w| w.worker.icmp_errors),
         },
-        "targets": (0..s.transfers.len()).map(|i| target(s, i)).collect::<Vec<_>>(),
-        "latency": { "production": latency(&c.production_latency), "target": latency(&c.target_latency) },
+        "targets": (0..s.transfers.len()).map(|i| target(s, resolution, i)).collect::<Vec<_>>(),
+        "latency": latencies,
         "schedule": { "late": latency(&c.schedule_late), "held": latency(&c.schedule_held) },
         "intercept": {
             "mode": if s.links.is_some() { "remote" } else { "embedded" },
@@ -244,7 +248,7 @@ pub fn unconfirmed(s: &Sources<'_>) -> Vec<String> {
 }
 
 /// What concerns one transfer and its target.
-fn target(s: &Sources<'_>, i: usize) -> Value {
+fn target(s: &Sources<'_>, resolution: Resolution, i: usize) -> Value {
     let t = target_total(s.workers, i);
     let (from, to) = &s.transfers[i];
     json!({
@@ -256,10 +260,7 @@ fn target(s: &Sources<'_>, i: usize) -> Value {
         "unconfirmed_cores": t.unconfirmed_cores,
         "awaiting_connections": t.awaiting_replicas,
         "segments_held": t.held_segments,
-        "latency": {
-            "production": latency(&t.production_latency),
-            "target": latency(&t.target_latency),
-        },
+        "latency": resolution.json(&t.production_latency, &t.target_latency),
         "schedule": { "late": latency(&t.schedule_late), "held": latency(&t.schedule_held) },
     })
 }
@@ -286,9 +287,10 @@ fn core(w: &Snapshot, cpu: usize) -> Value {
 pub fn line(s: &Sources<'_>) -> String {
     let c = total(s.workers);
     let frames = sum(s.workers, frames);
+    let latencies = Resolution::of(s).json(&c.production_latency, &c.target_latency);
     let sessions = sum(s.workers, |w| w.sessions as u64);
     format!(
-        "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target{}{}",
+        "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target{}{}{}",
         c.sessions,
         c.turns,
         c.replayed_turns,
@@ -296,6 +298,10 @@ pub fn line(s: &Sources<'_>) -> String {
         c.in_flight_turns,
         c.production_latency.quantile_us(0.99),
         c.target_latency.quantile_us(0.99),
+        match latencies["difference"]["p99_us"] == NOT_RESOLVABLE {
+            true => " (a difference that is not resolvable)",
+            false => "",
+        },
         s.capture.as_ref().map(progress::told).unwrap_or_default(),
         complete::note(s, &c),
     )

@@ -4,11 +4,15 @@
 use crate::counters::Counters;
 use crate::report::Answers;
 use crate::server;
-use dpdk::{LinkState, Missed, MissedLog, Port};
+use dpdk::{FrameClock, LinkState, Missed, MissedLog, Port};
 use log::warn;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
+use wire::Nanos;
+
+/// How far apart the kernel's times can be told as they are used, in ns.
+const CLOCK: Nanos = 1_000;
 
 /// See the module's documentation.
 pub struct Watched<'a> {
@@ -49,6 +53,11 @@ impl<'a> Watched<'a> {
         }
         let missed = answers.missed.unwrap_or(u64::MAX);
         server.port_missed.store(missed, Relaxed);
+        let resolution = match self.port.info().clock {
+            FrameClock::Kernel => CLOCK,
+            FrameClock::Poll => u64::MAX,
+        };
+        server.port_resolution.store(resolution, Relaxed);
     }
 
     /// Frames that the port missed so far; `None` if nobody can say.

@@ -117,6 +117,9 @@ macro_rules! counters {
             /// The same for turns that had to wait for the target: for its answer, its acceptance
             /// of the connection, its windows, or an answer of the next hop.
             pub schedule_held: Histogram,
+            /// How long after a frame of a live mirror had come the turn that it released left,
+            /// where nothing of the target's held that up.
+            pub passage: Histogram,
         }
 
         impl Counters {
@@ -131,6 +134,7 @@ macro_rules! counters {
                 self.target_latency.add(&other.target_latency);
                 self.schedule_late.add(&other.schedule_late);
                 self.schedule_held.add(&other.schedule_held);
+                self.passage.add(&other.passage);
             }
 
             /// Adds what was counted about one target.

@@ -42,6 +42,7 @@ impl<P: Payload> Replicas<P> {
                 transfer,
                 local,
                 done: false,
+                at_once: false,
                 abort_pending: false,
                 dropping: None,
                 gate_free: false,

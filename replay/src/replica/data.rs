@@ -186,6 +186,8 @@ pub(crate) struct Replica {
     pub local: Endpoint,
     /// Everything the session said is replayed, or given up.
     pub done: bool,
+    /// Nothing of the target's holds the turn up that the gate has let through last.
+    pub at_once: bool,
     /// Its connection is to be given up: it carries a turn that cannot be finished.
     pub abort_pending: bool,
     /// It lost the turn that is still being captured, or the connection that the target had all of

@@ -20,6 +20,7 @@ mod connection;
 pub(crate) mod data;
 mod feed;
 pub(crate) mod gate;
+mod passage;
 mod receive;
 mod retransmit;
 mod send;
@@ -43,6 +44,7 @@ use blocked::Blocked;
 use budget::Budget;
 use canary::Canary;
 use data::{Feed, Replica, Seg, Turn};
+use passage::Leaving;
 use std::sync::Arc;
 use targets::Targets;
 use wire::io::Payload;
@@ -75,6 +77,7 @@ pub(crate) struct Replicas<P> {
     pub canary: Canary,
     budget: Budget,
     pub targets: Targets,
+    leaving: Leaving,
     /// Replicas that are not done.
     pub active: usize,
     /// Segments passed over in search of those to be sent again.
@@ -118,6 +121,7 @@ impl<P: Payload> Replicas<P> {
             canary: Canary::new(params, &targets, replicas),
             budget: Budget::new(targets.all().count()),
             targets,
+            leaving: Leaving::default(),
             active: 0,
             #[cfg(test)]
             steps: 0,
@@ -126,6 +130,7 @@ impl<P: Payload> Replicas<P> {
 
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {
+        self.has_left(now);
         let mut fired = self.poll_blocked(now, tx);
         fired += self.poll_canary(now, tx) + self.poll_budget(now, tx);
         while fired < budget

@@ -147,9 +147,10 @@ impl<P: Payload> Replicas<P> {
 
     /// The turn that the gate has let through has to wait for the target.
     pub(super) fn hold_turn(&mut self, rid: u32) {
-        let passed = &mut self.replicas[rid].passed;
-        if *passed == Passed::Turn {
-            *passed = Passed::HeldTurn;
+        let r = &mut self.replicas[rid];
+        r.at_once = false;
+        if r.passed == Passed::Turn {
+            r.passed = Passed::HeldTurn;
         }
     }
 
@@ -162,11 +163,16 @@ impl<P: Payload> Replicas<P> {
         if !is_turn || seg.turn_number + 1 != r.released {
             return;
         }
-        let late = now.saturating_sub(self.turns[seg.turn].due);
+        let turn = &self.turns[seg.turn];
+        let (late, came) = (now.saturating_sub(turn.due), turn.last_at);
         let t = self.ledger.target(r.transfer);
-        match std::mem::take(&mut r.passed) {
-            Passed::Turn => t.schedule_late.record(late),
-            _ => t.schedule_held.record(late),
+        r.at_once = r.passed == Passed::Turn;
+        r.passed = Passed::Nothing;
+        if r.at_once {
+            t.schedule_late.record(late);
+            self.leaves(now, came);
+        } else {
+            t.schedule_held.record(late);
         }
     }
 
@@ -206,6 +212,7 @@ impl<P: Payload> Replicas<P> {
         if r.spoken == Spoken::Queued && head.seq + head.payload_len == end {
             r.spoken = Spoken::Left;
             r.sent_at = Moment::at(at);
+            self.told_of_leaving(at, rid, end);
         }
     }
 
