@@ -2,7 +2,6 @@
 //! on a signal, at the end of the time asked for, or at the end of a capture file.
 
 use crate::lcore::{self, Orders, RunPhase, Settings};
-use crate::missed::Missed;
 use crate::offline::Tape;
 use crate::progress::Progress as ProgressBar;
 use crate::report::{self, ReportFile, Sources, TargetName};
@@ -11,9 +10,10 @@ use crate::setup::{Job, Machine, order_all};
 use crate::snapshots::{Answers, Progress, Snapshots};
 use crate::tunnels::RefusedLog;
 use crate::unseen::Unseen;
+use crate::watch::Watch;
 use anyhow::{Context, Result};
 use config::replay::Replay;
-use dpdk::{FrameClock, LcoreHandle, LinkState, MirrorPort, Port, PortStats};
+use dpdk::{FrameClock, LcoreHandle, MirrorPort, Port, PortStats};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +32,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const ABANDON: Duration = Duration::from_secs(5);
 /// Time for a worker to answer before its last figures serve.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How often the ports' links are looked at.
-const LINK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the ports are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is logged that draining takes its time.
 const STILL: Duration = Duration::from_secs(10);
 
@@ -49,11 +49,9 @@ struct Run<'a> {
     snapshots: Snapshots,
     /// A capture file is at its end, and is to be begun again.
     rewind: Option<Rewind>,
-    missed: Missed,
+    watch: Watch,
     unseen: Unseen,
-    /// Of each mirror port, and of the replay port behind them.
-    links: Vec<LinkState>,
-    looked_at_links: Instant,
+    looked_at_ports: Instant,
     refused: RefusedLog,
     /// Offline, on a terminal.
     progress: Option<ProgressBar>,
@@ -107,10 +105,9 @@ pub fn run(
         file: ReportFile::new(report.to_owned()),
         snapshots: Snapshots::new(orders.len(), config.targets().count()),
         rewind: None,
-        missed: Missed::watch(machine.mirrors.iter().map(MirrorPort::info)),
+        watch: Watch::new(&machine),
         unseen: Unseen::default(),
-        links: links_up(&machine).into_iter().map(LinkState::new).collect(),
-        looked_at_links: Instant::now(),
+        looked_at_ports: Instant::now(),
         refused: RefusedLog::default(),
         progress: machine
             .tape
@@ -135,13 +132,6 @@ pub fn run(
         links.stop();
     }
     result.and(read)
-}
-
-/// Whether the links of the mirror ports and of the replay ports are up.
-fn links_up(machine: &Machine) -> Vec<bool> {
-    let mirrors = machine.mirrors.iter().map(MirrorPort::is_link_up);
-    let replay = machine.replay.iter().map(Port::is_link_up);
-    mirrors.chain(replay).collect()
 }
 
 /// Who tells when frames came, for the mirror ports and for the replay ports.
@@ -184,7 +174,7 @@ impl Run<'_> {
                 return Err(self.worker_ended(i));
             }
             self.show_progress();
-            self.look_at_links();
+            self.look_at_ports();
             if Instant::now() >= next {
                 next += self.config.report.interval;
                 self.report(false)?;
@@ -193,23 +183,11 @@ impl Run<'_> {
         }
     }
 
-    /// Looks at the ports' links now and then, and logs what has changed.
-    fn look_at_links(&mut self) {
-        if self.looked_at_links.elapsed() < LINK_INTERVAL {
-            return;
-        }
-        self.looked_at_links = Instant::now();
-        let mirrors = self.machine.mirrors.iter().map(MirrorPort::info);
-        let names = mirrors.map(|i| ("mirror port", &i.name));
-        let replay = self.machine.replay.iter();
-        let names = names.chain(replay.map(|p| ("replay port", &p.info().name)));
-        let up = links_up(&self.machine);
-        for ((link, up), (role, name)) in self.links.iter_mut().zip(up).zip(names) {
-            match link.look(up) {
-                true if up => log::info!("{role} {name}: its link is up"),
-                true => log::warn!("{role} {name}: its link is down"),
-                false => {}
-            }
+    /// Looks at the ports now and then, and logs what is to be said of them.
+    fn look_at_ports(&mut self) {
+        if self.looked_at_ports.elapsed() >= LOOK_INTERVAL {
+            self.looked_at_ports = Instant::now();
+            self.watch.look(&self.machine);
         }
     }
 
@@ -265,7 +243,7 @@ impl Run<'_> {
     fn end(&mut self) -> Result<()> {
         order_all(&self.orders, RunPhase::Quiesce);
         std::thread::sleep(QUIESCE);
-        self.missed.close(&self.mirror_stats());
+        self.watch.missed.close(&self.mirror_stats());
         order_all(&self.orders, RunPhase::Drain);
         self.wait_drained(longest_wait(self.config))?;
         // What is left is lost because the engine stops, and the last report says so.
@@ -315,9 +293,13 @@ impl Run<'_> {
     fn report(&mut self, is_final: bool) -> Result<()> {
         self.collect()?;
         let stats = self.mirror_stats();
-        let missed = self.missed.frames(&stats);
+        let missed = self.watch.missed.frames(&stats);
         self.unseen
             .look(report::sight(self.snapshots.last(), &missed));
+        let replay: Vec<_> = self.machine.replay.iter().map(Port::stats).collect();
+        let answers_missed = self.watch.answers_missed(&replay);
+        let names = self.machine.replay.iter().map(|p| p.info().name.clone());
+        let replay = names.zip(replay).collect();
         let (received, handed_over) = report::received(self.snapshots.last());
         if let Some(line) = self.machine.spread.judge(received, handed_over) {
             log::warn!("{line}");
@@ -331,14 +313,11 @@ impl Run<'_> {
             missed,
             unseen: self.unseen,
             spread: m.spread.name(),
-            links_up: &self.links,
+            links_up: self.watch.links(),
             clocks: clocks(m),
             targets: &self.targets,
-            replay: m
-                .replay
-                .iter()
-                .map(|p| (p.info().name.clone(), p.stats()))
-                .collect(),
+            replay,
+            answers_missed,
             links: m.links.as_ref().map(|l| l.stats()),
             copies: u64::from(self.config.traffic.copies),
             mbufs: [&m.pool, &m.small].map(|p| (p.in_use(), p.size())),
@@ -374,6 +353,7 @@ impl Run<'_> {
         if let Some(doubt) = report::clock_doubt(&sources) {
             log::warn!("{doubt}");
         }
+        log::info!("{}", report::sentences(&sources).join("; "));
         self.file.write(&report)
     }
 

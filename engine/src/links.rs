@@ -91,6 +91,9 @@ pub struct Stats {
     /// Records that the server says it dropped on this link because it was too slow; since the
     /// last connect.
     pub server_dropped: u64,
+    /// Frames that the server missed on its port, or had to drop, while links to it were up; `None`
+    /// if it does not tell.
+    pub answers_missed: Option<u64>,
     /// Bytes received.
     pub bytes: u64,
     /// Claims that are live.
@@ -102,6 +105,9 @@ pub struct Stats {
     /// How wrong the times of its responses may be on the engine's clock, in µs. None while the
     /// link is down, or the clocks have not been compared yet.
     pub clock_error_us: Option<u64>,
+    /// How far the times at which the server received responses can be told apart, in µs; `None` if
+    /// it does not tell.
+    pub resolution_us: Option<u64>,
     /// Why the link was lost or could not be had the last time.
     pub last_error: Option<String>,
 }
@@ -118,12 +124,16 @@ struct Shared {
     records: AtomicU64,
     records_dropped: AtomicU64,
     server_dropped: AtomicU64,
+    /// [`u64::MAX`]: the server does not tell.
+    answers_missed: AtomicU64,
     bytes: AtomicU64,
     claims: AtomicU64,
     refusals: AtomicU64,
     round_trip: AtomicU64,
     /// In ns; [`u64::MAX`]: not known.
     clock_error: AtomicU64,
+    /// Of the server's times, in ns; [`u64::MAX`]: not known.
+    resolution: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -139,11 +149,13 @@ impl Shared {
             records: AtomicU64::new(0),
             records_dropped: AtomicU64::new(0),
             server_dropped: AtomicU64::new(0),
+            answers_missed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             claims: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             round_trip: AtomicU64::new(u64::MAX),
             clock_error: AtomicU64::new(u64::MAX),
+            resolution: AtomicU64::new(u64::MAX),
             last_error: Mutex::new(None),
         }
     }
@@ -171,11 +183,13 @@ impl Shared {
             records: self.records.load(Relaxed),
             records_dropped: self.records_dropped.load(Relaxed),
             server_dropped: self.server_dropped.load(Relaxed),
+            answers_missed: known(&self.answers_missed),
             bytes: self.bytes.load(Relaxed),
             claims: self.claims.load(Relaxed),
             refusals: self.refusals.load(Relaxed),
             round_trip_ns: known(&self.round_trip),
             clock_error_us: known(&self.clock_error).map(|ns| ns.div_ceil(1_000)),
+            resolution_us: known(&self.resolution).map(|ns| ns.div_ceil(1_000)),
             last_error: self.last_error(),
         }
     }

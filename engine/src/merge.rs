@@ -6,18 +6,20 @@
 //! side; targets are those of the same transfer. What cannot be added has a rule of its own
 //! ([`KEEP_MOST`], [`SAME`]), and what one report cannot tell the sum cannot tell either.
 
+use crate::report::{set_difference, set_share};
 use anyhow::{Context, Result, bail};
 use replay::histogram::quantile_of;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Of these the greatest counts: they are no amounts.
-const KEEP_MOST: [&str; 5] = [
+const KEEP_MOST: [&str; 6] = [
     "elapsed_s",
     "passes",
     "position_s",
     "idle_skipped_s",
     "max_us",
+    "resolution_us",
 ];
 /// These must be the same in all reports.
 const SAME: [&str; 3] = ["version", "copies", "percent"];
@@ -76,6 +78,8 @@ fn both(key: &str, a: &Value, b: &Value) -> Value {
         (Value::Number(_), Value::Number(_)) if SAME.contains(&key) => a.clone(),
         (Value::Number(_), Value::Number(_)) => number(key, a, b),
         (Value::Bool(a), Value::Bool(b)) => (*a && *b).into(),
+        // What is known not to hold of one does not hold of both.
+        (Value::Bool(false), Value::Null) | (Value::Null, Value::Bool(false)) => false.into(),
         (Value::String(a), Value::String(b)) if a != b => format!("{a}, {b}").into(),
         (a, b) if a == b => a.clone(),
         // One cannot tell.
@@ -106,6 +110,8 @@ fn object(a: &Map<String, Value>, b: &Map<String, Value>) -> Value {
         sum.insert(key.clone(), value);
     }
     requantile(&mut sum);
+    set_share(&mut sum);
+    set_difference(&mut sum);
     Value::Object(sum)
 }
 
@@ -175,6 +181,7 @@ mod tests {
             links_up: &[],
             clocks: Vec::new(),
             replay: vec![("replay0".to_owned(), PortStats::default())],
+            answers_missed: Some(0),
             targets: &[name(80), name(81)],
             links: None,
             copies: 2,
@@ -234,6 +241,13 @@ mod tests {
         }
         assert!(all["latency"]["target"]["p90_us"].as_u64() > Some(0));
         assert_eq!(sum["mirror"]["missed"], 12);
+        assert_eq!(sum["mirror"]["complete"], false);
+        let not_seen = |turns: u64, of: u64| turns as f64 / of as f64;
+        let told = &sum["mirror"]["not_seen"];
+        assert_eq!(
+            told["share"],
+            not_seen(told["turns"].as_u64().unwrap(), 730)
+        );
         assert_eq!(sum["mirror"]["ports"].as_array().map(Vec::len), Some(2));
         assert_eq!(sum["cores"].as_array().map(Vec::len), Some(2));
         assert_eq!(sum["replay_port"]["name"], "replay0");
@@ -241,12 +255,18 @@ mod tests {
 
     #[test]
     fn what_one_cannot_tell_the_sum_cannot() {
-        let (a, mut b) = (of(&[worker(1)], 1), of(&[worker(1)], 1));
+        let (mut a, mut b) = (of(&[worker(1)], 1), of(&[worker(1)], 1));
         b["mirror"]["missed"] = Value::Null;
         b["final"] = false.into();
         let sum = reports(&a, &b).unwrap();
         assert_eq!(sum["mirror"]["missed"], Value::Null);
         assert_eq!(sum["final"], false);
+        a["mirror"]["complete"] = Value::Null;
+        b["mirror"]["complete"] = true.into();
+        let complete = |a: &Value, b: &Value| reports(a, b).unwrap()["mirror"]["complete"].clone();
+        assert_eq!(complete(&a, &b), Value::Null);
+        b["mirror"]["complete"] = false.into();
+        assert_eq!(complete(&a, &b), false);
         b["copies"] = 3.into();
         let e = reports(&a, &b).unwrap_err().to_string();
         assert!(e.starts_with("its copies is 3 and that"), "{e}");

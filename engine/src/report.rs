@@ -3,7 +3,17 @@
 //! Every figure comes from the workers' snapshots; each of them is consistent in itself, so the
 //! books balance in every report.
 
+mod complete;
+mod file;
+mod latency;
+mod mirror;
 mod replay_port;
+
+pub use complete::sentences;
+pub(crate) use complete::set_share;
+pub use file::ReportFile;
+pub use latency::clock_doubt;
+pub(crate) use latency::set_difference;
 
 use crate::links::Stats as LinkStats;
 use crate::offline::CaptureStats;
@@ -11,14 +21,12 @@ use crate::progress;
 use crate::tunnels::{RefusedLog, RefusedTunnels};
 use crate::unseen::{Sight, Unseen};
 use crate::worker::Snapshot;
-use anyhow::{Context, Result};
+use complete::Answers;
 use dpdk::{FrameClock, LinkState, PortStats};
-use replay::histogram::Histogram;
-use replay::{Counters, Loss, TargetCounters, Unused};
+use latency::{NOT_RESOLVABLE, Resolution, latency};
+use replay::{Counters, Loss, TargetCounters};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use wire::defragment::FragmentDrop;
 use wire::{Addr, Skip};
 
 /// What a report is made from.
@@ -43,6 +51,8 @@ pub struct Sources<'a> {
     pub clocks: Vec<FrameClock>,
     /// The replay ports by name, in their order.
     pub replay: Vec<(String, PortStats)>,
+    /// Frames that they missed, as far as anybody can say.
+    pub answers_missed: Option<u64>,
     /// All targets, in the order of their numbers.
     pub targets: &'a [TargetName],
     /// The control links; `None` if the intercept is embedded.
@@ -109,36 +119,16 @@ pub fn sight(workers: &[Snapshot], missed: &[Option<u64>]) -> Sight {
 pub fn json(s: &Sources<'_>) -> Value {
     let c = total(s.workers);
     let w = s.workers;
-    json!({
+    let resolution = Resolution::of(s);
+    let mut latencies = resolution.json(&c.production_latency, &c.target_latency);
+    latencies["passage"] = latency(&c.passage);
+    let mut report = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "final": s.is_final,
         "failed_writes": s.failed_writes,
         "elapsed_s": s.elapsed.as_secs_f64(),
         "copies": s.copies,
-        "mirror": {
-            "frames": sum(w, frames),
-            "bytes": sum(w, |w| w.worker.mirror_bytes),
-            "used": c.used,
-            "dropped": dropped(w, &c),
-            "handed_over": sum(w, |w| w.worker.handed_over),
-            "spread": s.spread,
-            "out_of_order": c.out_of_order,
-            "conflicting_bytes": c.conflicting_bytes,
-            "fragments": {
-                "received": sum(w, |w| w.fragments.received),
-                "datagrams": sum(w, |w| w.fragments.datagrams),
-                "held": sum(w, |w| w.fragments.held()),
-            },
-            "refused_tunnels": refused(w).iter().map(|(to, frames)| json!({
-                "to": to.to_string(),
-                "frames": frames,
-            })).collect::<Vec<_>>(),
-            "answered": sum(w, |w| w.worker.answered),
-            "unanswered": sum(w, |w| w.worker.unanswered),
-            "missed": s.missed.iter().copied().sum::<Option<u64>>(),
-            "ports": (0..s.mirrors.len()).map(|i| port(s, i)).collect::<Vec<_>>(),
-            "capture": s.capture.map(|c| capture(s, &c)),
-        },
+        "mirror": mirror::section(s, &c),
         "production": {
             "sessions": c.sessions,
             "sessions_shed": c.sessions_shed,
@@ -178,8 +168,8 @@ pub fn json(s: &Sources<'_>) -> Value {
             "keep_alives": c.keep_alives,
             "icmp_errors": sum(w, |w| w.worker.icmp_errors),
         },
-        "targets": (0..s.targets.len()).map(|i| target(s, i)).collect::<Vec<_>>(),
-        "latency": { "production": latency(&c.production_latency), "target": latency(&c.target_latency) },
+        "targets": (0..s.targets.len()).map(|i| target(s, resolution, i)).collect::<Vec<_>>(),
+        "latency": latencies,
         "schedule": { "late": latency(&c.schedule_late), "held": latency(&c.schedule_held) },
         "intercept": {
             "mode": if s.links.is_some() { "remote" } else { "embedded" },
@@ -197,7 +187,9 @@ pub fn json(s: &Sources<'_>) -> Value {
             "small": { "in_use": s.mbufs[1].0, "size": s.mbufs[1].1 },
         },
         "cores": w.iter().zip(s.cpus).map(|(w, cpu)| core(w, *cpu)).collect::<Vec<_>>(),
-    })
+    });
+    Answers::of(s, &c).put(&mut report["target"]);
+    report
 }
 
 /// The outer destinations of tunnels that were not opened, the busiest first.
@@ -209,82 +201,6 @@ pub fn refused(workers: &[Snapshot]) -> Vec<(Addr, u64)> {
 pub fn refused_line(workers: &[Snapshot], log: &mut RefusedLog, now: Instant) -> Option<String> {
     let frames = sum(workers, |w| w.worker.skipped[Skip::TunnelRefused as usize]);
     log.due(frames, &refused(workers), now)
-}
-
-/// A mirror port, or a capture file, which has no link.
-fn port(s: &Sources<'_>, i: usize) -> Value {
-    let ((name, p), missed) = (&s.mirrors[i], s.missed.get(i));
-    let link = s.links_up.get(i).filter(|_| s.capture.is_none());
-    json!({
-        "name": name,
-        "frames": p.rx_frames,
-        "bytes": p.rx_bytes,
-        "missed": missed,
-        "errors": p.rx_errors,
-        "too_long": p.rx_too_long,
-        "no_mbuf": p.rx_no_mbuf,
-        "clock": match s.capture {
-            Some(_) => Some("file"),
-            None => s.clocks.get(i).map(|c| c.name()),
-        },
-        "link": link.map(LinkState::name),
-        "link_changes": link.map(LinkState::changes),
-    })
-}
-
-/// What concerns capture files as a whole.
-fn capture(s: &Sources<'_>, c: &CaptureStats) -> Value {
-    let mut late = Histogram::default();
-    for w in s.workers {
-        late.add(&w.worker.late);
-    }
-    let seconds = |ns: u64| ns as f64 / 1e9;
-    json!({
-        "files": c.files,
-        "passes": c.passes,
-        "size": c.size,
-        "read": c.read,
-        "position_s": seconds(c.position),
-        "idle_skipped_s": seconds(c.skipped),
-        "out_of_order": c.disorder.out_of_order,
-        "restamped": c.disorder.restamped,
-        "clock_set": c.disorder.clock_set,
-        "late": latency(&late),
-    })
-}
-
-/// Frames that told nothing of a session, by reason. With `used`, and with those held as parts of
-/// incomplete datagrams, they add up to `frames`.
-///
-/// A datagram that was reassembled from n frames counts once among `used` or the reasons, as what
-/// it turned out to be; the n - 1 frames that were merged with the first count as `reassembled`.
-/// Parts that never became a datagram count under the `fragment_…` reasons.
-fn dropped(workers: &[Snapshot], c: &Counters) -> Value {
-    let mut map = Map::new();
-    for skip in Skip::ALL {
-        map.insert(
-            skip.name().into(),
-            sum(workers, |w| w.worker.skipped[skip as usize]).into(),
-        );
-    }
-    for (reason, n) in Unused::ALL.iter().zip(c.dropped) {
-        map.insert(reason.name().into(), n.into());
-    }
-    for reason in FragmentDrop::ALL {
-        map.insert(
-            reason.name().into(),
-            sum(workers, |w| w.fragments.dropped[reason as usize]).into(),
-        );
-    }
-    map.insert(
-        "reassembled".into(),
-        sum(workers, |w| w.fragments.merged).into(),
-    );
-    map.insert(
-        "handover_full".into(),
-        sum(workers, |w| w.worker.handover_full).into(),
-    );
-    Value::Object(map)
 }
 
 fn by_reason(turns: &[u64; Loss::COUNT], bytes: &[u64; Loss::COUNT]) -> Value {
@@ -323,7 +239,7 @@ pub fn unconfirmed(s: &Sources<'_>) -> Vec<String> {
 }
 
 /// What concerns one target of a transfer.
-fn target(s: &Sources<'_>, i: usize) -> Value {
+fn target(s: &Sources<'_>, resolution: Resolution, i: usize) -> Value {
     let t = target_total(s.workers, i);
     let name = &s.targets[i];
     json!({
@@ -351,23 +267,8 @@ fn target(s: &Sources<'_>, i: usize) -> Value {
         "unconfirmed_cores": t.unconfirmed_cores,
         "awaiting_connections": t.awaiting_replicas,
         "segments_held": t.held_segments,
-        "latency": {
-            "production": latency(&t.production_latency),
-            "target": latency(&t.target_latency),
-        },
+        "latency": resolution.json(&t.production_latency, &t.target_latency),
         "schedule": { "late": latency(&t.schedule_late), "held": latency(&t.schedule_held) },
-    })
-}
-
-fn latency(h: &Histogram) -> Value {
-    json!({
-        "count": h.count(),
-        "p50_us": h.quantile_us(0.5),
-        "p90_us": h.quantile_us(0.9),
-        "p99_us": h.quantile_us(0.99),
-        "p999_us": h.quantile_us(0.999),
-        "max_us": h.max_us(),
-        "buckets": h.counts().map(|(upper, n)| [upper, n]).collect::<Vec<_>>(),
     })
 }
 
@@ -389,82 +290,14 @@ fn core(w: &Snapshot, cpu: usize) -> Value {
     })
 }
 
-/// How often it is logged that reports cannot be written.
-const WARN_EVERY: Duration = Duration::from_secs(60);
-
-/// The file that reports are written to. One that cannot be written is counted and logged now and
-/// then, and ends nothing: a replay is worth more than a report of how far it is.
-pub struct ReportFile {
-    path: PathBuf,
-    failed: u64,
-    warned_at: Option<Instant>,
-}
-
-impl ReportFile {
-    /// The file at `path`, which may be there already.
-    pub const fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            failed: 0,
-            warned_at: None,
-        }
-    }
-
-    /// Reports that could not be written.
-    pub const fn failed(&self) -> u64 {
-        self.failed
-    }
-
-    /// Writes the report, so that a reader never sees half of one.
-    ///
-    /// # Errors
-    /// A sentence that names the file.
-    pub fn write(&mut self, report: &Value) -> Result<()> {
-        config::write_report(&self.path, format!("{report:#}\n").as_bytes())
-            .inspect_err(|_| self.failed += 1)
-            .with_context(|| format!("report {} cannot be written", self.path.display()))
-    }
-
-    /// The same, for a report that others follow: a failure is logged, if none was at `now` for
-    /// some time.
-    pub fn try_write(&mut self, report: &Value, now: Instant) {
-        let Err(e) = self.write(report) else {
-            return;
-        };
-        let due = |at| now.saturating_duration_since(at) >= WARN_EVERY;
-        if self.warned_at.is_none_or(due) {
-            self.warned_at = Some(now);
-            let failed = self.failed;
-            log::warn!("{e:#}; the replay goes on ({failed} so far were not)");
-        }
-    }
-}
-
-/// A sentence, if times of responses that came over a control link may be wrong by so much that
-/// the target's latencies say little: by more than half of the median.
-pub fn clock_doubt(s: &Sources<'_>) -> Option<String> {
-    let latency = total(s.workers).target_latency;
-    let median = latency.quantile_us(0.5);
-    let errors = s
-        .links
-        .iter()
-        .flatten()
-        .filter_map(|link| link.clock_error_us);
-    let error = errors.max().filter(|_| latency.count() > 0)?;
-    (error * 2 > median).then(|| {
-        format!(
-            "the intercept's clock is known to {error} us only, and the target's median latency is {median} us: take latencies of the target with care"
-        )
-    })
-}
-
 /// One line for the log.
 pub fn line(s: &Sources<'_>) -> String {
     let c = total(s.workers);
     let frames = sum(s.workers, frames);
+    let latencies = Resolution::of(s).json(&c.production_latency, &c.target_latency);
     let sessions = sum(s.workers, |w| w.sessions as u64);
     format!(
-        "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target{}",
+        "{frames} frames, {} sessions ({sessions} open), turns: {} captured, {} replayed, {} lost, {} in flight; p99 {} us in production, {} us at the target{}{}{}",
         c.sessions,
         c.turns,
         c.replayed_turns,
@@ -472,99 +305,14 @@ pub fn line(s: &Sources<'_>) -> String {
         c.in_flight_turns,
         c.production_latency.quantile_us(0.99),
         c.target_latency.quantile_us(0.99),
+        match latencies["difference"]["p99_us"] == NOT_RESOLVABLE {
+            true => " (a difference that is not resolvable)",
+            false => "",
+        },
         s.capture.as_ref().map(progress::told).unwrap_or_default(),
+        complete::note(s, &c),
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sources(workers: &[Snapshot], clock_error_us: Option<u64>) -> Sources<'_> {
-        let links = clock_error_us.map(|error| {
-            vec![LinkStats {
-                address: ([127, 0, 0, 1], 1).into(),
-                up: true,
-                reconnects: 0,
-                records: 0,
-                records_dropped: 0,
-                server_dropped: 0,
-                bytes: 0,
-                claims: 0,
-                refusals: 0,
-                round_trip_ns: None,
-                clock_error_us: Some(error),
-                last_error: None,
-            }]
-        });
-        Sources {
-            workers,
-            cpus: &[0],
-            mirrors: Vec::new(),
-            capture: None,
-            missed: Vec::new(),
-            unseen: Unseen::default(),
-            spread: "alone",
-            links_up: &[],
-            clocks: Vec::new(),
-            replay: Vec::new(),
-            targets: &[],
-            links,
-            copies: 1,
-            mbufs: [(0, 0); 2],
-            elapsed: Duration::ZERO,
-            is_final: true,
-            failed_writes: 0,
-        }
-    }
-
-    #[test]
-    fn a_report_that_cannot_be_written_is_counted_and_ends_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("later").join("report.json");
-        let mut file = ReportFile::new(path.clone());
-        let report = json!({ "turns": 1 });
-        let now = Instant::now();
-        for n in 1..=3 {
-            file.try_write(&report, now);
-            assert_eq!(file.failed(), n);
-        }
-        assert_eq!(file.warned_at, Some(now), "logged once");
-        file.try_write(&report, now + WARN_EVERY);
-        assert_eq!(file.warned_at, Some(now + WARN_EVERY), "and again");
-        let e = format!("{:#}", file.write(&report).unwrap_err());
-        assert!(e.contains("report.json cannot be written: "), "{e}");
-
-        std::fs::create_dir(dir.path().join("later")).unwrap();
-        file.write(&report).unwrap();
-        assert_eq!(file.failed(), 5);
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            format!("{report:#}\n")
-        );
-        // A folder stands in its place: nothing is left beside it.
-        std::fs::remove_file(&path).unwrap();
-        std::fs::create_dir(&path).unwrap();
-        file.write(&report).unwrap_err();
-        assert_eq!(
-            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1
-        );
-    }
-
-    #[test]
-    fn a_clock_that_is_not_known_well_enough_is_told() {
-        let mut worker = Snapshot::default();
-        assert_eq!(clock_doubt(&sources(&[worker.clone()], Some(1_000))), None);
-        for _ in 0..9 {
-            worker.core.target_latency.record(1_000_000);
-        }
-        let workers = [worker];
-        assert_eq!(clock_doubt(&sources(&workers, None)), None, "embedded");
-        assert_eq!(clock_doubt(&sources(&workers, Some(400))), None);
-        let doubt = clock_doubt(&sources(&workers, Some(600))).unwrap();
-        assert!(doubt.contains("600 us"), "{doubt}");
-        let links = &json(&sources(&workers, Some(600)))["intercept"]["links"];
-        assert_eq!(links[0]["clock_error_us"], 600);
-    }
-}
+mod tests;

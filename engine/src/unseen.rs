@@ -15,7 +15,7 @@
 //! not: the longer a turn is, the more likely it has a gap, so it is off by more where turns are of
 //! very different lengths and a large part of the frames is missed.
 
-use replay::{Counters, Unused};
+use replay::Counters;
 
 /// What was seen and what was missed until now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,12 +40,10 @@ pub struct Sight {
 impl Sight {
     /// With these books, `received` frames and `missed` ones.
     pub const fn new(books: &Counters, received: u64, missed: Option<u64>) -> Self {
-        let others = books.dropped[Unused::NoTransfer as usize]
-            + books.dropped[Unused::NotSelected as usize];
         Self {
             received,
             missed,
-            frames: books.frames.saturating_sub(others),
+            frames: books.session_frames(),
             syns: books.syns,
             ends: books.ends,
             turns: books.turns,
@@ -225,6 +223,7 @@ impl Unseen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use replay::Unused;
 
     /// Sessions of `turns` turns each, as the books have them if all is seen: handshakes of 3
     /// frames, turns of 4, and 5 more at the end.

@@ -77,6 +77,8 @@ pub struct Worker<R: Rx, T: Tx, D = NoDefragment> {
     pub counters: WorkerCounters,
     /// Tunnels that it did not open.
     pub refused: RefusedTunnels,
+    looked_at_mirrors: Nanos,
+    looked_at_replay: Nanos,
     frames: ArrayVec<R::Frame, BURST>,
     reply: FrameBuf,
 }
@@ -105,6 +107,8 @@ where
             defragment: NoDefragment,
             counters: WorkerCounters::default(),
             refused: RefusedTunnels::default(),
+            looked_at_mirrors: 0,
+            looked_at_replay: 0,
             frames: ArrayVec::new(),
             reply: FrameBuf::new(),
         }
@@ -128,6 +132,8 @@ where
             defragment,
             counters: self.counters,
             refused: self.refused,
+            looked_at_mirrors: self.looked_at_mirrors,
+            looked_at_replay: self.looked_at_replay,
             frames: self.frames,
             reply: self.reply,
         }
@@ -164,6 +170,7 @@ where
 
     fn poll_mirrors(&mut self, now: Nanos) -> usize {
         let mut received = 0;
+        let before = std::mem::replace(&mut self.looked_at_mirrors, now);
         for i in 0..self.mirrors.len() {
             let mut frames = std::mem::take(&mut self.frames);
             received += self.mirrors[i].rx_burst(&mut frames);
@@ -185,6 +192,9 @@ where
                 self.decoded(now, Some(i), None, packet, place, frame);
             }
             self.frames = frames;
+        }
+        if received > 0 && before > 0 {
+            self.counters.mirror_waits.record(now - before.min(now));
         }
         received
     }

@@ -15,6 +15,7 @@ pub mod claims;
 mod counters;
 mod hash;
 mod pending;
+mod port;
 mod receive;
 mod registry;
 mod report;

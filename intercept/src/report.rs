@@ -16,6 +16,8 @@ use wire::Skip;
 /// All counters since the start.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
+    /// Whether all responses were seen.
+    pub answers: Answers,
     /// What came off the wire.
     pub received: Received,
     /// What became of responses.
@@ -26,6 +28,32 @@ pub struct Report {
     pub port: BTreeMap<&'static str, u64>,
     /// The frames of each core.
     pub cores: Vec<Core>,
+}
+
+/// What of the responses was not seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Answers {
+    /// Nothing was missed or dropped here; `None` if nobody can say.
+    pub complete: Option<bool>,
+    /// Frames that the port missed, and responses that cores had to drop; `None` if nobody can say.
+    pub missed: Option<u64>,
+}
+
+impl Answers {
+    /// With so many frames that the port missed, as far as anybody can say.
+    pub fn new(cores: &[Counters], port_missed: Option<u64>) -> Self {
+        let full = |c: &Counters| c.dropped(Unsent::RingFull) + c.dropped(Unsent::PendingFull);
+        let dropped: u64 = cores.iter().map(full).sum();
+        let missed = port_missed.map(|n| n + dropped);
+        Self {
+            complete: match missed {
+                _ if dropped > 0 => Some(false),
+                Some(missed) => Some(missed == 0),
+                None => None,
+            },
+            missed,
+        }
+    }
 }
 
 /// Frames. `frames = control + records + in_flight + Σ dropped`.
@@ -116,6 +144,7 @@ impl Report {
         cores: &[Counters],
         link: &server::Counters,
         port: BTreeMap<&'static str, u64>,
+        port_missed: Option<u64>,
     ) -> Self {
         // The server's numbers first: what it has sent was batched before, so nothing is in flight
         // twice.
@@ -133,6 +162,7 @@ impl Report {
             .collect();
         dropped.extend(Unsent::ALL.iter().map(|r| (r.name(), sum.dropped(*r))));
         Self {
+            answers: Answers::new(cores, port_missed),
             received: Received {
                 frames: sum.frames,
                 bytes: sum.bytes,
@@ -221,7 +251,12 @@ impl fmt::Display for Report {
         for (reason, n) in reasons {
             write!(f, " {reason} {n}")?;
         }
-        Ok(())
+        match (self.answers.complete, self.answers.missed) {
+            (Some(true), _) => Ok(()),
+            (Some(false), Some(n)) => write!(f, "; {n} frames of answers were missed or dropped"),
+            (Some(false), None) => f.write_str("; answers were missed"),
+            (None, _) => f.write_str("; nobody can say whether answers were missed"),
+        }
     }
 }
 
@@ -245,10 +280,13 @@ mod tests {
         link.records_sent.store(170, Relaxed);
         link.records_dropped[Undelivered::SlowEngine as usize].store(3, Relaxed);
         link.records_dropped[Undelivered::EngineGone as usize].store(4, Relaxed);
-        let report = Report::new(&[core, core], &link, BTreeMap::new());
+        let report = Report::new(&[core, core], &link, BTreeMap::new(), Some(40));
         assert!(report.adds_up());
         assert_eq!((report.received.frames, report.records.in_flight), (200, 3));
         assert_eq!(report.received.dropped["not_tcp"], 4);
+        // 40 of the port, and 1 + 2 of each core.
+        let answers = report.answers;
+        assert_eq!((answers.complete, answers.missed), (Some(false), Some(46)));
         let line = report.to_string();
         assert!(
             line.contains("200 frames, 170 records sent, 16 frames and 7 records dropped"),
@@ -258,8 +296,16 @@ mod tests {
             line.contains("not_tcp 4") && !line.contains("too_short"),
             "{line}"
         );
+        assert!(
+            line.contains("; 46 frames of answers were missed"),
+            "{line}"
+        );
+        let none = Counters::default();
+        for (port, expected) in [(Some(0), Some(true)), (Some(1), Some(false)), (None, None)] {
+            assert_eq!(Answers::new(&[none], port).complete, expected);
+        }
         core.frames += 1;
-        assert!(!Report::new(&[core], &link, BTreeMap::new()).adds_up());
+        assert!(!Report::new(&[core], &link, BTreeMap::new(), None).adds_up());
     }
 
     #[test]
@@ -271,6 +317,7 @@ mod tests {
             &[Counters::default()],
             &server::Counters::default(),
             [("missed", 1)].into(),
+            Some(0),
         );
         report.write(&path).unwrap();
         let json: serde_json::Value =

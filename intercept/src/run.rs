@@ -6,6 +6,7 @@
 use crate::args::Args;
 use crate::claims::Claims;
 use crate::counters::{Counters, Published};
+use crate::port::Watched;
 use crate::receive::{NAP, Parts, ReceiveCore};
 use crate::report::Report;
 use crate::rings::{ServerEnd, rings};
@@ -13,12 +14,8 @@ use crate::server::{self, Clock, Limits, Running, Server};
 use anyhow::{Context, bail};
 use config::Idle;
 use config::intercept::Intercept;
-use dpdk::{
-    Eal, EalOptions, LcoreHandle, LinkState, Mempool, Port, PortOptions, PortStats, RxQueue,
-    TxQueue,
-};
+use dpdk::{Eal, EalOptions, LcoreHandle, Mempool, Port, PortOptions, RxQueue, TxQueue};
 use log::{info, warn};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -52,8 +49,8 @@ const TX_DESC: u16 = 512;
 /// How long to wait for the port's link at start.
 const UP_TIME: Duration = Duration::from_secs(5);
 
-/// How often the port's link is looked at.
-const LINK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the port is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Buffers for the headers of answers.
 const HEADER_MBUFS: u32 = 1023;
@@ -237,7 +234,9 @@ impl Machine {
         info!("listening for engines on {}", server.address());
         let cores_stop = Arc::new(AtomicBool::new(false));
         let clock = self.eal.clock();
-        let mut link = LinkState::new(self.port.is_link_up());
+        let mut port = Watched::new(&self.port);
+        let counters = server.counters();
+        port.look(&[], &counters);
         let mut handles = Vec::new();
         let mut failed = None;
         for (n, (core, rest)) in self.cores.into_iter().zip(self.rests).enumerate() {
@@ -263,7 +262,7 @@ impl Machine {
                 &handles,
                 &self.published,
                 &server,
-                (&self.port, &mut link),
+                &mut port,
                 interval,
                 json,
                 stop,
@@ -278,9 +277,8 @@ impl Machine {
                 Err(e) => died = Some(e),
             }
         }
-        let counters = server.counters();
         let server_ended = server.stop();
-        let report = Report::new(&last, &counters, port_counters(&self.port.stats(), &link));
+        let report = Report::new(&last, &counters, port.counters(), port.missed());
         report
             .write(json)
             .with_context(|| format!("report {}: cannot be written", json.display()))?;
@@ -306,7 +304,7 @@ fn watch(
     handles: &[LcoreHandle<Counters>],
     published: &[Arc<Published>],
     server: &Running,
-    (port, link): (&Port, &mut LinkState),
+    port: &mut Watched<'_>,
     interval: Duration,
     json: &Path,
     stop: &AtomicBool,
@@ -319,16 +317,14 @@ fn watch(
         if end.is_some_and(|end| now >= end) {
             return;
         }
+        let cores = || -> Vec<Counters> { published.iter().map(|p| p.load()).collect() };
         if now >= next_look {
-            next_look = now + LINK_INTERVAL;
-            if link.look(port.is_link_up()) {
-                warn!("port {}: its link is {}", port.info().name, link.name());
-            }
+            next_look = now + LOOK_INTERVAL;
+            port.look(&cores(), &counters);
         }
         if now >= next {
             next += interval;
-            let cores: Vec<Counters> = published.iter().map(|p| p.load()).collect();
-            let report = Report::new(&cores, &counters, port_counters(&port.stats(), link));
+            let report = Report::new(&cores(), &counters, port.counters(), port.missed());
             info!("{report}");
             if let Err(e) = report.write(json) {
                 warn!("report {}: cannot be written: {e}", json.display());
@@ -377,21 +373,6 @@ fn open_port(eal: &Eal, config: &Intercept) -> anyhow::Result<(Port, Vec<RxQueue
         );
     }
     Ok((port, rx, tx))
-}
-
-/// The port's own counters, under the names of the report.
-fn port_counters(stats: &PortStats, link: &LinkState) -> BTreeMap<&'static str, u64> {
-    [
-        ("rx_frames", stats.rx_frames),
-        ("rx_missed", stats.rx_missed),
-        ("rx_errors", stats.rx_errors),
-        ("rx_no_mbuf", stats.rx_no_mbuf),
-        ("tx_frames", stats.tx_frames),
-        ("tx_errors", stats.tx_errors),
-        ("link_up", link.is_up().into()),
-        ("link_changes", link.changes()),
-    ]
-    .into()
 }
 
 /// What the machine calls itself, for hellos.

@@ -256,10 +256,10 @@ impl Server {
         // Numbers are never reused: after 2^32 connections no more are accepted rather than
         // confused.
         let next = self.last_peer.checked_add(1).ok_or(io::ErrorKind::Other);
-        let now = self.now();
+        let (now, port) = (self.now(), self.counters.port());
         let peer = next
             .map_err(io::Error::from)
-            .and_then(|n| Peer::new(stream, address, &self.settings, now).map(|p| (n, p)));
+            .and_then(|n| Peer::new(stream, address, &self.settings, port, now).map(|p| (n, p)));
         let (number, peer) = match peer {
             Ok(peer) => peer,
             Err(e) => {
@@ -449,10 +449,10 @@ impl Server {
     }
 
     fn write_and_poll(&mut self) {
-        let now = self.now();
+        let (now, port) = (self.now(), self.counters.port());
         let mut lost = Vec::new();
         for (number, peer) in &mut self.peers {
-            if let Err(e) = peer.poll(now).and_then(|()| peer.write()) {
+            if let Err(e) = peer.poll(now, port).and_then(|()| peer.write()) {
                 lost.push((*number, e));
             }
         }

@@ -9,7 +9,9 @@ use crate::frame::{self, HEADER_LEN, bad_version};
 use crate::message::{Kind, put_responses_head};
 use crate::noise::{Handshake, Sealer};
 use crate::output::Output;
-use crate::{BATCH_RECORDS, Error, Features, Hello, MIN_VERSION, Message, Stats, VERSION};
+use crate::{
+    BATCH_RECORDS, Error, Features, Hello, MIN_VERSION, Message, PortReport, Stats, VERSION,
+};
 use std::collections::VecDeque;
 use wire::Nanos;
 
@@ -98,6 +100,8 @@ pub struct Connection {
     echoed: Option<Nanos>,
     stats: Stats,
     peer_stats: Stats,
+    port: Option<PortReport>,
+    peer_port: Option<PortReport>,
     clock: PeerClock,
     /// Of the last echoes.
     round_trips: VecDeque<Nanos>,
@@ -106,10 +110,9 @@ pub struct Connection {
 impl Connection {
     /// A new connection at time `now`. Its hello is ready in [`Connection::output`].
     pub fn new(settings: Settings, now: Nanos) -> Self {
-        let features = if settings.key.is_some() {
-            Features::KEYED
-        } else {
-            Features::default()
+        let features = match settings.key {
+            Some(_) => Features::PORT.with(Features::KEYED),
+            None => Features::PORT,
         };
         let hello = Message::Hello(Hello {
             version: VERSION,
@@ -136,6 +139,8 @@ impl Connection {
             echoed: None,
             stats: Stats::default(),
             peer_stats: Stats::default(),
+            port: None,
+            peer_port: None,
             clock: PeerClock::default(),
             round_trips: VecDeque::new(),
         };
@@ -299,6 +304,13 @@ impl Connection {
                 token: now,
                 stats: self.stats,
             })?;
+            let understood = |peer: &Hello| peer.features.has(Features::PORT);
+            if let Some(port) = self.port
+                && self.settings.role == Role::Intercept
+                && self.peer.as_ref().is_some_and(understood)
+            {
+                self.control(&Message::Port(port))?;
+            }
         }
         Ok(())
     }
@@ -335,6 +347,16 @@ impl Connection {
     /// What the peer's last heartbeat said.
     pub const fn peer_stats(&self) -> Stats {
         self.peer_stats
+    }
+
+    /// What an intercept tells of its port with the next heartbeats; nothing before this.
+    pub const fn set_port(&mut self, port: PortReport) {
+        self.port = Some(port);
+    }
+
+    /// What the intercept told last of its port; `None` if it has told nothing.
+    pub const fn peer_port(&self) -> Option<PortReport> {
+        self.peer_port
     }
 
     /// The shortest round trip among the last heartbeats.
@@ -464,6 +486,10 @@ impl Connection {
                     self.clock.echo(token, at, now);
                     self.echoed = self.echoed.max(Some(token));
                 }
+                Ok(())
+            }
+            (Message::Port(port), Role::Engine) => {
+                self.peer_port = Some(port);
                 Ok(())
             }
             (Message::Bye, _) => {

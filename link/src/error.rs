@@ -27,7 +27,7 @@ pub enum Error {
     },
     /// A kind of frame that this version does not have.
     #[error(
-        "frame kind {found} is unknown, version {} has kinds 1\u{2013}10",
+        "frame kind {found} is unknown, version {} has kinds 1\u{2013}11",
         crate::VERSION
     )]
     Kind {

@@ -46,7 +46,7 @@ pub use connection::{
 pub use error::Error;
 pub use frame::{HEADER_LEN, MAX_BODY, decode_frame, encode_frame};
 pub use log_rate::LogRate;
-pub use message::{Features, Hello, MAX_NAME, MAX_REASON, Message, Stats};
+pub use message::{Features, Hello, MAX_NAME, MAX_REASON, Message, PortReport, Stats};
 pub use record::{
     BATCH_BYTES, BATCH_RECORDS, MAX_PREFIX, MAX_RECORD, Record, encode_path_mtu, encode_record,
 };

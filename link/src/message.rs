@@ -18,6 +18,15 @@ impl Features {
     /// The sender has a key, and requires it of the peer.
     pub const KEYED: Self = Self(1);
 
+    /// The sender understands [`Message::Port`], or tells it.
+    pub const PORT: Self = Self(2);
+
+    /// The bits of both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// True if every bit of `other` is set.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -48,6 +57,16 @@ pub struct Stats {
     pub records: u64,
     /// Response records of this link that the sender of the heartbeat had to drop.
     pub dropped: u64,
+}
+
+/// What an intercept tells about the port that it receives responses on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortReport {
+    /// Frames that it missed or had to drop since it was started, whosever they were;
+    /// [`u64::MAX`]: nobody can say.
+    pub missed: u64,
+    /// How much later than a response came its time may say it did, in ns; [`u64::MAX`]: not known.
+    pub resolution: Nanos,
 }
 
 /// One message.
@@ -87,6 +106,9 @@ pub enum Message {
     },
     /// The sender ends the link in order.
     Bye,
+    /// The intercept tells of its port, with each heartbeat, to an engine that has
+    /// [`Features::PORT`].
+    Port(PortReport),
 }
 
 /// The kind byte of frames.
@@ -105,6 +127,7 @@ pub(crate) enum Kind {
     Sealed = 8,
     Bye = 9,
     Echo = 10,
+    Port = 11,
 }
 
 impl Kind {
@@ -120,6 +143,7 @@ impl Kind {
             8 => Self::Sealed,
             9 => Self::Bye,
             10 => Self::Echo,
+            11 => Self::Port,
             found => return Err(Error::Kind { found }),
         })
     }
@@ -136,6 +160,7 @@ impl Kind {
             Self::Sealed => "sealed message",
             Self::Bye => "goodbye",
             Self::Echo => "heartbeat echo",
+            Self::Port => "report of a port",
         }
     }
 }
@@ -151,6 +176,7 @@ impl Message {
             Self::Heartbeat { .. } => Kind::Heartbeat,
             Self::Echo { .. } => Kind::Echo,
             Self::Bye => Kind::Bye,
+            Self::Port(_) => Kind::Port,
         }
     }
 
@@ -186,6 +212,10 @@ impl Message {
                 out.extend_from_slice(&at.to_be_bytes());
             }
             Self::Bye => {}
+            Self::Port(port) => {
+                out.extend_from_slice(&port.missed.to_be_bytes());
+                out.extend_from_slice(&port.resolution.to_be_bytes());
+            }
         }
     }
 
@@ -212,6 +242,10 @@ impl Message {
                 at: r.u64()?,
             },
             Kind::Bye => Self::Bye,
+            Kind::Port => Self::Port(PortReport {
+                missed: r.u64()?,
+                resolution: r.u64()?,
+            }),
             Kind::Handshake | Kind::Sealed => {
                 return Err(Error::Unexpected {
                     what: kind.name(),

@@ -165,6 +165,8 @@ fn message() -> impl Strategy<Value = Message> {
             stats: Stats { records, dropped }
         }),
         any::<(u64, u64)>().prop_map(|(token, at)| Message::Echo { token, at }),
+        any::<(u64, u64)>()
+            .prop_map(|(missed, resolution)| Message::Port(PortReport { missed, resolution })),
         Just(Message::Bye),
     ]
 }
@@ -310,7 +312,7 @@ fn refusals_say_what_was_wrong() {
     );
     assert_eq!(
         sentence(b"RPLK\x02\x63\0\0"),
-        "frame kind 99 is unknown, version 2 has kinds 1\u{2013}10"
+        "frame kind 99 is unknown, version 2 has kinds 1\u{2013}11"
     );
     assert_eq!(
         sentence(b"RPLK\x03\x05\0\0"),

@@ -121,6 +121,9 @@ macro_rules! counters {
             /// The same for turns that had to wait for the target: for its answer, its acceptance
             /// of the connection, its windows, or an answer of the next hop.
             pub schedule_held: Histogram,
+            /// How long after a frame of a live mirror had come the turn that it released left,
+            /// where nothing of the target's held that up.
+            pub passage: Histogram,
         }
 
         impl Counters {
@@ -136,6 +139,7 @@ macro_rules! counters {
                 self.target_latency.add(&other.target_latency);
                 self.schedule_late.add(&other.schedule_late);
                 self.schedule_held.add(&other.schedule_held);
+                self.passage.add(&other.passage);
             }
 
             /// Adds what was counted about one target.
@@ -328,6 +332,13 @@ impl Counters {
     /// Lost bytes of all reasons.
     pub fn lost_bytes_sum(&self) -> u64 {
         self.lost_bytes.iter().sum()
+    }
+
+    /// Frames of sessions that are to be replayed.
+    pub const fn session_frames(&self) -> u64 {
+        let others =
+            self.dropped[Unused::NoTransfer as usize] + self.dropped[Unused::NotSelected as usize];
+        self.frames.saturating_sub(others)
     }
 
     /// The books: `Err` says in one sentence which of them do not balance.

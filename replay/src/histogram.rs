@@ -31,9 +31,15 @@ impl Histogram {
     /// Counts one latency.
     #[inline]
     pub fn record(&mut self, latency: Nanos) {
+        self.record_many(latency, 1);
+    }
+
+    /// Counts the same latency `n` times.
+    #[inline]
+    pub fn record_many(&mut self, latency: Nanos, n: u64) {
         let us = latency / 1_000;
-        self.buckets[bucket(us)] += 1;
-        self.count += 1;
+        self.buckets[bucket(us)] += n;
+        self.count += n;
         self.max_us = self.max_us.max(us);
     }
 

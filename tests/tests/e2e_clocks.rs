@@ -81,6 +81,10 @@ fn agree(test: &str, idle: &str, responses: Responses) {
     let mut trial = Trial::start(lab, options).unwrap();
     let mirror = Capture::start(&trial.lab, Node::Appliance, "span0", Direction::Both).unwrap();
     let replay = Capture::start(&trial.lab, Node::Appliance, "replay0", Direction::Both).unwrap();
+    // Answers come to the intercept, and all of the lab has one clock.
+    let remote = responses == Responses::Remote;
+    let answers = remote
+        .then(|| Capture::start(&trial.lab, Node::Assistant, "abs0", Direction::Both).unwrap());
     let short = Workload {
         to: Service::Http.on_production(Family::V4),
         from: Vec::new(),
@@ -101,12 +105,29 @@ fn agree(test: &str, idle: &str, responses: Responses) {
     trial.load(&long).unwrap();
     let port = Service::Http.on_production(Family::V4).port();
     let target_port = Service::Http.on_target(Family::V4).port();
-    let outcome = trial.finish_beside(|| Ok((mirror.stop()?, replay.stop()?)));
+    let outcome = trial.finish_beside(|| {
+        let mut replay = replay.stop()?;
+        if let Some(answers) = answers {
+            replay.extend(answers.stop()?);
+        }
+        Ok((mirror.stop()?, replay))
+    });
     let (outcome, (mirror, replay)) = outcome.unwrap_or_else(|e| panic!("{test}: {e:#}"));
     let (mirror, replay) = (latencies(&mirror, port), latencies(&replay, target_port));
     check(&outcome.report, "production", &mirror).unwrap();
-    if responses == Responses::Embedded {
-        check(&outcome.report, "target", &replay).unwrap();
+    check(&outcome.report, "target", &replay).unwrap();
+    let n = |path: &str| outcome.report.number(path).unwrap();
+    let passage = n("latency.passage.p99_us");
+    eprintln!("from the mirror to the replay port: p99 {passage} us");
+    // Not all turns wait for something of the target.
+    assert!(n("latency.passage.count") > 0, "{}", outcome.report);
+    assert_eq!(n("latency.production.resolution_us"), 1);
+    match responses {
+        Responses::Embedded => assert_eq!(n("latency.target.resolution_us"), 1),
+        Responses::Remote => {
+            let error = n("intercept.links.0.clock_error_us");
+            assert_eq!(n("latency.target.resolution_us"), error + 1);
+        }
     }
 }
 
@@ -114,6 +135,12 @@ fn agree(test: &str, idle: &str, responses: Responses) {
 fn latencies_are_those_of_the_wires_with_idle_sleep() {
     let test = "latencies_are_those_of_the_wires_with_idle_sleep";
     agree(test, "sleep", Responses::Embedded);
+}
+
+#[test]
+fn latencies_are_those_of_the_wires_with_a_remote_intercept() {
+    let test = "latencies_are_those_of_the_wires_with_a_remote_intercept";
+    agree(test, "sleep", Responses::Remote);
 }
 
 #[test]

@@ -85,6 +85,8 @@ struct Attempt {
     /// are being confirmed.
     asked_at: Option<Nanos>,
     echoes: u8,
+    /// What the server had missed when it told last.
+    missed: Option<u64>,
 }
 
 impl Attempt {
@@ -94,6 +96,7 @@ impl Attempt {
             refusal: None,
             asked_at: None,
             echoes: 0,
+            missed: None,
         })
     }
 
@@ -289,6 +292,7 @@ impl LinkThread {
         if attempt.stream.connection.is_established() {
             self.send_claims(attempt)?;
             self.confirm(attempt, now);
+            self.note_port(attempt);
         } else {
             self.note_commands();
         }
@@ -391,6 +395,27 @@ impl LinkThread {
         }
         self.shared.records.fetch_add(count - dropped, Relaxed);
         self.shared.records_dropped.fetch_add(dropped, Relaxed);
+    }
+
+    /// What the server tells of its port. It counts since its own start, and here the time counts in
+    /// which the link is up.
+    fn note_port(&self, attempt: &mut Attempt) {
+        let connection = &attempt.stream.connection;
+        let tells = |hello: &link::Hello| hello.features.has(link::Features::PORT);
+        let (missed, resolution) = match connection.peer_port() {
+            Some(port) => (port.missed, port.resolution),
+            // It is about to.
+            None if connection.peer().is_some_and(tells) => return,
+            None => (u64::MAX, u64::MAX),
+        };
+        let before = attempt.missed.replace(missed).unwrap_or(missed);
+        let all = &self.shared.answers_missed;
+        if missed == u64::MAX {
+            all.store(u64::MAX, Relaxed);
+        } else if all.load(Relaxed) != u64::MAX {
+            all.fetch_add(missed.saturating_sub(before), Relaxed);
+        }
+        self.shared.resolution.store(resolution, Relaxed);
     }
 
     /// Takes a worker's command into the set of live claims. True if it is one that servers are to

@@ -22,16 +22,20 @@ where
     D: Defragment<R::Frame>,
 {
     pub(super) fn poll_replay_ports(&mut self, now: Nanos) -> usize {
+        let before = std::mem::replace(&mut self.looked_at_replay, now);
         (0..self.replay.len())
-            .map(|i| self.poll_replay(i, now))
+            .map(|i| self.poll_replay(i, before, now))
             .sum()
     }
 
-    /// One burst of a replay port's queue.
-    fn poll_replay(&mut self, queue: usize, now: Nanos) -> usize {
+    /// One burst of a replay port's queue, which was looked at last at `before`.
+    fn poll_replay(&mut self, queue: usize, before: Nanos, now: Nanos) -> usize {
         let mut frames = std::mem::take(&mut self.frames);
         let (wire, rx) = &mut self.replay[queue];
         let (wire, received) = (*wire, rx.rx_burst(&mut frames));
+        if received > 0 && before > 0 {
+            self.counters.replay_waits.record(now - before.min(now));
+        }
         let mut seen = ArrayVec::<_, BURST>::new();
         // Each frame is asked for while some before it are summed up.
         let ask = |frame: &R::Frame| {

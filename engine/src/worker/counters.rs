@@ -42,6 +42,11 @@ pub struct WorkerCounters {
     pub icmp_errors: u64,
     /// Responses that came over the control links.
     pub link_responses: u64,
+    /// Of each time that a mirror queue had frames, how long before it had been looked at: that much
+    /// earlier they may have come. In ns.
+    pub mirror_waits: Histogram,
+    /// The same of the replay port's queue.
+    pub replay_waits: Histogram,
     /// How long after they were due frames of capture files were played, in ns.
     pub late: Histogram,
     /// Times round the loop, and those in which there was nothing to do.

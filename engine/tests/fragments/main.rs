@@ -249,6 +249,7 @@ fn replay(frames: &[Vec<u8>], port: u16, cores: u16, v6: bool) -> Outcome {
             links_up: &[],
             clocks: Vec::new(),
             replay: Default::default(),
+            answers_missed: Some(0),
             links: None,
             copies: 1,
             mbufs: [(0, 0); 2],

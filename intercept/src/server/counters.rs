@@ -1,6 +1,6 @@
 //! What the server counts, for the report.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 wire::reasons! {
     /// Why a record went to no engine.
@@ -66,9 +66,22 @@ pub struct Counters {
     pub changes_waiting: AtomicU64,
     /// Log lines that were left out, as there were too many of their kind.
     pub log_lines_left_out: AtomicU64,
+    /// What engines are told of the port: frames that were missed or dropped, and the resolution of
+    /// its times in ns; see [`link::PortReport`].
+    pub port_missed: AtomicU64,
+    /// See `port_missed`.
+    pub port_resolution: AtomicU64,
 }
 
 impl Counters {
+    /// What engines are told of the port.
+    pub(super) fn port(&self) -> link::PortReport {
+        link::PortReport {
+            missed: self.port_missed.load(Relaxed),
+            resolution: self.port_resolution.load(Relaxed),
+        }
+    }
+
     pub(super) const fn dropped(&self, reason: Undelivered) -> &AtomicU64 {
         &self.records_dropped[reason as usize]
     }

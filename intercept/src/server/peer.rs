@@ -2,7 +2,7 @@
 
 use super::{Settings, TurnedAway, stats};
 use crate::rings::Batch;
-use link::{Error, Message, Role};
+use link::{Error, Message, PortReport, Role};
 use link_tcp::Stream;
 use rustix::event::PollFd;
 use std::fmt;
@@ -73,6 +73,7 @@ impl Peer {
         socket: TcpStream,
         address: SocketAddr,
         settings: &Settings,
+        port: PortReport,
         now: Nanos,
     ) -> io::Result<Self> {
         let settings = link::Settings {
@@ -82,8 +83,10 @@ impl Peer {
             payload_prefix: settings.payload_prefix,
             key: settings.key,
         };
+        let mut stream = Stream::new(socket, settings, now)?;
+        stream.connection.set_port(port);
         Ok(Self {
-            stream: Stream::new(socket, settings, now)?,
+            stream,
             address,
             welcomed: false,
             sent: 0,
@@ -156,13 +159,15 @@ impl Peer {
         Ok(self.stream.write()?)
     }
 
-    pub(super) fn poll(&mut self, now: Nanos) -> Result<(), Lost> {
+    /// Does what is due. `port` is what it is told of the port.
+    pub(super) fn poll(&mut self, now: Nanos, port: PortReport) -> Result<(), Lost> {
         if now < self.stream.connection.next_poll() {
             return Ok(());
         }
         self.stream
             .connection
             .set_stats(stats(self.sent, self.dropped));
+        self.stream.connection.set_port(port);
         self.stream
             .connection
             .poll(now)

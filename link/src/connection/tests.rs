@@ -252,6 +252,50 @@ fn heartbeats_keep_a_quiet_link_alive_and_silence_ends_it() {
 }
 
 #[test]
+fn an_intercept_tells_of_its_port_whom_it_may() {
+    let told = |n| PortReport {
+        missed: n,
+        resolution: 1_000,
+    };
+    let (mut a, mut b) = pair(None, None);
+    b.set_port(told(5));
+    a.set_port(told(99));
+    talk(&mut a, &mut b, 0, 3);
+    assert_eq!(a.peer_port(), Some(told(5)), "with the first heartbeat");
+    b.set_port(told(6));
+    a.poll(HEARTBEAT_EVERY).unwrap();
+    b.poll(HEARTBEAT_EVERY).unwrap();
+    assert_eq!(talk(&mut a, &mut b, HEARTBEAT_EVERY, 3), (None, None));
+    assert_eq!((a.peer_port(), b.peer_port()), (Some(told(6)), None));
+
+    // An engine of before does not know the message, and gets none.
+    let mut old = Vec::new();
+    let hello = Message::Hello(Hello {
+        version: VERSION,
+        features: Features::default(),
+        payload_prefix: 0,
+        instance: 1,
+        name: "old".into(),
+    });
+    frame::encode_frame(&hello, &mut old).unwrap();
+    let mut b = end(Role::Intercept, None);
+    b.set_port(told(5));
+    b.receive(&old, 0).unwrap();
+    let (mut output, mut kinds) = (b.output(), Vec::new());
+    while let Ok(Some((message, n))) = crate::decode_frame(output) {
+        kinds.push(message.name());
+        output = &output[n..];
+    }
+    assert_eq!(kinds, ["hello", "heartbeat"]);
+
+    // Nobody but an intercept tells of a port.
+    let mut frame = Vec::new();
+    frame::encode_frame(&Message::Port(told(1)), &mut frame).unwrap();
+    let e = b.receive(&frame, 0).unwrap_err();
+    assert!(matches!(e, Error::Unexpected { .. }), "{e}");
+}
+
+#[test]
 fn a_peer_that_says_nothing_at_all_is_given_up() {
     let mut a = end(Role::Engine, Some(KEY));
     a.poll(DEAD_AFTER - 1).unwrap();

@@ -99,7 +99,12 @@ impl<P: Payload> Replicas<P> {
             Loss::ConnectRefused
         } else {
             self.count(rid).target_resets += 1;
-            self.lose_released(rid, Loss::TargetReset);
+            if self.has_all_of_the_open_turn(rid) {
+                // It may be whole: only if it grows is it lost.
+                self.replicas[rid].dropping = Some(Loss::TargetReset);
+            } else {
+                self.lose_released(rid, Loss::TargetReset);
+            }
             Loss::TargetReset
         };
         self.disconnected(rid);
@@ -107,6 +112,7 @@ impl<P: Payload> Replicas<P> {
         r.in_a_row.failed();
         if r.in_a_row.failures() >= TRIES && self.feeds[feed].joined {
             // A connection that begins in the middle of the client's makes no sense to it.
+            self.keep_open_turn(rid);
             self.give_up_replica(now, rid, reason, tx);
             return;
         }

@@ -176,6 +176,8 @@ pub(crate) enum Passed {
     Turn,
     /// A turn that had to wait for the target.
     HeldTurn,
+    /// A turn of which bytes were sent, and which nothing of the target's has held up so far.
+    GoneAtOnce,
     /// The session's end.
     End,
 }
@@ -205,8 +207,8 @@ pub(crate) struct Replica {
     /// The address the target sees.
     pub local: Endpoint,
     pub stage: Stage,
-    /// It lost the turn that is still being captured: the rest of that turn is lost for the same
-    /// reason.
+    /// It lost the turn that is still being captured, or the connection that the target had all of
+    /// that turn over: what more of the turn comes is lost for this reason, and the turn with it.
     pub dropping: Option<crate::Loss>,
     /// The next turn needs no answer: the connection is new and the answer went to an old one.
     pub gate_free: bool,

@@ -454,10 +454,12 @@ impl<P: Payload> Replicas<P> {
         let mut rid = first;
         while rid != NIL {
             let r = &self.replicas[rid];
+            let (target, next) = (r.target, r.next);
             if let Some(reason) = r.dropping {
-                self.ledger.lost(r.target, bytes, reason);
+                self.ledger.lost(target, bytes, reason);
+                self.lose_grown(rid, reason);
             }
-            rid = r.next;
+            rid = next;
         }
     }
 

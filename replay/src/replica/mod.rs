@@ -20,6 +20,7 @@ mod connection;
 pub(crate) mod data;
 mod feed;
 pub(crate) mod gate;
+mod passage;
 mod receive;
 mod retransmit;
 mod send;
@@ -45,6 +46,7 @@ use blocked::Blocked;
 use budget::Budget;
 use canary::Canary;
 use data::{Feed, NO_TARGET, Replica, Seg, Turn};
+use passage::Leaving;
 use std::ops::Range;
 use std::sync::Arc;
 use targets::Targets;
@@ -85,6 +87,7 @@ pub(crate) struct Replicas<P> {
     pub targets: Targets,
     /// The targets by their addresses and ports.
     ends: ServerTable,
+    leaving: Leaving,
     /// Replicas that are not done.
     pub active: usize,
     /// Segments passed over in search of those to be sent again.
@@ -142,6 +145,7 @@ impl<P: Payload> Replicas<P> {
             budget: Budget::new(targets.all().count()),
             targets,
             ends: servers::targets(params),
+            leaving: Leaving::default(),
             active: 0,
             #[cfg(test)]
             steps: 0,
@@ -150,6 +154,7 @@ impl<P: Payload> Replicas<P> {
 
     /// Fires the timers that are due, `budget` of them at most. Returns how many there were.
     pub fn poll(&mut self, now: Nanos, budget: usize, tx: &mut impl Egress<P>) -> usize {
+        self.has_left(now);
         let mut fired = self.poll_blocked(now, tx);
         fired += self.poll_canary(now, tx) + self.poll_budget(now, tx);
         while fired < budget

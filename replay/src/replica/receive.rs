@@ -37,6 +37,14 @@ impl<P: Payload> Replicas<P> {
             self.confirm(rid);
         }
         if outcome.refused || outcome.reset {
+            if outcome.acked {
+                let r = &self.replicas[rid];
+                let (upto, in_a_row) = (r.tcb.snd_una, r.in_a_row);
+                self.release_acknowledged(rid, upto);
+                self.settle_bytes(rid, upto);
+                // It is one more that was reset, whatever arrived before.
+                self.replicas[rid].in_a_row = in_a_row;
+            }
             self.connection_lost(now, rid, outcome.refused, tx);
             return;
         }

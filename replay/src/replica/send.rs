@@ -148,9 +148,11 @@ impl<P: Payload> Replicas<P> {
     /// The turn that the gate has let through has to wait for the target.
     pub(super) fn hold_turn(&mut self, rid: u32) {
         let passed = &mut self.replicas[rid].passed;
-        if *passed == Passed::Turn {
-            *passed = Passed::HeldTurn;
-        }
+        *passed = match *passed {
+            Passed::Turn => Passed::HeldTurn,
+            Passed::GoneAtOnce => Passed::Nothing,
+            other => other,
+        };
     }
 
     /// Bytes of segment `id` have gone: if they are the first of a turn, notes how long after it was
@@ -162,11 +164,16 @@ impl<P: Payload> Replicas<P> {
         if !is_turn || seg.turn_number + 1 != r.released {
             return;
         }
-        let late = now.saturating_sub(self.turns[seg.turn].due);
+        let turn = &self.turns[seg.turn];
+        let (late, came) = (now.saturating_sub(turn.due), turn.last_at);
         let t = self.ledger.target(r.target);
-        match std::mem::take(&mut r.passed) {
-            Passed::Turn => t.schedule_late.record(late),
-            _ => t.schedule_held.record(late),
+        if r.passed == Passed::Turn {
+            r.passed = Passed::GoneAtOnce;
+            t.schedule_late.record(late);
+            self.leaves(now, came);
+        } else {
+            r.passed = Passed::Nothing;
+            t.schedule_held.record(late);
         }
     }
 
@@ -206,6 +213,7 @@ impl<P: Payload> Replicas<P> {
         if r.spoken == Spoken::Queued && head.seq + head.payload_len == end {
             r.spoken = Spoken::Left;
             r.sent_at = Moment::at(at);
+            self.told_of_leaving(at, rid, end);
         }
     }
 

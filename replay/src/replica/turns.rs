@@ -42,7 +42,10 @@ impl<P: Payload> Replicas<P> {
                 break;
             }
             self.ledger.replayed(r.target, Amount::new(1, 0));
-            self.replicas[rid].in_a_row.replayed();
+            let r = &mut self.replicas[rid];
+            if r.dropping.is_none() {
+                r.in_a_row.replayed();
+            }
             self.leave_turn(rid, id);
         }
         let feed = self.replicas[rid].feed;
@@ -178,6 +181,35 @@ impl<P: Payload> Replicas<P> {
                 r.stage = Stage::AbortPending;
             }
             self.lose_through(rid, number, reason);
+        }
+    }
+
+    /// The target has acknowledged every byte so far of a turn that may still grow, and nothing but
+    /// that turn is to be settled.
+    pub(super) fn has_all_of_the_open_turn(&self, rid: u32) -> bool {
+        let r = &self.replicas[rid];
+        if r.turn == NIL || r.una != NIL {
+            return false;
+        }
+        let t = &self.turns[r.turn];
+        !t.closed && t.number < r.released && r.settled == t.end
+    }
+
+    /// The replica is given up, and the target has all of the open turn so far: that is not lost.
+    pub(super) fn keep_open_turn(&mut self, rid: u32) {
+        if self.has_all_of_the_open_turn(rid) {
+            let (turn, target) = (self.replicas[rid].turn, self.replicas[rid].target);
+            self.ledger.replayed(target, Amount::new(1, 0));
+            self.leave_turn(rid, turn);
+        }
+    }
+
+    /// The turn that a replica has lost its connection of grows: it is lost after all.
+    pub(super) fn lose_grown(&mut self, rid: u32, reason: Loss) {
+        let (turn, target) = (self.replicas[rid].turn, self.replicas[rid].target);
+        if turn != NIL {
+            self.ledger.lost(target, Amount::new(1, 0), reason);
+            self.leave_turn(rid, turn);
         }
     }
 

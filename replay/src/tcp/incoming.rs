@@ -53,6 +53,13 @@ impl Tcb {
             // Only the exact sequence number resets, any other in the window is challenged (RFC
             // 5961 section 3.2).
             if head.seq == self.rcv.nxt {
+                // A host that gives a connection up says what it has received until then.
+                let ack = head.ack;
+                if head.flags.has(Flags::ACK) && ack.gt(self.snd_una) && ack.le(self.snd_max) {
+                    self.snd_una = ack;
+                    self.snd_nxt = self.snd_nxt.max(ack);
+                    outcome.acked = true;
+                }
                 self.state = State::Closed;
                 outcome.reset = true;
             } else {

@@ -225,6 +225,15 @@ impl Bed<'_> {
                 let received = self.now - earlier;
                 self.core.response(self.now, received, &head, &mut self.out);
             }
+            Event::Left(name, spec) => {
+                let conn = self.conn(name)?;
+                let flow = Flow {
+                    src: conn.local,
+                    dst: conn.target,
+                };
+                let head = spec.head(flow, self.base(conn.client));
+                self.core.sent(self.now, &head);
+            }
             Event::TooBig { name, mtu, seq } => {
                 let conn = self.conn(name)?;
                 let base = self.base(conn.client).seq;

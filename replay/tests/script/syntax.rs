@@ -59,6 +59,8 @@ pub enum Event {
         /// How long before it was handed on it had been received.
         earlier: Nanos,
     },
+    /// The kernel tells that a segment of ours left now.
+    Left(String, Spec),
     TooBig {
         name: String,
         mtu: u32,
@@ -303,6 +305,12 @@ fn event(word: &str, rest: &str) -> Result<Event, String> {
                 spec,
                 earlier,
             })
+        }
+        "left" => {
+            let (name, rest) = name(rest);
+            let (spec, left) = segment(rest)?;
+            nothing(&left, "a segment that left")?;
+            Ok(Event::Left(name, spec))
         }
         "icmp" => {
             let words: Vec<_> = rest.split_whitespace().collect();

@@ -76,6 +76,7 @@ pub fn value(core: &Core<MemoryPayload>, name: &str) -> Option<u64> {
         "target_latency" => latency(&c.target_latency, reason),
         "schedule_late" => latency(&c.schedule_late, reason),
         "schedule_held" => latency(&c.schedule_held, reason),
+        "passage" => latency(&c.passage, reason),
         _ => None,
     }
 }
@@ -101,6 +102,7 @@ pub fn names() -> String {
         "target_latency",
         "schedule_late",
         "schedule_held",
+        "passage",
     ] {
         all.push(format!("{of}.count, {of}.max_us"));
     }
