@@ -45,6 +45,7 @@ fn check(report: &Report, side: &str, wire: &[u64]) -> Result<()> {
         "{side}: the report has {count} latencies, the wire {}",
         wire.len()
     );
+    let resolution = report.number(&format!("latency.{side}.resolution_us"))?;
     for (name, share) in [("p50_us", 50), ("p90_us", 90), ("p99_us", 99)] {
         let told = report.number(&format!("latency.{side}.{name}"))?;
         // Far out a few latencies lie apart from one another: one of those beside will do.
@@ -55,7 +56,8 @@ fn check(report: &Report, side: &str, wire: &[u64]) -> Result<()> {
             wire[(at + beside).min(last)],
         );
         eprintln!("{side} {name}: {told} in the report, {least} to {most} on the wire");
-        let off = |of: u64| (of / 20).max(5);
+        // Beyond the resolution that the report tells, of which 1 us is the kernel's.
+        let off = |of: u64| (of / 20).max(5) + resolution.saturating_sub(1);
         ensure!(
             told + off(least) >= least && told <= most + off(most),
             "{side}: {name} is {told} in the report and {least} to {most} on the wire"
