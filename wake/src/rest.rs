@@ -29,6 +29,8 @@ pub struct Rest {
     rounds: u32,
     nap: Duration,
     empty: u32,
+    /// A socket ended the last wait.
+    called: bool,
 }
 
 impl Rest {
@@ -50,6 +52,7 @@ impl Rest {
             rounds,
             nap,
             empty: 0,
+            called: false,
         }
     }
 
@@ -62,6 +65,9 @@ impl Rest {
         quiet: impl FnOnce() -> Duration,
         idle: impl FnOnce() -> bool,
     ) {
+        // What a socket called for and no poll found stays: an error of its interface, or frames
+        // that are not read any more. To wait for it again would end at once.
+        let in_vain = std::mem::take(&mut self.called) && !worked;
         if worked {
             self.empty = 0;
             return;
@@ -71,7 +77,7 @@ impl Rest {
             return;
         }
         let quiet = quiet().min(self.longest);
-        if self.empty <= self.rounds + NAPS || quiet <= self.nap {
+        if in_vain || self.empty <= self.rounds + NAPS || quiet <= self.nap {
             std::thread::sleep(self.nap);
             return;
         }
@@ -82,6 +88,7 @@ impl Rest {
         if self.sleeper.wait(&mut fds, quiet, idle).is_err() {
             std::thread::sleep(self.nap);
         }
+        self.called = fds.iter().skip(1).any(|fd| !fd.revents().is_empty());
     }
 }
 
@@ -114,6 +121,19 @@ mod tests {
         let writer = std::thread::spawn(move || there.write_all(b"x").map(|()| there));
         rest.after(false, || NEVER, || true);
         writer.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_calls_without_end_costs_a_sleep_each_time() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        there.write_all(b"x").unwrap();
+        let (_waker, mut rest) = rest(vec![Arc::new(here.into())]);
+        rest.nap = Duration::from_millis(1);
+        let began = Instant::now();
+        for _ in 0..20 {
+            rest.after(false, || NEVER, || true);
+        }
+        assert!(began.elapsed() >= Duration::from_millis(10));
     }
 
     #[test]
