@@ -57,8 +57,8 @@ impl Rest {
     }
 
     /// To be called after each poll. `worked` says whether there was anything to do; if not, this
-    /// may sleep. `quiet` says for how long nothing will be due, and `idle` that no other thread has
-    /// left anything; they are asked only before a longer wait.
+    /// may sleep. `quiet` says for how long nothing will be due, and `idle` that no other thread
+    /// has left anything; they are asked only before a longer wait.
     pub fn after(
         &mut self,
         worked: bool,
